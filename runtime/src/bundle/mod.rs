@@ -1,0 +1,136 @@
+//! Plan bundles: a folder that holds everything to run one compiled model.
+//!
+//! The format is the contract of `docs/bundle-format.md`. [`Bundle::open`] reads
+//! a folder and refuses all that the format says must be refused, naming the
+//! place; nothing of it has been compiled then, and no code has run.
+//! [`Bundle::load`] compiles and links, and is `unsafe`: **a bundle holds native
+//! code, and loading one is as trusting as running a program.**
+
+mod compare;
+mod files;
+mod load;
+pub mod npy;
+mod read;
+mod schema;
+mod test;
+
+use std::path::{Path, PathBuf};
+
+pub use compare::{Difference, Tolerance, compare, to_f64};
+pub use load::Progress;
+pub use test::{Classified, OutputReport, Test, TestReport};
+
+use crate::Error;
+use crate::plan::{Executable, Plan};
+use crate::runtime::Runtime;
+
+/// A bundle that was read and checked.
+#[derive(Debug)]
+pub struct Bundle {
+    root: files::Root,
+    plan: Plan,
+    producer: String,
+    sources: Vec<load::KernelSource>,
+    weights: Option<files::Weights>,
+    /// For each buffer of the plan, the tensor that it is loaded from.
+    tensors: Vec<Option<files::Tensor>>,
+    tests: Vec<Test>,
+    labels: Vec<String>,
+    classifier: Option<Classifier>,
+}
+
+/// What a bundle says of itself if it classifies pictures: an addition of this
+/// project's to the format, as a key that other readers ignore.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Classifier {
+    /// The input that holds the pictures, of shape `[pictures, height, width]`.
+    pub images: String,
+    /// The output that holds a row of scores for each picture.
+    pub scores: String,
+}
+
+impl Bundle {
+    /// Reads the bundle in the folder `path` and checks it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Bundle`], whose source says what was refused, and where.
+    pub fn open(path: impl AsRef<Path>) -> Result<Bundle, Error> {
+        let path = path.as_ref();
+        read::open(path).map_err(|e| in_bundle(path, e))
+    }
+
+    /// Compiles and links the kernels, several at a time, and maps the weights.
+    /// `progress` is told of each kernel as it is ready, from any thread.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Bundle`], whose source is the error of the first kernel, in the
+    /// plan's order, that does not compile or link, or of a weights file that
+    /// has changed since it was checked.
+    ///
+    /// # Safety
+    ///
+    /// The bundle's kernels must keep the contracts of their signatures, as the
+    /// [`signature`](crate::signature) module states them, for all that the plan
+    /// does with them; and the bundle's files must not be written while the
+    /// executable lives, as its constants may be mapped from them.
+    pub unsafe fn load(
+        &self,
+        runtime: &Runtime,
+        progress: &(dyn Fn(Progress<'_>) + Sync),
+    ) -> Result<Executable, Error> {
+        // SAFETY: promised by the caller.
+        unsafe { load::load(self, runtime, progress) }.map_err(|e| in_bundle(self.path(), e))
+    }
+
+    /// The folder, as it was given.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.root.given()
+    }
+
+    /// Its plan.
+    #[must_use]
+    pub const fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// What made it, in its own words.
+    #[must_use]
+    pub fn producer(&self) -> &str {
+        &self.producer
+    }
+
+    /// Its recorded runs. They run in order on one instance.
+    #[must_use]
+    pub fn tests(&self) -> &[Test] {
+        &self.tests
+    }
+
+    /// The lines of its `labels.txt`, the names of classes; empty without one.
+    #[must_use]
+    pub fn labels(&self) -> &[String] {
+        &self.labels
+    }
+
+    /// What it says of itself if it classifies pictures.
+    #[must_use]
+    pub const fn classifier(&self) -> Option<&Classifier> {
+        self.classifier.as_ref()
+    }
+
+    /// The file that kernel `kernel` of the plan is compiled from, if it has a
+    /// source.
+    #[must_use]
+    pub fn source_file(&self, kernel: usize) -> Option<PathBuf> {
+        self.sources.get(kernel)?.file()
+    }
+}
+
+fn in_bundle(path: &Path, error: Error) -> Error {
+    Error::Bundle {
+        bundle: path.to_owned(),
+        source: Box::new(error),
+    }
+}

@@ -1,0 +1,151 @@
+//! Recorded runs: what was given, and what came out.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use super::npy::{self, Array};
+use super::{Bundle, Difference, Tolerance, compare, to_f64};
+use crate::Error;
+use crate::plan::Instance;
+
+/// A recorded run.
+#[derive(Clone, Debug)]
+pub struct Test {
+    /// The run's variables.
+    pub variables: Vec<(String, i64)>,
+    /// The inputs' names and array files.
+    pub inputs: Vec<(String, PathBuf)>,
+    /// The outputs' names and array files.
+    pub outputs: Vec<(String, PathBuf)>,
+    /// How far results may be from what was recorded.
+    pub tolerance: Tolerance,
+    /// For a classifier, an array file with the true class of each picture.
+    pub truth: Option<PathBuf>,
+}
+
+/// What came of a recorded run.
+#[derive(Clone, Debug)]
+pub struct TestReport {
+    /// The run itself, without reading files and comparing.
+    pub time: Duration,
+    /// Each recorded output, and how the run's differs.
+    pub outputs: Vec<OutputReport>,
+    /// For a classifier with known truth, what it answered.
+    pub classified: Option<Classified>,
+}
+
+/// One output of a recorded run.
+#[derive(Clone, Debug)]
+pub struct OutputReport {
+    /// Its name.
+    pub name: String,
+    /// How the run's differs from the recorded one.
+    pub difference: Difference,
+}
+
+/// What a classifier answered, and what was true.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Classified {
+    /// For each picture, the class with the highest score.
+    pub answers: Vec<usize>,
+    /// For each picture, its class.
+    pub truth: Vec<usize>,
+}
+
+impl Classified {
+    /// How many answers are right.
+    #[must_use]
+    pub fn correct(&self) -> usize {
+        let pairs = self.answers.iter().zip(&self.truth);
+        pairs.filter(|(answer, truth)| answer == truth).count()
+    }
+}
+
+impl TestReport {
+    /// Whether all outputs lie within the tolerance.
+    #[must_use]
+    pub fn is_within(&self) -> bool {
+        self.outputs.iter().all(|o| o.difference.is_within())
+    }
+
+    /// Whether all outputs are the same in every bit.
+    #[must_use]
+    pub fn is_exact(&self) -> bool {
+        self.outputs.iter().all(|o| o.difference.is_exact())
+    }
+}
+
+impl Bundle {
+    /// Runs a recorded run on an instance of this bundle's executable, and
+    /// compares what comes out. Recorded runs belong together: they are run in
+    /// order, on one instance, since a state carries over.
+    ///
+    /// # Errors
+    ///
+    /// What reading its files and running the plan may return.
+    pub fn run_test(&self, test: &Test, instance: &mut Instance) -> Result<TestReport, Error> {
+        for (name, path) in &test.inputs {
+            let array = npy::read(path)?;
+            instance.set_input(name, array.elements.as_view())?;
+        }
+        let variables: Vec<_> = test
+            .variables
+            .iter()
+            .map(|(n, v)| (n.as_str(), *v))
+            .collect();
+        let start = Instant::now();
+        instance.run(&variables)?;
+        let time = start.elapsed();
+        let mut outputs = Vec::new();
+        for (name, path) in &test.outputs {
+            let expected = npy::read(path)?;
+            let got = instance.output(name)?;
+            outputs.push(OutputReport {
+                name: name.clone(),
+                difference: compare(got, expected.elements.as_view(), test.tolerance)?,
+            });
+        }
+        Ok(TestReport {
+            time,
+            outputs,
+            classified: self.classified(test, instance)?,
+        })
+    }
+
+    fn classified(&self, test: &Test, instance: &Instance) -> Result<Option<Classified>, Error> {
+        let (Some(path), Some(classifier)) = (&test.truth, &self.classifier) else {
+            return Ok(None);
+        };
+        let Array { elements, .. } = npy::read(path)?;
+        let answers = self.answers(instance, &classifier.scores)?;
+        // Small whole numbers, which an f64 holds exactly; what is none of the
+        // classes can be no answer.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let truth: Vec<_> = to_f64(elements.as_view())?
+            .into_iter()
+            .map(|v| if v >= 0.0 { v as usize } else { usize::MAX })
+            .collect();
+        if truth.len() != answers.len() {
+            let reason = format!("{} classes for {} pictures", truth.len(), answers.len());
+            return Err(Error::file(path, reason));
+        }
+        Ok(Some(Classified { answers, truth }))
+    }
+
+    /// For each row of an output with rows, where its highest score is.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Run`] where the plan has no output of that name.
+    pub fn answers(&self, instance: &Instance, output: &str) -> Result<Vec<usize>, Error> {
+        let scores = to_f64(instance.output(output)?)?;
+        let shape = self.plan.outputs().iter().find(|o| o.name == output);
+        let classes = shape.and_then(|o| o.shape.last().copied()).unwrap_or(1);
+        let highest = |row: &[f64]| {
+            let ranked = row.iter().enumerate();
+            let highest = ranked.max_by(|(i, a), (j, b)| a.total_cmp(b).then(j.cmp(i)));
+            highest.map_or(0, |(i, _)| i)
+        };
+        Ok(scores.chunks(classes.max(1)).map(highest).collect())
+    }
+}

@@ -1,0 +1,122 @@
+//! One C source through one compiler process.
+
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::process::{Command, Stdio};
+
+use rustix::fs::{MemfdFlags, memfd_create};
+
+use super::{CCompiler, Family, Options, Source};
+use crate::Error;
+
+/// What every kernel is compiled with.
+///
+/// No libc may be assumed (`-ffreestanding`), code may land anywhere
+/// (`-fPIC`) and is never seen from outside its object (`-fvisibility`), libm
+/// does not set `errno`. Unwind tables, stack protectors and note sections
+/// have no reader here.
+const FLAGS: &[&str] = &[
+    "-c",
+    "-pipe",
+    "-ffreestanding",
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-fno-math-errno",
+    "-fno-asynchronous-unwind-tables",
+    "-fno-stack-protector",
+    "-fno-ident",
+];
+
+/// What only gcc needs: it contracts `a * b + c` at some levels and not at
+/// others; without contraction all its levels give the same bits.
+const GCC_FLAGS: &[&str] = &["-ffp-contract=off"];
+
+pub(super) fn compile(
+    compiler: &CCompiler,
+    source: &Source,
+    options: &Options,
+) -> Result<Vec<u8>, Error> {
+    let system = |doing: &str| {
+        let doing = format!("{doing} while compiling kernel `{}`", source.entry);
+        move |e: std::io::Error| Error::system(doing, e)
+    };
+    let object = memfd_create("svod-object", MemfdFlags::CLOEXEC)
+        .map_err(|e| system("create a file in memory")(e.into()))?;
+    let mut object = File::from(object);
+    let stdout = object
+        .try_clone()
+        .map_err(system("share a file in memory"))?;
+
+    let mut command = Command::new(&compiler.path);
+    command
+        .args(FLAGS)
+        .arg(options.opt_level.flag())
+        .arg(format!("-march={}", options.target_cpu));
+    if compiler.family == Family::Gcc {
+        command.args(GCC_FLAGS);
+    }
+    if let Some(dir) = &source.include_dir {
+        command.arg("-iquote").arg(dir);
+    }
+    command
+        .args(&options.flags)
+        .args(["-x", "c", "-", "-o", "/proc/self/fd/1"])
+        // Diagnostics are shown to people who may pipe them anywhere.
+        .env("TERM", "dumb")
+        .env("LC_ALL", "C")
+        .stdin(Stdio::piped())
+        .stdout(stdout)
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(|e| Error::BadCompiler {
+        compiler: compiler.path.clone(),
+        reason: "it cannot be started".into(),
+        source: Some(e),
+    })?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A compiler that stops reading has something to say; that it closed
+        // its input is not the error to report.
+        let _ = write!(stdin, "# 1 {:?}\n{}\n", source.name, source.text);
+    }
+    let output = child
+        .wait_with_output()
+        .map_err(system("wait for the compiler"))?;
+    if !output.status.success() {
+        let mut diagnostics = String::from_utf8_lossy(&output.stderr).into_owned();
+        if diagnostics.trim().is_empty() {
+            diagnostics = format!("it printed nothing and ended with {}", output.status);
+        }
+        return Err(Error::Compile {
+            kernel: source.entry.clone(),
+            compiler: compiler.path.clone(),
+            diagnostics,
+            hint: hint(compiler, source),
+        });
+    }
+    let mut bytes = Vec::new();
+    object.rewind().map_err(system("rewind the object"))?;
+    object
+        .read_to_end(&mut bytes)
+        .map_err(system("read the object"))?;
+    Ok(bytes)
+}
+
+/// Sources captured from compilers that target clang use what gcc lacks.
+fn hint(compiler: &CCompiler, source: &Source) -> Option<String> {
+    if compiler.family == Family::Clang {
+        return None;
+    }
+    const CLANG_ONLY: [&str; 5] = [
+        "ext_vector_type",
+        "__builtin_bit_cast",
+        "__builtin_convertvector",
+        "__fp16",
+        "__bf16",
+    ];
+    let used = CLANG_ONLY
+        .iter()
+        .find(|word| source.text.contains(**word))?;
+    Some(format!(
+        "the source uses `{used}`, which clang has and gcc lacks: install clang (on Debian: \
+         apt-get install clang-19) or name one in SVOD_CC"
+    ))
+}

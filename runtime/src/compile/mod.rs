@@ -1,0 +1,175 @@
+//! Source to object: one kernel, one relocatable object.
+//!
+//! C goes through a C compiler as a process. The source is written to its
+//! standard input, and the object is collected from an anonymous file in
+//! memory that is its standard output, so that nothing is left on disk when
+//! the process is interrupted and a full disk stops nothing.
+//!
+//! LLVM IR in process and the object cache join here, behind the same two
+//! types: a [`Source`] goes in, an [`Object`] comes out.
+
+mod c;
+pub mod cpu;
+mod toolchain;
+
+use std::path::PathBuf;
+
+pub use toolchain::{CCompiler, Family, Toolchain};
+
+use crate::Error;
+
+/// What a source is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Language {
+    /// Freestanding C.
+    C,
+}
+
+/// A kernel's source text.
+#[derive(Clone, Debug)]
+pub struct Source {
+    entry: String,
+    text: String,
+    language: Language,
+    name: String,
+    include_dir: Option<PathBuf>,
+}
+
+impl Source {
+    /// C text that defines the function `entry`.
+    #[must_use]
+    pub fn c(entry: impl Into<String>, text: impl Into<String>) -> Source {
+        let entry = entry.into();
+        Source {
+            name: format!("{entry}.c"),
+            entry,
+            text: text.into(),
+            language: Language::C,
+            include_dir: None,
+        }
+    }
+
+    /// The file name that diagnostics show; `entry.c` where this is not called.
+    #[must_use]
+    pub fn named(mut self, name: impl Into<String>) -> Source {
+        self.name = name.into();
+        self
+    }
+
+    /// The folder in which `#include "…"` looks first.
+    #[must_use]
+    pub fn include_dir(mut self, dir: impl Into<PathBuf>) -> Source {
+        self.include_dir = Some(dir.into());
+        self
+    }
+
+    /// The name of the function to call.
+    #[must_use]
+    pub fn entry(&self) -> &str {
+        &self.entry
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The language.
+    #[must_use]
+    pub const fn language(&self) -> Language {
+        self.language
+    }
+}
+
+/// A relocatable object that defines a kernel's entry.
+#[derive(Clone, Debug)]
+pub struct Object {
+    entry: String,
+    bytes: Vec<u8>,
+}
+
+impl Object {
+    /// The bytes of an object file that defines the function `entry`. They are
+    /// looked at when the object is linked.
+    #[must_use]
+    pub fn new(entry: impl Into<String>, bytes: Vec<u8>) -> Object {
+        Object {
+            entry: entry.into(),
+            bytes,
+        }
+    }
+
+    /// The name of the function to call.
+    #[must_use]
+    pub fn entry(&self) -> &str {
+        &self.entry
+    }
+
+    /// The file's bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// How hard a compiler tries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum OptLevel {
+    /// `-O0`
+    O0,
+    /// `-O1`
+    O1,
+    /// `-O2`
+    #[default]
+    O2,
+    /// `-O3`
+    O3,
+}
+
+impl OptLevel {
+    const fn flag(self) -> &'static str {
+        match self {
+            OptLevel::O0 => "-O0",
+            OptLevel::O1 => "-O1",
+            OptLevel::O2 => "-O2",
+            OptLevel::O3 => "-O3",
+        }
+    }
+}
+
+/// What is asked of a compiler, beside the source.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The optimisation level.
+    pub opt_level: OptLevel,
+    /// The CPU to tune for, as `-march` names it; `native` is this one.
+    pub target_cpu: String,
+    /// Further flags, after all others, so that they win.
+    pub flags: Vec<String>,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            opt_level: OptLevel::default(),
+            target_cpu: "native".into(),
+            flags: Vec::new(),
+        }
+    }
+}
+
+/// Compiles one source.
+///
+/// # Errors
+///
+/// [`Error::NoCompiler`] and [`Error::BadCompiler`] where there is no compiler
+/// to use; [`Error::Compile`], with the compiler's diagnostics, where the
+/// source does not compile.
+pub fn compile(toolchain: &Toolchain, source: &Source, options: &Options) -> Result<Object, Error> {
+    let bytes = match source.language {
+        Language::C => c::compile(toolchain.c_compiler(&source.entry)?, source, options)?,
+    };
+    tracing::debug!(kernel = source.entry, bytes = bytes.len(), "compiled");
+    Ok(Object::new(&source.entry, bytes))
+}

@@ -1,0 +1,203 @@
+//! Which C compiler: the newest clang, then gcc, then `cc`.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use crate::Error;
+
+/// Whose command line and dialect a compiler speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Family {
+    /// LLVM's.
+    Clang,
+    /// GNU's.
+    Gcc,
+}
+
+/// A C compiler that was found and answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CCompiler {
+    /// Its path.
+    pub path: PathBuf,
+    /// Whose it is.
+    pub family: Family,
+    /// Its major version.
+    pub major: u32,
+}
+
+/// The compilers of one runtime: found once, when first needed.
+#[derive(Debug)]
+pub struct Toolchain {
+    cc: Option<PathBuf>,
+    path: OsString,
+    found: OnceLock<CCompiler>,
+}
+
+impl Toolchain {
+    /// A toolchain that uses the C compiler `cc`, a path or a name; or, without
+    /// one, the best that is found in the folders of `path`, a list in the form
+    /// of the environment variable `PATH`.
+    #[must_use]
+    pub const fn new(cc: Option<PathBuf>, path: OsString) -> Toolchain {
+        Toolchain {
+            cc,
+            path,
+            found: OnceLock::new(),
+        }
+    }
+
+    /// The C compiler; `kernel` is what an error names as waiting for it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoCompiler`] where none is found, [`Error::BadCompiler`] where
+    /// the one that was named, or found, does not answer as a C compiler does.
+    pub fn c_compiler(&self, kernel: &str) -> Result<&CCompiler, Error> {
+        if let Some(found) = self.found.get() {
+            return Ok(found);
+        }
+        let found = match &self.cc {
+            Some(cc) => identify(&self.named(cc)?)?,
+            None => self.search(kernel)?,
+        };
+        tracing::info!(compiler = %found.path.display(), major = found.major, "C compiler");
+        Ok(self.found.get_or_init(|| found))
+    }
+
+    fn folders(&self) -> impl Iterator<Item = PathBuf> {
+        // An empty entry means the current folder to a shell; a compiler that
+        // depends on where one stands is no compiler of ours.
+        std::env::split_paths(&self.path).filter(|dir| dir.is_absolute())
+    }
+
+    /// A path is used as it is, a bare name is looked for.
+    fn named(&self, cc: &Path) -> Result<PathBuf, Error> {
+        if cc.components().count() > 1 {
+            return Ok(cc.to_owned());
+        }
+        self.folders()
+            .map(|dir| dir.join(cc))
+            .find(|path| executable(path))
+            .ok_or_else(|| Error::BadCompiler {
+                compiler: cc.to_owned(),
+                reason: format!("no program of that name is in {}", self.searched()),
+                source: None,
+            })
+    }
+
+    fn search(&self, kernel: &str) -> Result<CCompiler, Error> {
+        let mut clangs = Vec::new();
+        for dir in self.folders() {
+            let Ok(entries) = std::fs::read_dir(&dir) else {
+                continue;
+            };
+            for entry in entries.flatten() {
+                let name = entry.file_name();
+                let version = name.to_str().and_then(|n| n.strip_prefix("clang-"));
+                if let Some(major) = version.and_then(|v| v.parse::<u32>().ok())
+                    && executable(&entry.path())
+                {
+                    clangs.push((major, entry.path()));
+                }
+            }
+        }
+        // The newest first; among equals the one that comes first in the list.
+        clangs.sort_by_key(|(major, _)| std::cmp::Reverse(*major));
+        let newest = clangs.into_iter().next().map(|(major, path)| CCompiler {
+            path,
+            family: Family::Clang,
+            major,
+        });
+        // A plain `clang` shows its version only when it is asked, which costs
+        // 20 ms; one that is a link to a numbered name need not be.
+        let plain = self.named(Path::new("clang")).ok().and_then(|path| {
+            let same = newest
+                .as_ref()
+                .is_some_and(|n| n.path.canonicalize().ok() == path.canonicalize().ok());
+            if same { None } else { identify(&path).ok() }
+        });
+        let best = [newest, plain]
+            .into_iter()
+            .flatten()
+            .max_by_key(|c| c.major);
+        if let Some(clang) = best {
+            return Ok(clang);
+        }
+        let mut broken = None;
+        for name in ["gcc", "cc"] {
+            let Ok(path) = self.named(Path::new(name)) else {
+                continue;
+            };
+            match identify(&path) {
+                Ok(compiler) => return Ok(compiler),
+                Err(error) => broken = Some(error),
+            }
+        }
+        Err(broken.unwrap_or_else(|| Error::NoCompiler {
+            kernel: kernel.to_owned(),
+            looked_for: "clang-N, clang, gcc and cc".into(),
+            searched: self.searched(),
+        }))
+    }
+
+    fn searched(&self) -> String {
+        let folders: Vec<_> = self.folders().map(|d| d.display().to_string()).collect();
+        if folders.is_empty() {
+            "the folders of PATH, which is empty".into()
+        } else {
+            folders.join(", ")
+        }
+    }
+}
+
+fn executable(path: &Path) -> bool {
+    path.metadata()
+        .is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
+}
+
+/// Asks a compiler who it is: the macros that it predefines tell family and
+/// version, whatever it is called and whichever language it answers in.
+fn identify(path: &Path) -> Result<CCompiler, Error> {
+    let bad = |reason: String, source: Option<io::Error>| Error::BadCompiler {
+        compiler: path.to_owned(),
+        reason,
+        source,
+    };
+    let output = Command::new(path)
+        .args(["-dM", "-E", "-x", "c", "/dev/null"])
+        .output()
+        .map_err(|e| bad("it cannot be started".into(), Some(e)))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Err(bad(
+            format!(
+                "asked for its predefined macros, it failed: {}",
+                said.trim()
+            ),
+            None,
+        ));
+    }
+    let macros = String::from_utf8_lossy(&output.stdout);
+    let value = |name: &str| {
+        macros.lines().find_map(|line| {
+            let rest = line.strip_prefix("#define ")?.strip_prefix(name)?;
+            rest.strip_prefix(' ')?.trim().parse::<u32>().ok()
+        })
+    };
+    let (family, major) = if let Some(major) = value("__clang_major__") {
+        (Family::Clang, major)
+    } else if let Some(major) = value("__GNUC__") {
+        (Family::Gcc, major)
+    } else {
+        return Err(bad("it is neither a clang nor a gcc".into(), None));
+    };
+    Ok(CCompiler {
+        path: path.to_owned(),
+        family,
+        major,
+    })
+}

@@ -1,0 +1,241 @@
+//! A callable entry with its signature.
+
+use std::ffi::c_void;
+use std::mem::MaybeUninit;
+use std::sync::Arc;
+
+use super::cif::{CifTarget, KernelCif, enter_status, enter_void};
+use super::packing::Packing;
+use super::trampoline::{Enter, by_count};
+use crate::Error;
+use crate::link::Image;
+use crate::signature::{Convention, DType, MAX_PARAMS, Param, Returns, Signature};
+
+/// A callable entry with its signature. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    name: String,
+    signature: Signature,
+    packing: Packing,
+    enter: Enter,
+    /// The entry, or a `CifTarget` that leads to it.
+    target: *const c_void,
+    /// What `target` points to, if it does not point to code.
+    _cif: Option<Box<CifTarget>>,
+    /// What the code lies in; none for code that is part of the process.
+    _image: Option<Arc<Image>>,
+}
+
+// SAFETY: all of it is constant once made: code that is never written, a
+// libffi interface that is `Sync`, and pointers to these.
+unsafe impl Send for Inner {}
+// SAFETY: as above.
+unsafe impl Sync for Inner {}
+
+impl Kernel {
+    /// The kernel whose entry is the function `name` of an image.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoEntry`] where the image has no such function.
+    ///
+    /// # Safety
+    ///
+    /// The function must keep the contract of the signature, as the
+    /// [`signature`](crate::signature) module states it.
+    pub unsafe fn new(
+        name: impl Into<String>,
+        image: Arc<Image>,
+        signature: Signature,
+    ) -> Result<Kernel, Error> {
+        let name = name.into();
+        let Some(entry) = image.function(&name) else {
+            let defined: Vec<_> = image.functions().map(|f| format!("`{f}`")).collect();
+            return Err(Error::NoEntry {
+                kernel: name,
+                defined: if defined.is_empty() {
+                    "none".into()
+                } else {
+                    defined.join(", ")
+                },
+            });
+        };
+        Ok(Kernel::build(name, entry.as_ptr(), signature, Some(image)))
+    }
+
+    /// The kernel whose entry is a function of this process, such as one that
+    /// was linked into the program.
+    ///
+    /// # Safety
+    ///
+    /// `entry` must be the address of a function of this signature's C
+    /// prototype that stays where it is, and keep the contract of the
+    /// signature, as the [`signature`](crate::signature) module states it.
+    #[must_use]
+    pub unsafe fn from_entry(
+        name: impl Into<String>,
+        entry: *const c_void,
+        signature: Signature,
+    ) -> Kernel {
+        Kernel::build(name.into(), entry, signature, None)
+    }
+
+    fn build(
+        name: String,
+        entry: *const c_void,
+        signature: Signature,
+        image: Option<Arc<Image>>,
+    ) -> Kernel {
+        let packing = Packing::new(&signature);
+        let status = signature.returns() == Returns::Status;
+        let trampoline = if in_float_registers(&signature) {
+            None
+        } else {
+            by_count(packing.args, status)
+        };
+        let (enter, target, cif) = match trampoline {
+            Some(enter) => (enter, entry, None),
+            None => {
+                let cif = Box::new(CifTarget {
+                    cif: KernelCif::new(&signature),
+                    entry,
+                });
+                let enter = if status {
+                    Enter::Status(enter_status)
+                } else {
+                    Enter::Void(enter_void)
+                };
+                (enter, std::ptr::from_ref(&*cif).cast(), Some(cif))
+            }
+        };
+        Kernel {
+            inner: Arc::new(Inner {
+                name,
+                signature,
+                packing,
+                enter,
+                target,
+                _cif: cif,
+                _image: image,
+            }),
+        }
+    }
+
+    /// The entry's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// Its signature.
+    #[must_use]
+    pub fn signature(&self) -> &Signature {
+        &self.inner.signature
+    }
+
+    /// Calls the kernel once, for the grid index `index` (ignored without one),
+    /// from buffers and scalars as they come, each in the order of the
+    /// parameters; scalars are slots, as
+    /// [`Scalar::to_slot`](crate::Scalar::to_slot) gives them. Returns its
+    /// status, 0 where it returns nothing.
+    ///
+    /// For a call that is made more than once, [`Call`](super::Call) packs the
+    /// arguments only once.
+    ///
+    /// # Panics
+    ///
+    /// Where the number of buffers or scalars is not the signature's.
+    ///
+    /// # Safety
+    ///
+    /// Each buffer must be valid for what the signature says that the kernel
+    /// does with it, each scalar within its bounds, the index below the index
+    /// parameter's maximum; buffers that the kernel writes must overlap no
+    /// other, and nothing else may use them meanwhile.
+    #[inline]
+    pub unsafe fn call(&self, buffers: &[*mut u8], scalars: &[u64], index: u64) -> i32 {
+        /// Frames up to this many slots take a small array on the stack.
+        const FEW: usize = 40;
+        // The spare slot, and the two pointers of the packed convention.
+        const MOST: usize = MAX_PARAMS + 3;
+        // SAFETY: promised by the caller; no frame has more than MOST slots.
+        unsafe {
+            if self.inner.packing.slots <= FEW {
+                self.call_with::<FEW>(buffers, scalars, index)
+            } else {
+                self.call_with::<MOST>(buffers, scalars, index)
+            }
+        }
+    }
+
+    /// # Safety
+    ///
+    /// As [`Kernel::call`], and the frame must have at most `N` slots.
+    #[inline(always)]
+    unsafe fn call_with<const N: usize>(
+        &self,
+        buffers: &[*mut u8],
+        scalars: &[u64],
+        index: u64,
+    ) -> i32 {
+        let packing = &self.inner.packing;
+        assert!(
+            buffers.len() == packing.buffers.len() && scalars.len() == packing.scalars.len(),
+            "the signature's number of buffers and scalars"
+        );
+        let mut slots = [const { MaybeUninit::<u64>::uninit() }; N];
+        let slots = slots.as_mut_ptr().cast::<u64>();
+        // SAFETY: every slot number is below `packing.slots`, which is at most N.
+        unsafe {
+            packing.bind(slots);
+            for (&slot, &buffer) in packing.buffers.iter().zip(buffers) {
+                slots.add(slot.into()).write(buffer as u64);
+            }
+            for (&slot, &scalar) in packing.scalars.iter().zip(scalars) {
+                slots.add(slot.into()).write(scalar);
+            }
+            slots.add(packing.index).write(index);
+        }
+        // SAFETY: the slots are those of this kernel; the rest is promised by
+        // the caller.
+        unsafe { self.enter_with(slots) }
+    }
+
+    pub(super) fn packing(&self) -> &Packing {
+        &self.inner.packing
+    }
+
+    /// # Safety
+    ///
+    /// `slots` must hold the kernel's arguments, and the contract of
+    /// [`Kernel::call`] must hold for them.
+    #[inline(always)]
+    unsafe fn enter_with(&self, slots: *const u64) -> i32 {
+        // SAFETY: the way in and the target were made for each other and for
+        // this signature; the rest is promised by the caller.
+        unsafe { self.inner.enter.call(self.inner.target, slots) }
+    }
+
+    /// How to enter it, and where. Both are valid while the kernel lives.
+    pub(super) fn way_in(&self) -> (Enter, *const c_void) {
+        (self.inner.enter, self.inner.target)
+    }
+}
+
+/// Whether the C ABI passes an argument in a floating-point register. The packed
+/// convention never does.
+fn in_float_registers(signature: &Signature) -> bool {
+    signature.convention() == Convention::C
+        && signature.params().iter().any(|p| match p {
+            Param::Scalar(p) => p.dtype.is_float(),
+            Param::Buffer(_) | Param::Index(_) => false,
+        })
+}
+
+/// The dtype of an index never travels in a floating-point register.
+const _: () = assert!(!DType::I32.is_float() && !DType::I64.is_float());

@@ -1,0 +1,92 @@
+//! Which parameter lies in which slot.
+
+use crate::signature::{Convention, Param, Signature};
+
+/// The slots of a kernel's frame.
+///
+/// ```text
+/// C convention        args[0] args[1] … args[n-1]
+/// packed convention   &buffers &values │ buffers … │ values …
+/// ```
+///
+/// One spare slot at the end takes the index of a kernel that has none, so that
+/// patching it needs no question.
+#[derive(Debug)]
+pub(super) struct Packing {
+    /// The slot of each buffer parameter.
+    pub(super) buffers: Box<[u16]>,
+    /// The slot of each scalar parameter.
+    pub(super) scalars: Box<[u16]>,
+    /// The slot of the grid index, or the spare one.
+    pub(super) index: usize,
+    /// How many arguments the entry takes.
+    pub(super) args: usize,
+    /// How many slots there are, with the spare one.
+    pub(super) slots: usize,
+    /// For the packed convention, where the buffers and the values begin.
+    packed: Option<(usize, usize)>,
+}
+
+/// The arguments of the packed convention: two pointers.
+const PACKED_ARGS: usize = 2;
+
+impl Packing {
+    #[allow(clippy::cast_possible_truncation)] // a signature has at most MAX_PARAMS parameters
+    pub(super) fn new(signature: &Signature) -> Packing {
+        let params = signature.params();
+        let packed = match signature.convention() {
+            Convention::C => None,
+            Convention::Packed => Some((PACKED_ARGS, PACKED_ARGS + signature.buffers().count())),
+        };
+        let (args, spare) = match packed {
+            None => (params.len(), params.len()),
+            Some(_) => (PACKED_ARGS, PACKED_ARGS + params.len()),
+        };
+        let (mut buffers, mut scalars, mut index) = (Vec::new(), Vec::new(), spare);
+        let (mut next_buffer, mut next_value) = packed.unwrap_or_default();
+        for (position, param) in params.iter().enumerate() {
+            let slot = match (packed, param) {
+                (None, _) => position,
+                (Some(_), Param::Buffer(_)) => {
+                    next_buffer += 1;
+                    next_buffer - 1
+                }
+                (Some(_), _) => {
+                    next_value += 1;
+                    next_value - 1
+                }
+            };
+            match param {
+                Param::Buffer(_) => buffers.push(slot as u16),
+                Param::Scalar(_) => scalars.push(slot as u16),
+                Param::Index(_) => index = slot,
+            }
+        }
+        Packing {
+            buffers: buffers.into(),
+            scalars: scalars.into(),
+            index,
+            args,
+            slots: spare + 1,
+            packed,
+        }
+    }
+
+    /// Writes the slots that depend on where the slots lie: the pointers of the
+    /// packed convention. To be called again when they move.
+    ///
+    /// # Safety
+    ///
+    /// `slots` must be writable for [`Packing::slots`] slots.
+    #[inline]
+    pub(super) unsafe fn bind(&self, slots: *mut u64) {
+        if let Some((buffers, values)) = self.packed {
+            // SAFETY: promised by the caller; the frame holds the two pointers
+            // and all that they point to.
+            unsafe {
+                slots.write(slots.add(buffers) as u64);
+                slots.add(1).write(slots.add(values) as u64);
+            }
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Slots to registers, by number of arguments.
+//!
+//! # What a slot load costs
+//!
+//! A trampoline that reads its slots as plain values is compiled to wide loads,
+//! two slots at a time. The grid index has been stored into its slot a moment
+//! before, as 64 bits, and a wide load of it cannot be served from the store
+//! buffer: it waits until the store has reached the cache, some 12 cycles. So
+//! slots are read as volatile, which keeps each load as wide as the store was.
+//! `cargo bench --bench dispatch` measures it.
+
+use std::ffi::c_void;
+
+/// The largest number of arguments that has a trampoline. libffi takes over
+/// above. Captured kernels have up to 14; at 32 the call costs 10 ns or so, and
+/// libffi's overhead is still several times that.
+pub const MAX_TRAMPOLINE_ARGS: usize = 32;
+
+/// Loads the arguments from the slots and calls the target. The target is the
+/// kernel's entry, or what stands for it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Enter {
+    /// For entries that return nothing.
+    Void(unsafe extern "C" fn(target: *const c_void, slots: *const u64)),
+    /// For entries that return an `int32_t`.
+    Status(unsafe extern "C" fn(target: *const c_void, slots: *const u64) -> i32),
+}
+
+impl Enter {
+    /// Makes the call; the status is 0 where the entry returns nothing.
+    ///
+    /// # Safety
+    ///
+    /// `target` and `slots` must be what this way in was chosen for: an entry
+    /// of that many arguments and that return, with that many slots to read,
+    /// and the entry must be callable with them.
+    #[inline(always)]
+    pub(super) unsafe fn call(self, target: *const c_void, slots: *const u64) -> i32 {
+        match self {
+            // SAFETY: promised by the caller.
+            Enter::Void(enter) => unsafe {
+                enter(target, slots);
+                0
+            },
+            // SAFETY: promised by the caller.
+            Enter::Status(enter) => unsafe { enter(target, slots) },
+        }
+    }
+}
+
+macro_rules! trampolines {
+    ($($count:literal: $($slot:literal)*;)*) => {
+        /// The trampoline for `args` integer and pointer arguments, if there is
+        /// one.
+        pub(super) fn by_count(args: usize, status: bool) -> Option<Enter> {
+            match (args, status) {
+                $(
+                    ($count, false) => {
+                        unsafe extern "C" fn enter(target: *const c_void, _slots: *const u64) {
+                            type Entry = unsafe extern "C" fn($(trampolines!(@type $slot)),*);
+                            // SAFETY: `Enter::call` is promised an entry of this type and
+                            // this many readable slots.
+                            unsafe {
+                                let entry = std::mem::transmute::<*const c_void, Entry>(target);
+                                entry($(_slots.add($slot).read_volatile()),*);
+                            }
+                        }
+                        Some(Enter::Void(enter))
+                    }
+                    ($count, true) => {
+                        unsafe extern "C" fn enter(
+                            target: *const c_void,
+                            _slots: *const u64,
+                        ) -> i32 {
+                            type Entry =
+                                unsafe extern "C" fn($(trampolines!(@type $slot)),*) -> i32;
+                            // SAFETY: as above.
+                            unsafe {
+                                let entry = std::mem::transmute::<*const c_void, Entry>(target);
+                                entry($(_slots.add($slot).read_volatile()),*)
+                            }
+                        }
+                        Some(Enter::Status(enter))
+                    }
+                )*
+                _ => None,
+            }
+        }
+    };
+    (@type $slot:literal) => { u64 };
+}
+
+trampolines! {
+    0: ;
+    1: 0;
+    2: 0 1;
+    3: 0 1 2;
+    4: 0 1 2 3;
+    5: 0 1 2 3 4;
+    6: 0 1 2 3 4 5;
+    7: 0 1 2 3 4 5 6;
+    8: 0 1 2 3 4 5 6 7;
+    9: 0 1 2 3 4 5 6 7 8;
+    10: 0 1 2 3 4 5 6 7 8 9;
+    11: 0 1 2 3 4 5 6 7 8 9 10;
+    12: 0 1 2 3 4 5 6 7 8 9 10 11;
+    13: 0 1 2 3 4 5 6 7 8 9 10 11 12;
+    14: 0 1 2 3 4 5 6 7 8 9 10 11 12 13;
+    15: 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14;
+    16: 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15;
+    17: 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16;
+    18: 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17;
+    19: 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18;
+    20: 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19;
+    21: 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20;
+    22: 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21;
+    23: 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22;
+    24: 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23;
+    25: 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24;
+    26: 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25;
+    27: 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26;
+    28: 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27;
+    29: 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28;
+    30: 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29;
+    31: 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30;
+    32: 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31;
+}

@@ -1,0 +1,308 @@
+//! What can go wrong, in one enum.
+//!
+//! Each error says what was being done, to what, and, where the text alone
+//! does not make it plain, what to do about it. A compiler's own diagnostics
+//! are carried in full. Causes are chained through [`std::error::Error::source`].
+
+use std::fmt;
+use std::path::PathBuf;
+
+use crate::signature::Misuse;
+
+/// Every error of this library.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A signature that no kernel can have.
+    #[error("the signature's parameter {param}: {reason}")]
+    Signature {
+        /// Which parameter, counted from 0.
+        param: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// No C compiler was found.
+    #[error(
+        "no C compiler was found to compile kernel `{kernel}`: looked for {looked_for} in \
+         {searched}; install one (on Debian: apt-get install clang-19, or gcc), or name one in \
+         SVOD_CC or with RuntimeBuilder::cc"
+    )]
+    NoCompiler {
+        /// The kernel that was to be compiled.
+        kernel: String,
+        /// The names that were looked for.
+        looked_for: String,
+        /// The folders that were searched.
+        searched: String,
+    },
+
+    /// A compiler was found and could not be used.
+    #[error("cannot use the C compiler {}: {reason}", compiler.display())]
+    BadCompiler {
+        /// Its path, as given or found.
+        compiler: PathBuf,
+        /// What happened.
+        reason: String,
+        /// The operating system's error, if that was the reason.
+        source: Option<std::io::Error>,
+    },
+
+    /// The compiler refused a source.
+    #[error("{} could not compile kernel `{kernel}`:\n{diagnostics}{}", compiler.display(), hint.as_ref().map(|h| format!("\n{h}")).unwrap_or_default())]
+    Compile {
+        /// The kernel.
+        kernel: String,
+        /// The compiler's path.
+        compiler: PathBuf,
+        /// All that the compiler printed.
+        diagnostics: String,
+        /// What to do about it, where we know.
+        hint: Option<String>,
+    },
+
+    /// A source in a language that this build cannot compile.
+    #[error(
+        "kernel `{kernel}` is written in `{language}`, which is not supported yet; only `c` is"
+    )]
+    Language {
+        /// The kernel.
+        kernel: String,
+        /// The language's name.
+        language: String,
+    },
+
+    /// An object file that is damaged, or is none.
+    #[error("the object of kernel `{kernel}` is malformed: {reason}")]
+    MalformedObject {
+        /// The kernel.
+        kernel: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// An object that is well-formed and uses what this linker does not do.
+    #[error("the object of kernel `{kernel}` cannot be linked: {feature}")]
+    UnsupportedObject {
+        /// The kernel.
+        kernel: String,
+        /// What it uses, by name, and where.
+        feature: String,
+    },
+
+    /// A kernel with writable globals.
+    #[error(
+        "kernel `{kernel}` keeps state: its section `{section}` is writable ({bytes} bytes); a \
+         kernel may have constants only"
+    )]
+    WritableSection {
+        /// The kernel.
+        kernel: String,
+        /// The section's name.
+        section: String,
+        /// Its size.
+        bytes: u64,
+    },
+
+    /// A symbol that is not on the list.
+    #[error(
+        "kernel `{kernel}` uses the symbol `{symbol}`, which the runtime does not provide; add \
+         it with RuntimeBuilder::symbol, or compile without it"
+    )]
+    UndefinedSymbol {
+        /// The kernel.
+        kernel: String,
+        /// The symbol.
+        symbol: String,
+    },
+
+    /// An object without the entry that was asked for.
+    #[error(
+        "the object of kernel `{kernel}` defines no function of that name; it defines {defined}"
+    )]
+    NoEntry {
+        /// The entry that was asked for.
+        kernel: String,
+        /// The functions that it does define.
+        defined: String,
+    },
+
+    /// A relocated value that does not fit its field.
+    #[error(
+        "kernel `{kernel}`: the relocation {kind} at {section}+{offset:#x} against `{symbol}` \
+         does not fit: its value is {value:#x}; compile the kernel position-independent (-fPIC)"
+    )]
+    RelocationOverflow {
+        /// The kernel.
+        kernel: String,
+        /// The relocation's name in the ABI.
+        kind: String,
+        /// The section that it patches.
+        section: String,
+        /// Where in the section, in bytes.
+        offset: u64,
+        /// The symbol that it refers to.
+        symbol: String,
+        /// The value that did not fit.
+        value: i128,
+    },
+
+    /// A launch that does not fit its kernel's signature.
+    #[error("launch of kernel `{kernel}`: {misuse}")]
+    Launch {
+        /// The kernel.
+        kernel: String,
+        /// What does not fit.
+        misuse: Misuse,
+    },
+
+    /// A kernel returned a status other than 0.
+    #[error("kernel `{kernel}` failed with status {status} at grid index {index}")]
+    KernelStatus {
+        /// The kernel.
+        kernel: String,
+        /// The number that it returned.
+        status: i32,
+        /// The grid index of the call that did; 0 without an index.
+        index: u64,
+    },
+
+    /// Memory could not be had.
+    #[error("cannot allocate {bytes} bytes for {what}")]
+    OutOfMemory {
+        /// What it was for.
+        what: String,
+        /// How much.
+        bytes: usize,
+    },
+
+    /// A buffer was used as what it is not.
+    #[error("{doing}: {reason}")]
+    Buffer {
+        /// What was being done.
+        doing: &'static str,
+        /// What does not fit.
+        reason: String,
+    },
+
+    /// A plan that cannot be run as written.
+    #[error("{place}: {reason}")]
+    Plan {
+        /// The place in the plan, such as `ops[3].args[1]`.
+        place: Place,
+        /// What is wrong there.
+        reason: String,
+    },
+
+    /// A run that was asked for wrongly: a variable, an input, a state.
+    #[error("cannot run the plan: {reason}")]
+    Run {
+        /// What is missing or out of bounds.
+        reason: String,
+    },
+
+    /// A run that failed after it had written a state.
+    #[error(
+        "this instance is torn: an earlier run failed after it had written a state; reset it, or \
+         accept it as it is with accept_torn"
+    )]
+    Torn,
+
+    /// A bundle that was refused.
+    #[error("cannot load the bundle {}", bundle.display())]
+    Bundle {
+        /// The bundle's folder.
+        bundle: PathBuf,
+        /// Why.
+        source: Box<Error>,
+    },
+
+    /// A file of a bundle, or of a user, that does not say what it should.
+    #[error("{}: {reason}", file.display())]
+    File {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// The operating system refused something.
+    #[error("cannot {doing}")]
+    System {
+        /// What was being done, to what.
+        doing: String,
+        /// The system's own error.
+        source: std::io::Error,
+    },
+}
+
+impl Error {
+    pub(crate) fn plan(place: impl Into<Place>, reason: impl fmt::Display) -> Error {
+        Error::Plan {
+            place: place.into(),
+            reason: reason.to_string(),
+        }
+    }
+
+    pub(crate) fn run(reason: impl fmt::Display) -> Error {
+        Error::Run {
+            reason: reason.to_string(),
+        }
+    }
+
+    pub(crate) fn file(file: impl Into<PathBuf>, reason: impl fmt::Display) -> Error {
+        Error::File {
+            file: file.into(),
+            reason: reason.to_string(),
+        }
+    }
+
+    pub(crate) fn system(doing: impl fmt::Display, source: impl Into<std::io::Error>) -> Error {
+        Error::System {
+            doing: doing.to_string(),
+            source: source.into(),
+        }
+    }
+}
+
+/// A place in a plan, as the bundle format would write the way to it, such as
+/// `ops[3].args[1]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place(String);
+
+impl Place {
+    /// The place `name[index]`.
+    pub(crate) fn at(name: &str, index: usize) -> Place {
+        Place(format!("{name}[{index}]"))
+    }
+
+    /// The place below this one.
+    #[must_use]
+    pub(crate) fn key(&self, key: &str) -> Place {
+        Place(format!("{}.{key}", self.0))
+    }
+
+    /// The element `index` of the list below this place.
+    #[must_use]
+    pub(crate) fn item(&self, key: &str, index: usize) -> Place {
+        Place(format!("{}.{key}[{index}]", self.0))
+    }
+}
+
+impl From<&str> for Place {
+    fn from(place: &str) -> Place {
+        Place(place.to_owned())
+    }
+}
+
+impl From<String> for Place {
+    fn from(place: String) -> Place {
+        Place(place)
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}

@@ -1,0 +1,142 @@
+//! Where everything goes, before any address is known.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use super::elf::{ObjectFile, SymbolAt};
+use super::x86_64;
+
+/// The largest alignment, in bytes, that a section may ask for. An image begins
+/// at a page, and this is the smallest page there is.
+pub(super) const MAX_ALIGN: u64 = 4096;
+
+/// What may be done with a segment's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Rights {
+    /// Read and execute.
+    Code,
+    /// Read.
+    Constants,
+}
+
+/// A part of an image with rights of its own, on pages of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// What may be done with it.
+    pub rights: Rights,
+    /// Where it lies in the image, in bytes; both ends are multiples of the
+    /// page size.
+    pub range: Range<u64>,
+}
+
+/// Where the parts of an object lie in its image.
+#[derive(Debug)]
+pub struct Layout {
+    pub(super) segments: Vec<Segment>,
+    /// The offset of each section of the object in the image.
+    pub(super) sections: Vec<u64>,
+    /// The offset of the stub of each symbol that has one.
+    pub(super) stubs: HashMap<usize, u64>,
+    /// The offset of the GOT slot of each symbol that has one.
+    pub(super) got: HashMap<usize, u64>,
+    size: u64,
+}
+
+impl Layout {
+    /// The image's size in bytes, a multiple of the page size.
+    #[must_use]
+    pub const fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The image's segments in the order of their addresses.
+    #[must_use]
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// The offset in the image of the function `name` of `object`, the object
+    /// that was laid out.
+    #[must_use]
+    pub fn function(&self, object: &ObjectFile<'_>, name: &str) -> Option<u64> {
+        match object.function(name)?.at {
+            SymbolAt::Section { section, offset } => Some(self.sections[section] + offset),
+            _ => None,
+        }
+    }
+}
+
+const GOT_SLOT_SIZE: u64 = 8;
+
+/// Lays out an object on pages of `page` bytes, a power of two of at least 4096.
+///
+/// Pure: it depends on nothing but its arguments.
+#[must_use]
+pub fn layout(object: &ObjectFile<'_>, page: u64) -> Layout {
+    let page = page.max(MAX_ALIGN).next_power_of_two();
+    // Every symbol that needs a GOT slot, and those among them that need a stub,
+    // in the order in which they are first referred to.
+    let mut slots = Vec::new();
+    let mut stubs = Vec::new();
+    let mut seen = HashMap::new();
+    for relocation in object.sections.iter().flat_map(|s| &s.relocations) {
+        let undefined = object.symbols[relocation.symbol].at == SymbolAt::Undefined;
+        let stub = undefined && relocation.kind == x86_64::Kind::Plt32;
+        let slot = stub || relocation.kind == x86_64::Kind::GotPcRel;
+        let (has_slot, has_stub) = seen.entry(relocation.symbol).or_insert((false, false));
+        if slot && !std::mem::replace(has_slot, true) {
+            slots.push(relocation.symbol);
+        }
+        if stub && !std::mem::replace(has_stub, true) {
+            stubs.push(relocation.symbol);
+        }
+    }
+
+    let mut at = 0;
+    let mut sections = vec![0; object.sections.len()];
+    let mut segments = Vec::new();
+    let place = |at: &mut u64, size: u64, align: u64| {
+        let start = at.next_multiple_of(align);
+        *at = start + size;
+        start
+    };
+    let mut place_sections = |at: &mut u64, executable: bool| {
+        for (section, offset) in object.sections.iter().zip(&mut sections) {
+            if section.executable == executable {
+                *offset = place(at, section.data.len() as u64, section.align);
+            }
+        }
+    };
+    let mut close = |at: &mut u64, start: u64, rights: Rights| {
+        *at = at.next_multiple_of(page);
+        if *at > start {
+            segments.push(Segment {
+                rights,
+                range: start..*at,
+            });
+        }
+    };
+
+    place_sections(&mut at, true);
+    let stubs = stubs
+        .into_iter()
+        .map(|symbol| (symbol, place(&mut at, x86_64::STUB_SIZE, x86_64::STUB_SIZE)))
+        .collect();
+    close(&mut at, 0, Rights::Code);
+
+    let constants = at;
+    place_sections(&mut at, false);
+    let got = slots
+        .into_iter()
+        .map(|symbol| (symbol, place(&mut at, GOT_SLOT_SIZE, GOT_SLOT_SIZE)))
+        .collect();
+    close(&mut at, constants, Rights::Constants);
+
+    Layout {
+        segments,
+        sections,
+        stubs,
+        got,
+        size: at,
+    }
+}

@@ -1,0 +1,186 @@
+//! The symbols that a kernel may use and not define.
+//!
+//! Compilers call memory functions, libm and helpers for half precision on
+//! their own account, in freestanding code as well. The runtime owns the list
+//! of what they get: nothing is looked up in whatever the process happens to
+//! have loaded, so that a kernel links the same everywhere or not at all.
+//!
+//! The helpers for half precision follow the ABI that gcc 12 and later and clang
+//! 15 and later use on x86-64: a half travels in the low 16 bits of a vector
+//! register. Stable Rust has no such type; an `f32` travels in the same
+//! register, so the helpers take and give an `f32` of which the low 16 bits are
+//! the half.
+
+use std::collections::HashMap;
+use std::ffi::{c_int, c_void};
+
+use half::{bf16, f16};
+
+/// Says where undefined symbols are.
+pub trait Resolver {
+    /// The address of `name`, if it is known.
+    fn resolve(&self, name: &str) -> Option<u64>;
+}
+
+/// The symbols of one runtime: the built-in list and what an embedder added.
+#[derive(Clone, Debug)]
+pub struct Symbols {
+    addresses: HashMap<String, u64>,
+}
+
+impl Default for Symbols {
+    fn default() -> Symbols {
+        Symbols {
+            addresses: BUILT_IN
+                .iter()
+                .map(|(name, address)| ((*name).to_owned(), address.0 as u64))
+                .collect(),
+        }
+    }
+}
+
+impl Symbols {
+    /// Adds a symbol, or replaces one.
+    ///
+    /// # Safety
+    ///
+    /// `address` must be that of a function, or of a constant, of the type that
+    /// kernels declare for `name`, and stay valid for as long as any kernel
+    /// that uses it.
+    pub unsafe fn insert(&mut self, name: impl Into<String>, address: *const c_void) {
+        self.addresses.insert(name.into(), address as u64);
+    }
+
+    /// The names, in no order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.addresses.keys().map(String::as_str)
+    }
+}
+
+impl Resolver for Symbols {
+    fn resolve(&self, name: &str) -> Option<u64> {
+        self.addresses.get(name).copied()
+    }
+}
+
+/// An address in a `static`.
+struct Address(*const c_void);
+
+// SAFETY: the address of a function; nothing is read or written through it.
+unsafe impl Sync for Address {}
+
+/// Declares C functions and lists them, and lists Rust functions, by name.
+macro_rules! built_in {
+    (
+        c { $($c:ident ( $($arg:ty),* ) -> $ret:ty;)* }
+        rust { $($name:literal => $rust:path;)* }
+    ) => {
+        /// Functions of the C library and of libm, which Rust's standard
+        /// library links.
+        mod c {
+            use super::{c_int, c_void};
+            unsafe extern "C" {
+                $(pub(super) fn $c($(_: $arg),*) -> $ret;)*
+            }
+        }
+        static BUILT_IN: &[(&str, Address)] = &[
+            $((stringify!($c), Address(c::$c as *const c_void)),)*
+            $(($name, Address($rust as *const c_void)),)*
+        ];
+    };
+}
+
+built_in! {
+    c {
+        memcpy(*mut c_void, *const c_void, usize) -> *mut c_void;
+        memmove(*mut c_void, *const c_void, usize) -> *mut c_void;
+        memset(*mut c_void, c_int, usize) -> *mut c_void;
+        memcmp(*const c_void, *const c_void, usize) -> c_int;
+
+        acos(f64) -> f64;           acosf(f32) -> f32;
+        acosh(f64) -> f64;          acoshf(f32) -> f32;
+        asin(f64) -> f64;           asinf(f32) -> f32;
+        asinh(f64) -> f64;          asinhf(f32) -> f32;
+        atan(f64) -> f64;           atanf(f32) -> f32;
+        atan2(f64, f64) -> f64;     atan2f(f32, f32) -> f32;
+        atanh(f64) -> f64;          atanhf(f32) -> f32;
+        cbrt(f64) -> f64;           cbrtf(f32) -> f32;
+        ceil(f64) -> f64;           ceilf(f32) -> f32;
+        copysign(f64, f64) -> f64;  copysignf(f32, f32) -> f32;
+        cos(f64) -> f64;            cosf(f32) -> f32;
+        cosh(f64) -> f64;           coshf(f32) -> f32;
+        erf(f64) -> f64;            erff(f32) -> f32;
+        erfc(f64) -> f64;           erfcf(f32) -> f32;
+        exp(f64) -> f64;            expf(f32) -> f32;
+        exp2(f64) -> f64;           exp2f(f32) -> f32;
+        expm1(f64) -> f64;          expm1f(f32) -> f32;
+        fabs(f64) -> f64;           fabsf(f32) -> f32;
+        fdim(f64, f64) -> f64;      fdimf(f32, f32) -> f32;
+        floor(f64) -> f64;          floorf(f32) -> f32;
+        fma(f64, f64, f64) -> f64;  fmaf(f32, f32, f32) -> f32;
+        fmax(f64, f64) -> f64;      fmaxf(f32, f32) -> f32;
+        fmin(f64, f64) -> f64;      fminf(f32, f32) -> f32;
+        fmod(f64, f64) -> f64;      fmodf(f32, f32) -> f32;
+        frexp(f64, *mut c_int) -> f64;  frexpf(f32, *mut c_int) -> f32;
+        hypot(f64, f64) -> f64;     hypotf(f32, f32) -> f32;
+        ldexp(f64, c_int) -> f64;   ldexpf(f32, c_int) -> f32;
+        lgamma(f64) -> f64;         lgammaf(f32) -> f32;
+        log(f64) -> f64;            logf(f32) -> f32;
+        log10(f64) -> f64;          log10f(f32) -> f32;
+        log1p(f64) -> f64;          log1pf(f32) -> f32;
+        log2(f64) -> f64;           log2f(f32) -> f32;
+        modf(f64, *mut f64) -> f64; modff(f32, *mut f32) -> f32;
+        nearbyint(f64) -> f64;      nearbyintf(f32) -> f32;
+        pow(f64, f64) -> f64;       powf(f32, f32) -> f32;
+        remainder(f64, f64) -> f64; remainderf(f32, f32) -> f32;
+        rint(f64) -> f64;           rintf(f32) -> f32;
+        round(f64) -> f64;          roundf(f32) -> f32;
+        roundeven(f64) -> f64;      roundevenf(f32) -> f32;
+        sin(f64) -> f64;            sinf(f32) -> f32;
+        sincos(f64, *mut f64, *mut f64) -> ();  sincosf(f32, *mut f32, *mut f32) -> ();
+        sinh(f64) -> f64;           sinhf(f32) -> f32;
+        sqrt(f64) -> f64;           sqrtf(f32) -> f32;
+        tan(f64) -> f64;            tanf(f32) -> f32;
+        tanh(f64) -> f64;           tanhf(f32) -> f32;
+        tgamma(f64) -> f64;         tgammaf(f32) -> f32;
+        trunc(f64) -> f64;          truncf(f32) -> f32;
+    }
+    rust {
+        "__extendhfsf2" => extend_half_single;
+        "__extendhfdf2" => extend_half_double;
+        "__truncsfhf2" => truncate_single_half;
+        "__truncdfhf2" => truncate_double_half;
+        "__truncsfbf2" => truncate_single_bfloat;
+        "__truncdfbf2" => truncate_double_bfloat;
+    }
+}
+
+/// The half in the low bits of a vector register.
+#[allow(clippy::cast_possible_truncation)] // the other bits are not part of it
+const fn low_half(register: f32) -> u16 {
+    register.to_bits() as u16
+}
+
+extern "C" fn extend_half_single(x: f32) -> f32 {
+    f16::from_bits(low_half(x)).to_f32()
+}
+
+extern "C" fn extend_half_double(x: f32) -> f64 {
+    f16::from_bits(low_half(x)).to_f64()
+}
+
+extern "C" fn truncate_single_half(x: f32) -> f32 {
+    f32::from_bits(f16::from_f32(x).to_bits().into())
+}
+
+extern "C" fn truncate_double_half(x: f64) -> f32 {
+    f32::from_bits(f16::from_f64(x).to_bits().into())
+}
+
+extern "C" fn truncate_single_bfloat(x: f32) -> f32 {
+    f32::from_bits(bf16::from_f32(x).to_bits().into())
+}
+
+extern "C" fn truncate_double_bfloat(x: f64) -> f32 {
+    f32::from_bits(bf16::from_f64(x).to_bits().into())
+}

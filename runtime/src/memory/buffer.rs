@@ -1,0 +1,238 @@
+//! Owned memory.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::ops::Range;
+use std::ptr::NonNull;
+
+use super::view::{View, ViewMut};
+use crate::Error;
+use crate::signature::{DType, Element, MAX_ALIGN};
+
+/// The alignment of every buffer, in bytes: a cache line, and the widest vector
+/// register there is.
+pub const BUFFER_ALIGN: usize = 64;
+
+/// Owned memory for elements of one type, zeroed at birth.
+///
+/// ```
+/// use svod_runtime::{Buffer, DType};
+///
+/// let mut buffer = Buffer::zeroed(DType::F32, 4)?;
+/// buffer.as_mut_slice::<f32>()?[1] = 2.0;
+/// assert_eq!(buffer.as_slice::<f32>()?, [0.0, 2.0, 0.0, 0.0]);
+/// assert_eq!(buffer.view(1..3)?.as_slice::<f32>()?, [2.0, 0.0]);
+/// # Ok::<(), svod_runtime::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Buffer {
+    block: Block,
+    dtype: DType,
+    len: usize,
+}
+
+impl Buffer {
+    /// `len` elements, all zero.
+    ///
+    /// Large buffers take no memory until they are touched.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfMemory`] where the system has not that much.
+    pub fn zeroed(dtype: DType, len: usize) -> Result<Buffer, Error> {
+        Buffer::with_align(dtype, len, BUFFER_ALIGN)
+    }
+
+    /// `len` elements, all zero, aligned to `align` bytes, a power of two up to
+    /// [`MAX_ALIGN`]; to [`BUFFER_ALIGN`] where that is more.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfMemory`] where the system has not that much;
+    /// [`Error::Buffer`] for another alignment.
+    pub fn with_align(dtype: DType, len: usize, align: usize) -> Result<Buffer, Error> {
+        if !align.is_power_of_two() || align > MAX_ALIGN {
+            return Err(Error::Buffer {
+                doing: "cannot allocate a buffer",
+                reason: format!(
+                    "an alignment of {align} bytes is no power of two up to {MAX_ALIGN}"
+                ),
+            });
+        }
+        let bytes = len.saturating_mul(dtype.size());
+        let block = Block::zeroed(bytes, align.max(BUFFER_ALIGN))?;
+        Ok(Buffer { block, dtype, len })
+    }
+
+    /// A copy of a slice.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfMemory`] where the system has not that much.
+    pub fn from_slice<T: Element>(elements: &[T]) -> Result<Buffer, Error> {
+        let mut buffer = Buffer::zeroed(T::DTYPE, elements.len())?;
+        buffer.as_mut_slice::<T>()?.copy_from_slice(elements);
+        Ok(buffer)
+    }
+
+    /// The same bytes as elements of another type, as many as fill them. Bytes
+    /// that become `bool` must have been checked to be 0 or 1.
+    pub(crate) fn with_dtype(mut self, dtype: DType) -> Buffer {
+        self.len = self.len * self.dtype.size() / dtype.size();
+        self.dtype = dtype;
+        self
+    }
+
+    /// The type of its elements.
+    #[must_use]
+    pub const fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// How many elements it has.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it has no elements.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// All of it, for reading.
+    #[must_use]
+    pub const fn as_view(&self) -> View<'_> {
+        // SAFETY: the block holds `len` elements and is borrowed for as long.
+        unsafe { View::from_raw(self.block.start, self.dtype, self.len) }
+    }
+
+    /// All of it, for writing.
+    #[must_use]
+    pub const fn as_view_mut(&mut self) -> ViewMut<'_> {
+        // SAFETY: as above; the borrow is exclusive.
+        unsafe { ViewMut::from_raw(self.block.start, self.dtype, self.len) }
+    }
+
+    /// The elements of `range`, for reading.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Buffer`] where the range leaves the buffer.
+    pub fn view(&self, range: Range<usize>) -> Result<View<'_>, Error> {
+        self.as_view().slice(range)
+    }
+
+    /// The elements of `range`, for writing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Buffer`] where the range leaves the buffer.
+    pub fn view_mut(&mut self, range: Range<usize>) -> Result<ViewMut<'_>, Error> {
+        self.as_view_mut().slice(range)
+    }
+
+    /// Its elements as a slice of numbers; a `bool` is a `u8`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Buffer`] where `T` is not the type of its elements.
+    pub fn as_slice<T: Element>(&self) -> Result<&[T], Error> {
+        self.as_view().as_slice()
+    }
+
+    /// Its elements as a slice of numbers that can be written.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Buffer`] where `T` is not the type of its elements, or these are
+    /// `bool`, of which [`ViewMut::copy_from`] writes checked values.
+    pub fn as_mut_slice<T: Element>(&mut self) -> Result<&mut [T], Error> {
+        self.as_view_mut().into_slice()
+    }
+}
+
+/// Bytes on the heap, zeroed at birth.
+#[derive(Debug)]
+struct Block {
+    /// The first byte, aligned as asked.
+    start: NonNull<u8>,
+    /// What was allocated, to give back; none for no bytes.
+    allocation: Option<(NonNull<u8>, Layout)>,
+}
+
+// SAFETY: a block owns its memory, like a `Box<[u8]>`.
+unsafe impl Send for Block {}
+// SAFETY: as above.
+unsafe impl Sync for Block {}
+
+impl Block {
+    fn zeroed(bytes: usize, align: usize) -> Result<Block, Error> {
+        let nothing = || Error::OutOfMemory {
+            what: "a buffer".into(),
+            bytes,
+        };
+        if bytes == 0 {
+            // No byte is ever touched; an address that is aligned will do.
+            let start =
+                NonNull::without_provenance(std::num::NonZero::new(align).ok_or_else(nothing)?);
+            return Ok(Block {
+                start,
+                allocation: None,
+            });
+        }
+        // The system's allocator gets fresh zeroed pages for the alignments that
+        // it serves by itself, and writes every page for larger ones. So more is
+        // asked for, and the start moved.
+        let layout = bytes
+            .checked_add(align)
+            .and_then(|padded| Layout::from_size_align(padded, 1).ok())
+            .ok_or_else(nothing)?;
+        // SAFETY: the size is not zero.
+        let allocated = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or_else(nothing)?;
+        let pad = allocated.align_offset(align);
+        // SAFETY: `pad` is below `align`, by which the allocation is longer.
+        let start = unsafe { allocated.byte_add(pad) };
+        Ok(Block {
+            start,
+            allocation: Some((allocated, layout)),
+        })
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        if let Some((allocated, layout)) = self.allocation {
+            // SAFETY: allocated by `zeroed` with this layout, and given back once.
+            unsafe { dealloc(allocated.as_ptr(), layout) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_buffer_is_zeroed_and_aligned() {
+        for len in [0, 1, 3, 64, 1000, 1 << 20] {
+            for align in [1, 64, 128, 4096] {
+                let buffer = Buffer::with_align(DType::U8, len, align).unwrap();
+                let slice = buffer.as_slice::<u8>().unwrap();
+                assert_eq!(slice.len(), len);
+                assert_eq!(slice.as_ptr() as usize % align.max(64), 0);
+                assert!(slice.iter().all(|&b| b == 0));
+            }
+        }
+        assert!(Buffer::with_align(DType::U8, 1, 8192).is_err());
+        assert!(Buffer::with_align(DType::U8, 1, 3).is_err());
+    }
+
+    #[test]
+    fn more_than_there_is_is_an_error() {
+        for len in [usize::MAX, isize::MAX as usize, 1 << 55] {
+            let result = Buffer::zeroed(DType::F64, len);
+            assert!(matches!(result, Err(Error::OutOfMemory { .. })), "{len}");
+        }
+    }
+}

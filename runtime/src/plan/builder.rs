@@ -1,0 +1,493 @@
+//! A plan's parts in, a checked plan out.
+
+use super::{
+    BufferRange, Launch, Op, Plan, PlanBuffer, PlanKernel, PlanOutput, Role, Value, Variable,
+    VariableId,
+};
+use crate::Error;
+use crate::error::Place;
+use crate::memory::BUFFER_ALIGN;
+use crate::signature::{Access, ArgShape, DType, Misuse, Number, Scalar, Signature};
+
+/// Builds a [`Plan`]. Everything is checked as it is added, and an error names
+/// the place, as the bundle format would write the way to it.
+///
+/// Kernels, buffers and ops are known by the numbers that adding them returns,
+/// counted from 0.
+///
+/// ```
+/// use svod_runtime::plan::{PlanBuilder, Role, Value};
+/// use svod_runtime::{DType, Signature};
+///
+/// let mut plan = PlanBuilder::new("double");
+/// let n = plan.variable("n", 1, 100)?;
+/// let double = plan.kernel(
+///     "double_it",
+///     Signature::builder()
+///         .write(DType::F32, 100)
+///         .read(DType::F32, 100)
+///         .index(DType::I32, 100)
+///         .build()?,
+/// );
+/// let x = plan.buffer(Some("x"), Role::Input, DType::F32, &[100])?;
+/// let y = plan.buffer(None, Role::Output, DType::F32, &[100])?;
+/// let args = [plan.whole(y)?, plan.whole(x)?];
+/// plan.launch(double, &args, &[], n)?;
+/// plan.output("y", y, 0, DType::F32, &[100])?;
+/// let plan = plan.build();
+/// assert_eq!(plan.ops().len(), 1);
+/// # Ok::<(), svod_runtime::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct PlanBuilder {
+    plan: Plan,
+    total_bytes: usize,
+}
+
+impl PlanBuilder {
+    /// A plan with nothing in it.
+    #[must_use]
+    pub fn new(name: impl Into<String>) -> PlanBuilder {
+        PlanBuilder {
+            plan: Plan {
+                name: name.into(),
+                variables: Vec::new(),
+                kernels: Vec::new(),
+                buffers: Vec::new(),
+                ops: Vec::new(),
+                outputs: Vec::new(),
+                reinterprets_bool: false,
+            },
+            total_bytes: 0,
+        }
+    }
+
+    /// Declares an integer that each run chooses from `min` to `max`, both
+    /// inclusive.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Plan`] where the bounds hold no value or the name is taken.
+    pub fn variable(
+        &mut self,
+        name: impl Into<String>,
+        min: i64,
+        max: i64,
+    ) -> Result<VariableId, Error> {
+        let name = name.into();
+        let place = || format!("variables.{name}");
+        if min > max {
+            return Err(Error::plan(
+                place(),
+                format!("no value lies in {min}..={max}"),
+            ));
+        }
+        if self.plan.variables.iter().any(|v| v.name == name) {
+            return Err(Error::plan(place(), "the name is taken"));
+        }
+        self.plan.variables.push(Variable { name, min, max });
+        Ok(VariableId(self.plan.variables.len() - 1))
+    }
+
+    /// Declares a kernel.
+    pub fn kernel(&mut self, entry: impl Into<String>, signature: Signature) -> usize {
+        self.plan.kernels.push(PlanKernel {
+            entry: entry.into(),
+            signature,
+        });
+        self.plan.kernels.len() - 1
+    }
+
+    /// Declares a buffer of elements.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Plan`] where its bytes, or those of all buffers, are too many to
+    /// address; where an input has no name, or another input's.
+    pub fn buffer(
+        &mut self,
+        name: Option<&str>,
+        role: Role,
+        dtype: DType,
+        shape: &[usize],
+    ) -> Result<usize, Error> {
+        self.add_buffer(name, role, Some(dtype), shape)
+    }
+
+    /// Declares a buffer of untyped bytes, which fit parameters of any type.
+    ///
+    /// # Errors
+    ///
+    /// As [`buffer`](Self::buffer).
+    pub fn bytes(&mut self, name: Option<&str>, role: Role, bytes: usize) -> Result<usize, Error> {
+        self.add_buffer(name, role, None, &[bytes])
+    }
+
+    fn add_buffer(
+        &mut self,
+        name: Option<&str>,
+        role: Role,
+        dtype: Option<DType>,
+        shape: &[usize],
+    ) -> Result<usize, Error> {
+        let place = Place::at("buffers", self.plan.buffers.len());
+        let bytes = byte_count(dtype.map_or(1, DType::size), shape);
+        // Every buffer may be padded to its alignment and more.
+        let total = bytes
+            .and_then(|b| b.checked_add(crate::signature::MAX_ALIGN))
+            .and_then(|b| b.checked_add(self.total_bytes))
+            .filter(|b| isize::try_from(*b).is_ok());
+        let (Some(bytes), Some(total)) = (bytes, total) else {
+            return Err(Error::plan(
+                place,
+                format!("{shape:?} is too large to address"),
+            ));
+        };
+        self.total_bytes = total;
+        if role == Role::Input {
+            match name {
+                None => return Err(Error::plan(place, "an input needs a name")),
+                Some(name) if self.plan.input(name).is_some() => {
+                    return Err(Error::plan(place, format!("a second input named `{name}`")));
+                }
+                Some(_) => {}
+            }
+        }
+        self.plan.buffers.push(PlanBuffer {
+            name: name.map(str::to_owned),
+            role,
+            dtype,
+            shape: shape.to_vec(),
+            bytes,
+            align: BUFFER_ALIGN,
+        });
+        Ok(self.plan.buffers.len() - 1)
+    }
+
+    /// All of a buffer.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Plan`] where there is no such buffer.
+    pub fn whole(&self, buffer: usize) -> Result<BufferRange, Error> {
+        let place = Place::at("buffers", buffer);
+        let found = self.plan.buffers.get(buffer);
+        let bytes = found
+            .map(|b| b.bytes)
+            .ok_or_else(|| Error::plan(place, self.no_buffer()))?;
+        Ok(BufferRange {
+            buffer,
+            offset: 0,
+            bytes,
+        })
+    }
+
+    /// Adds a launch of `kernel` with one range for each of its buffer
+    /// parameters and one value for each of its scalars, by name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Plan`], with the op's number: an argument that does not fit its
+    /// parameter as [`Misuse`] lists it, a range that leaves its buffer, a write
+    /// to an input or a constant, a scalar or a grid that some value of the
+    /// variables would drive out of its bounds.
+    pub fn launch(
+        &mut self,
+        kernel: usize,
+        args: &[BufferRange],
+        scalars: &[(&str, Value)],
+        grid: impl Into<Value>,
+    ) -> Result<usize, Error> {
+        self.launch_with_costs(kernel, args, scalars, grid.into(), None, None)
+    }
+
+    /// As [`launch`](Self::launch), with estimates of what it costs.
+    ///
+    /// # Errors
+    ///
+    /// As [`launch`](Self::launch).
+    pub fn launch_with_costs(
+        &mut self,
+        kernel: usize,
+        args: &[BufferRange],
+        scalars: &[(&str, Value)],
+        grid: Value,
+        flops: Option<u64>,
+        bytes: Option<u64>,
+    ) -> Result<usize, Error> {
+        let op = Place::at("ops", self.plan.ops.len());
+        let Some(PlanKernel { entry, signature }) = self.plan.kernels.get(kernel) else {
+            let reason = format!("kernel {kernel} of {}", self.plan.kernels.len());
+            return Err(Error::plan(op.key("launch"), reason));
+        };
+        let in_kernel = |reason: &dyn std::fmt::Display| format!("kernel `{entry}`: {reason}");
+
+        for (i, arg) in args.iter().enumerate() {
+            self.check_range(op.item("args", i), arg)?;
+        }
+        let shape = |i: usize| self.shape(&args[i]);
+        signature
+            .check_arguments(args.len(), shape)
+            .map_err(|misuse| {
+                let place = match misuse {
+                    Misuse::DType { argument, .. }
+                    | Misuse::TooShort { argument, .. }
+                    | Misuse::Misaligned { argument, .. }
+                    | Misuse::ReadOnly { argument }
+                    | Misuse::Overlap {
+                        second: argument, ..
+                    } => op.item("args", argument),
+                    _ => op.key("args"),
+                };
+                let reason: &dyn std::fmt::Display = match &misuse {
+                    Misuse::ReadOnly { argument } => &self.no_write(&args[*argument]),
+                    other => other,
+                };
+                Error::plan(place, in_kernel(reason))
+            })?;
+
+        let mut values = Vec::new();
+        for param in signature.scalars() {
+            let place = op.key("scalars").key(&param.name);
+            let Some((_, value)) = scalars.iter().find(|(name, _)| *name == param.name) else {
+                return Err(Error::plan(place, in_kernel(&"it has no value")));
+            };
+            value
+                .prove(&self.plan.variables, |number| {
+                    let scalar = Scalar::from_number(param.dtype, number)
+                        .ok_or_else(|| format!("{number} is not a value of {}", param.dtype))?;
+                    param.check(scalar).map_err(|misuse| misuse.to_string())
+                })
+                .map_err(|reason| Error::plan(place, in_kernel(&reason)))?;
+            values.push(value.clone());
+        }
+        if let Some((name, _)) = scalars
+            .iter()
+            .find(|(name, _)| signature.scalars().all(|p| p.name != *name))
+        {
+            let place = op.key("scalars").key(name);
+            return Err(Error::plan(place, in_kernel(&"it has no such scalar")));
+        }
+        grid.prove(&self.plan.variables, |number| {
+            let grid = as_grid(number)?;
+            signature.check_grid(grid).map_err(|m| m.to_string())
+        })
+        .map_err(|reason| Error::plan(op.key("grid"), in_kernel(&reason)))?;
+
+        let untyped = |arg: &BufferRange| self.plan.buffers[arg.buffer].dtype.is_none();
+        let reinterprets_bool = signature.buffers().zip(args).any(|(param, arg)| {
+            param.dtype == DType::Bool && param.access != Access::Write && untyped(arg)
+        });
+        let aligns: Vec<_> = signature.buffers().map(|p| p.align).collect();
+        for (arg, align) in args.iter().zip(aligns) {
+            let buffer = &mut self.plan.buffers[arg.buffer];
+            buffer.align = buffer.align.max(align);
+        }
+        self.plan.reinterprets_bool |= reinterprets_bool;
+        Ok(self.push(Op::Launch(Launch {
+            kernel,
+            args: args.to_vec(),
+            scalars: values,
+            grid,
+            flops,
+            bytes,
+        })))
+    }
+
+    /// Adds a copy of bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Plan`], with the op's number, where the ranges differ in size,
+    /// overlap, leave their buffers, or the target may not be written.
+    pub fn copy(&mut self, from: BufferRange, to: BufferRange) -> Result<usize, Error> {
+        let op = Place::at("ops", self.plan.ops.len()).key("copy");
+        self.check_range(op.key("from"), &from)?;
+        self.check_target(op.key("to"), &to)?;
+        if from.bytes != to.bytes {
+            let reason = format!("{} bytes to {} bytes", from.bytes, to.bytes);
+            return Err(Error::plan(op, reason));
+        }
+        if self.shape(&from).overlaps(&self.shape(&to)) {
+            return Err(Error::plan(op, "`from` and `to` overlap"));
+        }
+        let dtype = |range: &BufferRange| self.plan.buffers[range.buffer].dtype;
+        self.plan.reinterprets_bool |=
+            dtype(&to) == Some(DType::Bool) && dtype(&from) != Some(DType::Bool);
+        Ok(self.push(Op::Copy { from, to }))
+    }
+
+    /// Adds a fill of every element of `to` with one value.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Plan`], with the op's number, where the range leaves its buffer
+    /// or holds no whole number of elements, its elements are of another type,
+    /// it may not be written, or the value does not fit the type.
+    pub fn fill(
+        &mut self,
+        to: BufferRange,
+        dtype: DType,
+        value: impl Into<Value>,
+    ) -> Result<usize, Error> {
+        let value = value.into();
+        let op = Place::at("ops", self.plan.ops.len()).key("fill");
+        self.check_target(op.key("to"), &to)?;
+        if let Some(got) = self.plan.buffers[to.buffer].dtype
+            && got != dtype
+        {
+            let reason = format!("elements are {got}, the fill is of {dtype}");
+            return Err(Error::plan(op.key("dtype"), reason));
+        }
+        if to.bytes % dtype.size() != 0 || to.offset % dtype.size() != 0 {
+            let reason = format!(
+                "bytes {} to {} are no whole elements of {dtype}",
+                to.offset,
+                to.offset + to.bytes
+            );
+            return Err(Error::plan(op.key("to"), reason));
+        }
+        value
+            .prove(&self.plan.variables, |number| {
+                Scalar::from_number(dtype, number)
+                    .map(drop)
+                    .ok_or_else(|| format!("{number} is not a value of {dtype}"))
+            })
+            .map_err(|reason| Error::plan(op.key("value"), reason))?;
+        Ok(self.push(Op::Fill { to, dtype, value }))
+    }
+
+    /// Names a result: elements from `offset` bytes into a buffer.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Plan`], with the output's number, where it leaves its buffer,
+    /// lies in a temp or a constant, is not aligned to its elements, has another
+    /// type than its buffer, or another output's name.
+    pub fn output(
+        &mut self,
+        name: impl Into<String>,
+        buffer: usize,
+        offset: usize,
+        dtype: DType,
+        shape: &[usize],
+    ) -> Result<usize, Error> {
+        let name = name.into();
+        let place = Place::at("outputs", self.plan.outputs.len());
+        if self.plan.outputs.iter().any(|o| o.name == name) {
+            return Err(Error::plan(
+                place,
+                format!("a second output named `{name}`"),
+            ));
+        }
+        let bytes = byte_count(dtype.size(), shape)
+            .ok_or_else(|| Error::plan(place.key("shape"), "it is too large to address"))?;
+        let range = BufferRange {
+            buffer,
+            offset,
+            bytes,
+        };
+        self.check_range(place.clone(), &range)?;
+        let found = &self.plan.buffers[buffer];
+        if matches!(found.role, Role::Temp | Role::Constant) {
+            let reason = format!(
+                "it lies in buffer {buffer}, a {}; a result lies in an output, a state or an input",
+                found.role.name()
+            );
+            return Err(Error::plan(place.key("buffer"), reason));
+        }
+        if let Some(got) = found.dtype
+            && got != dtype
+        {
+            let reason = format!("buffer {buffer} holds {got}, not {dtype}");
+            return Err(Error::plan(place.key("dtype"), reason));
+        }
+        if !offset.is_multiple_of(dtype.size()) {
+            let reason = format!("{offset} bytes is no whole number of elements of {dtype}");
+            return Err(Error::plan(place.key("offset"), reason));
+        }
+        self.plan.outputs.push(PlanOutput {
+            name,
+            range,
+            dtype,
+            shape: shape.to_vec(),
+        });
+        Ok(self.plan.outputs.len() - 1)
+    }
+
+    /// The plan.
+    #[must_use]
+    pub fn build(self) -> Plan {
+        self.plan
+    }
+
+    fn push(&mut self, op: Op) -> usize {
+        self.plan.ops.push(op);
+        self.plan.ops.len() - 1
+    }
+
+    fn no_buffer(&self) -> String {
+        format!("no such buffer, there are {}", self.plan.buffers.len())
+    }
+
+    fn check_range(&self, place: Place, range: &BufferRange) -> Result<(), Error> {
+        let Some(buffer) = self.plan.buffers.get(range.buffer) else {
+            let reason = format!("buffer {}: {}", range.buffer, self.no_buffer());
+            return Err(Error::plan(place, reason));
+        };
+        let end = range.offset.checked_add(range.bytes);
+        if end.is_none_or(|end| end > buffer.bytes) {
+            let reason = format!(
+                "{} bytes from offset {} leave buffer {}, which has {}",
+                range.bytes, range.offset, range.buffer, buffer.bytes
+            );
+            return Err(Error::plan(place, reason));
+        }
+        Ok(())
+    }
+
+    fn check_target(&self, place: Place, range: &BufferRange) -> Result<(), Error> {
+        self.check_range(place.clone(), range)?;
+        if self.plan.buffers[range.buffer].role.writable() {
+            Ok(())
+        } else {
+            Err(Error::plan(place, self.no_write(range)))
+        }
+    }
+
+    fn no_write(&self, range: &BufferRange) -> String {
+        let role = self.plan.buffers[range.buffer].role.name();
+        format!("buffer {} is a {role}, which no op may write", range.buffer)
+    }
+
+    /// Of a range that was checked.
+    fn shape(&self, range: &BufferRange) -> ArgShape {
+        let buffer = &self.plan.buffers[range.buffer];
+        ArgShape {
+            dtype: buffer.dtype,
+            space: range.buffer,
+            start: range.offset,
+            bytes: range.bytes,
+            writable: buffer.role.writable(),
+        }
+    }
+}
+
+/// The bytes of elements of `size` bytes in a shape, if memory can hold them.
+fn byte_count(size: usize, shape: &[usize]) -> Option<usize> {
+    // A dimension of 0 makes any shape empty, whatever the others are.
+    if shape.contains(&0) {
+        return Some(0);
+    }
+    let bytes = shape.iter().try_fold(size, |n, d| n.checked_mul(*d))?;
+    isize::try_from(bytes).is_ok().then_some(bytes)
+}
+
+/// A number as the size of a grid.
+pub(super) fn as_grid(number: Number) -> Result<u64, String> {
+    match number {
+        Number::Int(v) => u64::try_from(v).ok(),
+        Number::Float(_) => None,
+    }
+    .ok_or_else(|| format!("a grid of {number}"))
+}

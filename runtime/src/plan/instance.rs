@@ -1,0 +1,401 @@
+//! One set of a plan's mutable memory, and a run over it.
+
+use std::ptr::NonNull;
+
+use super::builder::as_grid;
+use super::{BufferRange, Executable, Launch, Op, Role, Value};
+use crate::Error;
+use crate::dispatch::Call;
+use crate::memory::{Buffer, View, ViewMut};
+use crate::signature::{DType, Number, Scalar};
+
+/// One set of a plan's mutable memory: it runs the plan, one run at a time.
+#[derive(Debug)]
+pub struct Instance {
+    // Steps hold addresses into `memory` and into the executable's constants;
+    // neither moves or goes while the instance lives.
+    steps: Vec<Step>,
+    memory: Vec<Option<Buffer>>,
+    /// Whether the caller has given each input; true for all that is none.
+    given: Vec<bool>,
+    /// The run's variables, in the plan's order.
+    variables: Vec<i64>,
+    torn: bool,
+    executable: Executable,
+}
+
+/// An op with its addresses.
+#[derive(Debug)]
+enum Step {
+    Launch {
+        call: Call,
+        grid: u64,
+        writes_state: bool,
+    },
+    Copy {
+        from: NonNull<u8>,
+        to: NonNull<u8>,
+        bytes: usize,
+        writes_state: bool,
+    },
+    Fill {
+        to: NonNull<u8>,
+        bytes: usize,
+        /// The element's bytes, of which the first `size` count.
+        element: [u8; 8],
+        size: usize,
+        writes_state: bool,
+    },
+}
+
+// SAFETY: the addresses in the steps are of memory that the instance owns, or
+// of constants that it keeps alive and that nothing writes; an instance is used
+// through `&mut`, so by one thread at a time.
+unsafe impl Send for Instance {}
+// SAFETY: through a shared reference, an instance gives out views for reading
+// only, and nothing writes meanwhile.
+unsafe impl Sync for Instance {}
+
+impl Instance {
+    pub(super) fn new(executable: Executable) -> Result<Instance, Error> {
+        let plan = executable.plan();
+        let mut memory = Vec::with_capacity(plan.buffers.len());
+        for (i, buffer) in plan.buffers.iter().enumerate() {
+            if buffer.role == Role::Constant {
+                memory.push(None);
+                continue;
+            }
+            let dtype = buffer.dtype.unwrap_or(DType::U8);
+            let len = buffer.bytes / dtype.size();
+            let owned = Buffer::with_align(dtype, len, buffer.align).map_err(|e| match e {
+                Error::OutOfMemory { .. } => Error::OutOfMemory {
+                    what: format!(
+                        "buffer {} of the plan `{}`",
+                        plan.buffer_label(i),
+                        plan.name
+                    ),
+                    bytes: buffer.bytes,
+                },
+                other => other,
+            })?;
+            memory.push(Some(owned));
+        }
+        let mut instance = Instance {
+            steps: Vec::new(),
+            memory,
+            given: plan.buffers.iter().map(|b| b.role != Role::Input).collect(),
+            variables: plan.variables.iter().map(|v| v.min).collect(),
+            torn: false,
+            executable: executable.clone(),
+        };
+        instance.steps = plan.ops.iter().map(|op| instance.step(op)).collect();
+        instance.reset();
+        Ok(instance)
+    }
+
+    /// The executable that it is an instance of.
+    #[must_use]
+    pub const fn executable(&self) -> &Executable {
+        &self.executable
+    }
+
+    /// The elements of an input, for writing; a `bool` is written through
+    /// [`ViewMut::copy_from`]. The input counts as given, and stays so.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Run`] where the plan has no input of that name.
+    pub fn input(&mut self, name: &str) -> Result<ViewMut<'_>, Error> {
+        let plan = self.executable.plan();
+        let found = plan.input_index(name);
+        let buffer = found.and_then(|i| self.memory[i].as_mut().map(|b| (i, b)));
+        let Some((i, buffer)) = buffer else {
+            let names = plan.inputs().filter_map(|b| b.name.as_deref());
+            let names: Vec<_> = names.map(|n| format!("`{n}`")).collect();
+            return Err(Error::run(format!(
+                "there is no input `{name}`; its inputs are: {}",
+                names.join(", ")
+            )));
+        };
+        self.given[i] = true;
+        Ok(buffer.as_view_mut())
+    }
+
+    /// Copies an input's elements from the caller.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Run`] where the plan has no input of that name, [`Error::Buffer`]
+    /// where its elements are of another type or number; it does not count as
+    /// given then.
+    pub fn set_input(&mut self, name: &str, elements: View<'_>) -> Result<(), Error> {
+        let given = self.given.clone();
+        let result = self.input(name)?.copy_from(elements);
+        if result.is_err() {
+            self.given = given;
+        }
+        result
+    }
+
+    /// The elements of an output, as the last run left them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Run`] where the plan has no output of that name.
+    pub fn output(&self, name: &str) -> Result<View<'_>, Error> {
+        let outputs = &self.executable.plan().outputs;
+        let found = outputs.iter().find(|o| o.name == name);
+        let Some(output) = found else {
+            let names: Vec<_> = outputs.iter().map(|o| format!("`{}`", o.name)).collect();
+            return Err(Error::run(format!(
+                "there is no output `{name}`; its outputs are: {}",
+                names.join(", ")
+            )));
+        };
+        let start = self.address(&output.range);
+        let len = output.range.bytes / output.dtype.size();
+        // SAFETY: the range lies within a buffer of this instance, which is
+        // borrowed for as long as the view, and elements of this type fill it.
+        Ok(unsafe { View::from_raw(start, output.dtype, len) })
+    }
+
+    /// Runs the plan once, on this thread, with a value for each variable.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Run`] where a variable has no value or one outside its bounds,
+    /// where a name is not a variable's, or an input was never given; and
+    /// [`Error::Torn`] after a run that failed halfway: nothing has run then.
+    /// [`Error::KernelStatus`] where a kernel fails; the ops after it have not
+    /// run. The instance is torn by that if an op had written a state, and can
+    /// be run again if not.
+    pub fn run(&mut self, variables: &[(&str, i64)]) -> Result<(), Error> {
+        if self.torn {
+            return Err(Error::Torn);
+        }
+        self.choose(variables)?;
+        let plan = self.executable.plan();
+        if let Some(missing) = self.given.iter().position(|given| !given) {
+            let label = plan.buffer_label(missing);
+            return Err(Error::run(format!("the input {label} was not given")));
+        }
+        for (step, op) in self.steps.iter_mut().zip(&plan.ops) {
+            step.evaluate(op, &self.variables)?;
+        }
+
+        let mut state_written = false;
+        for step in &mut self.steps {
+            state_written |= step.writes_state();
+            // SAFETY: the plan was checked when it was built: every argument is
+            // within its buffer, aligned, long enough, and overlaps no other
+            // that is written; scalars and grids were proved to stay in bounds
+            // for all variables, and those of this run are within theirs.
+            // Instance and executable own the memory, which no one else uses
+            // while `self` is borrowed. Who loaded the kernels vouched for them.
+            if let Err(error) = unsafe { step.run() } {
+                self.torn = state_written;
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a run failed after it had written a state.
+    #[must_use]
+    pub const fn is_torn(&self) -> bool {
+        self.torn
+    }
+
+    /// Accepts the states as a failed run left them.
+    pub const fn accept_torn(&mut self) {
+        self.torn = false;
+    }
+
+    /// Puts every state back to what it was at the start.
+    pub fn reset(&mut self) {
+        for (memory, content) in self.memory.iter_mut().zip(self.executable.contents()) {
+            let (Some(buffer), Some(content)) = (memory, content) else {
+                continue;
+            };
+            // SAFETY: contents are as long as their buffer, as the executable
+            // was checked for, and lie elsewhere; the buffer is borrowed
+            // exclusively.
+            unsafe {
+                std::ptr::copy_nonoverlapping(
+                    content.start().as_ptr(),
+                    buffer.as_view_mut().start().as_ptr(),
+                    content.bytes(),
+                );
+            }
+        }
+        let plan = self.executable.plan();
+        for (i, buffer) in plan.buffers.iter().enumerate() {
+            let stateful = buffer.role == Role::State && self.executable.contents()[i].is_none();
+            if let (true, Some(memory)) = (stateful, &mut self.memory[i]) {
+                // SAFETY: the buffer's own bytes, borrowed exclusively; zero is a
+                // value of every element type.
+                unsafe {
+                    let start = memory.as_view_mut().start().as_ptr();
+                    std::ptr::write_bytes(start, 0, buffer.bytes);
+                }
+            }
+        }
+        self.torn = false;
+    }
+
+    /// Takes the run's variables, all of them and no others.
+    fn choose(&mut self, given: &[(&str, i64)]) -> Result<(), Error> {
+        let variables = &self.executable.plan().variables;
+        for (variable, chosen) in variables.iter().zip(&mut self.variables) {
+            let name = variable.name.as_str();
+            let (min, max) = (variable.min, variable.max);
+            let Some(&(_, value)) = given.iter().find(|(n, _)| *n == name) else {
+                return Err(Error::run(format!(
+                    "the variable `{name}` has no value; it takes {min} to {max}"
+                )));
+            };
+            if !(min..=max).contains(&value) {
+                return Err(Error::run(format!(
+                    "the variable `{name}` is {value}; it takes {min} to {max}"
+                )));
+            }
+            *chosen = value;
+        }
+        let unknown = given
+            .iter()
+            .find(|(n, _)| variables.iter().all(|v| v.name != *n));
+        match unknown {
+            None => Ok(()),
+            Some((name, _)) => Err(Error::run(format!("there is no variable `{name}`"))),
+        }
+    }
+
+    /// Where a checked range lies. What is a constant must only be read there.
+    fn address(&self, range: &BufferRange) -> NonNull<u8> {
+        let start = match (
+            &self.memory[range.buffer],
+            &self.executable.contents()[range.buffer],
+        ) {
+            (Some(buffer), _) => buffer.as_view().start(),
+            (None, Some(constant)) => constant.start(),
+            // A constant without contents is no executable.
+            (None, None) => NonNull::dangling(),
+        };
+        // SAFETY: the range lies within the buffer, as the builder checked.
+        unsafe { start.byte_add(range.offset) }
+    }
+
+    fn writes_state(&self, range: &BufferRange) -> bool {
+        self.executable.plan().buffers[range.buffer].role == Role::State
+    }
+
+    fn step(&self, op: &Op) -> Step {
+        match op {
+            Op::Launch(launch) => {
+                let kernel = &self.executable.kernels()[launch.kernel];
+                let mut call = Call::new(kernel);
+                for (i, arg) in launch.args.iter().enumerate() {
+                    call.set_buffer(i, self.address(arg).as_ptr());
+                }
+                let params = kernel.signature().buffers().zip(&launch.args);
+                Step::Launch {
+                    call,
+                    grid: 0,
+                    writes_state: params
+                        .into_iter()
+                        .any(|(p, arg)| p.access.writes() && self.writes_state(arg)),
+                }
+            }
+            Op::Copy { from, to } => Step::Copy {
+                from: self.address(from),
+                to: self.address(to),
+                bytes: to.bytes,
+                writes_state: self.writes_state(to),
+            },
+            Op::Fill { to, dtype, .. } => Step::Fill {
+                to: self.address(to),
+                bytes: to.bytes,
+                element: [0; 8],
+                size: dtype.size(),
+                writes_state: self.writes_state(to),
+            },
+        }
+    }
+}
+
+impl Step {
+    /// Puts in what depends on the run's variables.
+    fn evaluate(&mut self, op: &Op, variables: &[i64]) -> Result<(), Error> {
+        // The builder proved that none of this fails; a proof that had a hole
+        // would be an error here, before anything has run.
+        let number = |value: &Value| value.evaluate(variables).map_err(Error::run);
+        let slot = |dtype: DType, number: Number| {
+            let scalar = Scalar::from_number(dtype, number)
+                .ok_or_else(|| Error::run(format!("{number} is not a value of {dtype}")))?;
+            Ok::<u64, Error>(scalar.to_slot())
+        };
+        match (self, op) {
+            (
+                Step::Launch { call, grid, .. },
+                Op::Launch(Launch {
+                    scalars,
+                    grid: grid_value,
+                    ..
+                }),
+            ) => {
+                for (i, value) in scalars.iter().enumerate() {
+                    let dtype = call.kernel().signature().scalars().nth(i).map(|p| p.dtype);
+                    let Some(dtype) = dtype else { continue };
+                    call.set_scalar(i, slot(dtype, number(value)?)?);
+                }
+                *grid = as_grid(number(grid_value)?).map_err(Error::run)?;
+            }
+            (Step::Fill { element, .. }, Op::Fill { dtype, value, .. }) => {
+                *element = slot(*dtype, number(value)?)?.to_le_bytes();
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn writes_state(&self) -> bool {
+        match self {
+            Step::Launch { writes_state, .. }
+            | Step::Copy { writes_state, .. }
+            | Step::Fill { writes_state, .. } => *writes_state,
+        }
+    }
+
+    /// # Safety
+    ///
+    /// The addresses must be valid for what the op does with them, and a
+    /// launch's call must be safe to make for its grid.
+    unsafe fn run(&mut self) -> Result<(), Error> {
+        match self {
+            // SAFETY: promised by the caller.
+            Step::Launch { call, grid, .. } => unsafe { call.run(*grid) },
+            Step::Copy {
+                from, to, bytes, ..
+            } => {
+                // SAFETY: promised by the caller; the builder refuses overlap.
+                unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to.as_ptr(), *bytes) };
+                Ok(())
+            }
+            Step::Fill {
+                to,
+                bytes,
+                element,
+                size,
+                ..
+            } => {
+                // SAFETY: promised by the caller; the bytes belong to a buffer
+                // and were written at its birth.
+                let target = unsafe { std::slice::from_raw_parts_mut(to.as_ptr(), *bytes) };
+                for place in target.chunks_exact_mut(*size) {
+                    place.copy_from_slice(&element[..*size]);
+                }
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! Launches, copies and fills over buffers, checked once and run many times.
+//!
+//! A [`PlanBuilder`] takes a plan's parts and refuses what cannot be right,
+//! naming the place. The [`Plan`] that comes out is plain data: it knows its
+//! kernels by their signatures, and no address. With code and constants it
+//! becomes an [`Executable`], of which each [`Instance`] is a set of mutable
+//! memory that can be run.
+//!
+//! Everything that can be checked before a run is: that arguments fit, that
+//! views stay inside, that no variable can drive a scalar or a grid out of its
+//! bounds. A run checks the values that it is given and then does nothing but
+//! call kernels, in the order of the ops, on the calling thread.
+
+mod builder;
+mod executable;
+mod instance;
+mod value;
+
+pub use builder::PlanBuilder;
+pub use executable::Executable;
+pub use instance::Instance;
+pub use value::{Operator, Value, Variable, VariableId};
+
+use crate::signature::{DType, Signature};
+
+/// What becomes of a buffer between runs, and who may write it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Given by the caller; never written by an op.
+    Input,
+    /// Loaded once; never written.
+    Constant,
+    /// Loaded at the start; ops may write it, and the next run finds what they
+    /// wrote.
+    State,
+    /// Scratch of one run.
+    Temp,
+    /// Written by the ops, read by the caller.
+    Output,
+}
+
+impl Role {
+    /// Every role.
+    pub const ALL: [Role; 5] = [
+        Role::Input,
+        Role::Constant,
+        Role::State,
+        Role::Temp,
+        Role::Output,
+    ];
+
+    /// Whether ops may write it.
+    #[must_use]
+    pub const fn writable(self) -> bool {
+        matches!(self, Role::State | Role::Temp | Role::Output)
+    }
+
+    /// The name in the bundle format.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Role::Input => "input",
+            Role::Constant => "constant",
+            Role::State => "state",
+            Role::Temp => "temp",
+            Role::Output => "output",
+        }
+    }
+}
+
+/// A buffer of a plan.
+#[derive(Clone, Debug)]
+pub struct PlanBuffer {
+    /// Its name; inputs have one, so that the caller can give them.
+    pub name: Option<String>,
+    /// What becomes of it.
+    pub role: Role,
+    /// The type of its elements; `None` for untyped bytes.
+    pub dtype: Option<DType>,
+    /// Its shape in elements; of untyped bytes, their number.
+    pub shape: Vec<usize>,
+    /// Its size in bytes.
+    pub bytes: usize,
+    /// The alignment in bytes that it needs for the kernels that use it.
+    pub align: usize,
+}
+
+/// A kernel of a plan: an entry and what it expects.
+#[derive(Clone, Debug)]
+pub struct PlanKernel {
+    /// The entry's name; several kernels may share one.
+    pub entry: String,
+    /// What it expects.
+    pub signature: Signature,
+}
+
+/// A part of a buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BufferRange {
+    /// The buffer, counted in the order of declaration.
+    pub buffer: usize,
+    /// Where the part begins, in bytes.
+    pub offset: usize,
+    /// Its size in bytes.
+    pub bytes: usize,
+}
+
+/// One step of a plan.
+#[derive(Clone, Debug)]
+pub enum Op {
+    /// A kernel over buffers.
+    Launch(Launch),
+    /// Bytes from one place to another.
+    Copy {
+        /// Where they are.
+        from: BufferRange,
+        /// Where they go.
+        to: BufferRange,
+    },
+    /// One value for every element.
+    Fill {
+        /// Which elements.
+        to: BufferRange,
+        /// Their type.
+        dtype: DType,
+        /// The value.
+        value: Value,
+    },
+}
+
+/// A launch of a plan.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    /// The kernel, counted in the order of declaration.
+    pub kernel: usize,
+    /// One range for each buffer parameter.
+    pub args: Vec<BufferRange>,
+    /// One value for each scalar parameter.
+    pub scalars: Vec<Value>,
+    /// How many indices it runs for.
+    pub grid: Value,
+    /// The compiler's estimate of floating-point operations.
+    pub flops: Option<u64>,
+    /// The compiler's estimate of bytes moved.
+    pub bytes: Option<u64>,
+}
+
+/// A named result of a plan.
+#[derive(Clone, Debug)]
+pub struct PlanOutput {
+    /// Its name.
+    pub name: String,
+    /// Where it lies.
+    pub range: BufferRange,
+    /// The type of its elements.
+    pub dtype: DType,
+    /// Its shape in elements.
+    pub shape: Vec<usize>,
+}
+
+/// A checked plan: plain data that any thread may read.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    name: String,
+    variables: Vec<Variable>,
+    kernels: Vec<PlanKernel>,
+    buffers: Vec<PlanBuffer>,
+    ops: Vec<Op>,
+    outputs: Vec<PlanOutput>,
+    reinterprets_bool: bool,
+}
+
+impl Plan {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its variables.
+    #[must_use]
+    pub fn variables(&self) -> &[Variable] {
+        &self.variables
+    }
+
+    /// Its kernels.
+    #[must_use]
+    pub fn kernels(&self) -> &[PlanKernel] {
+        &self.kernels
+    }
+
+    /// Its buffers.
+    #[must_use]
+    pub fn buffers(&self) -> &[PlanBuffer] {
+        &self.buffers
+    }
+
+    /// Its ops, in the order in which they run.
+    #[must_use]
+    pub fn ops(&self) -> &[Op] {
+        &self.ops
+    }
+
+    /// Its named results.
+    #[must_use]
+    pub fn outputs(&self) -> &[PlanOutput] {
+        &self.outputs
+    }
+
+    /// The input of this name, if there is one.
+    #[must_use]
+    pub fn input(&self, name: &str) -> Option<&PlanBuffer> {
+        self.input_index(name).map(|i| &self.buffers[i])
+    }
+
+    pub(crate) fn input_index(&self, name: &str) -> Option<usize> {
+        let is_it = |b: &PlanBuffer| b.role == Role::Input && b.name.as_deref() == Some(name);
+        self.buffers.iter().position(is_it)
+    }
+
+    /// Its inputs.
+    pub fn inputs(&self) -> impl Iterator<Item = &PlanBuffer> {
+        self.buffers.iter().filter(|b| b.role == Role::Input)
+    }
+
+    /// The bytes of all buffers of one role.
+    #[must_use]
+    pub fn bytes(&self, role: Role) -> usize {
+        // A plan is built only where the sum of all buffers is a size.
+        let of_role = self.buffers.iter().filter(|b| b.role == role);
+        of_role.map(|b| b.bytes).sum()
+    }
+
+    /// The name of a buffer, or its index where it has none.
+    #[must_use]
+    pub fn buffer_label(&self, buffer: usize) -> String {
+        match self.buffers.get(buffer).and_then(|b| b.name.as_deref()) {
+            Some(name) => format!("`{name}`"),
+            None => format!("#{buffer}"),
+        }
+    }
+}

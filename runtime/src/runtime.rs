@@ -1,0 +1,170 @@
+//! The runtime: a toolchain, its options, and the symbol list, in one handle.
+
+use std::ffi::{OsString, c_void};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::Error;
+use crate::compile::{Object, OptLevel, Options, Source, Toolchain, compile};
+use crate::dispatch::Kernel;
+use crate::link::{Image, ObjectFile, Symbols};
+use crate::signature::Signature;
+
+/// What kernels are compiled and linked with. There is no global state: two
+/// runtimes live side by side and share nothing.
+#[derive(Debug)]
+pub struct Runtime {
+    toolchain: Toolchain,
+    options: Options,
+    symbols: Symbols,
+}
+
+impl Runtime {
+    /// A runtime as the environment asks for it.
+    ///
+    /// # Errors
+    ///
+    /// As [`RuntimeBuilder::build`].
+    pub fn new() -> Result<Runtime, Error> {
+        RuntimeBuilder::from_env().build()
+    }
+
+    /// A builder that the environment has no say in.
+    #[must_use]
+    pub fn builder() -> RuntimeBuilder {
+        RuntimeBuilder::default()
+    }
+
+    /// The compilers that it uses.
+    #[must_use]
+    pub const fn toolchain(&self) -> &Toolchain {
+        &self.toolchain
+    }
+
+    /// Compiles a source.
+    ///
+    /// # Errors
+    ///
+    /// As [`compile::compile`](crate::compile::compile).
+    pub fn compile(&self, source: &Source) -> Result<Object, Error> {
+        compile(&self.toolchain, source, &self.options)
+    }
+
+    /// Links an object into a callable kernel.
+    ///
+    /// # Errors
+    ///
+    /// As [`ObjectFile::parse`], [`Image::load`] and [`Kernel::new`].
+    ///
+    /// # Safety
+    ///
+    /// The object's code must keep the contract of the signature, as the
+    /// [`signature`](crate::signature) module states it.
+    pub unsafe fn link(&self, object: &Object, signature: Signature) -> Result<Kernel, Error> {
+        let file = ObjectFile::parse(object.entry(), object.bytes())?;
+        let image = Arc::new(Image::load(&file, &self.symbols)?);
+        // SAFETY: promised by the caller.
+        unsafe { Kernel::new(object.entry(), image, signature) }
+    }
+
+    /// Compiles a source and links it into a callable kernel.
+    ///
+    /// # Errors
+    ///
+    /// As [`compile`](Self::compile) and [`link`](Self::link).
+    ///
+    /// # Safety
+    ///
+    /// The source must keep the contract of the signature, as the
+    /// [`signature`](crate::signature) module states it.
+    pub unsafe fn load(&self, source: &Source, signature: Signature) -> Result<Kernel, Error> {
+        let object = self.compile(source)?;
+        // SAFETY: promised by the caller.
+        unsafe { self.link(&object, signature) }
+    }
+}
+
+/// Configures a [`Runtime`].
+#[derive(Debug, Default)]
+#[must_use]
+pub struct RuntimeBuilder {
+    cc: Option<PathBuf>,
+    path: OsString,
+    options: Options,
+    symbols: Symbols,
+}
+
+impl RuntimeBuilder {
+    /// What the environment asks for, and the only place that reads it:
+    ///
+    /// | variable | what | method |
+    /// | --- | --- | --- |
+    /// | `SVOD_CC` | the C compiler, a path or a name | [`cc`](Self::cc) |
+    /// | `PATH` | where compilers are looked for | [`search_path`](Self::search_path) |
+    pub fn from_env() -> RuntimeBuilder {
+        let mut builder = RuntimeBuilder {
+            path: std::env::var_os("PATH").unwrap_or_default(),
+            ..RuntimeBuilder::default()
+        };
+        if let Some(cc) = std::env::var_os("SVOD_CC").filter(|cc| !cc.is_empty()) {
+            builder.cc = Some(cc.into());
+        }
+        builder
+    }
+
+    /// The C compiler, a path or a name that is looked for in the search path.
+    /// Without one, the best that is found there is used.
+    pub fn cc(mut self, cc: impl Into<PathBuf>) -> Self {
+        self.cc = Some(cc.into());
+        self
+    }
+
+    /// The folders in which compilers are looked for, in the form of `PATH`.
+    pub fn search_path(mut self, path: impl Into<OsString>) -> Self {
+        self.path = path.into();
+        self
+    }
+
+    /// How hard compilers try; `-O2` where this is not called.
+    pub fn opt_level(mut self, level: OptLevel) -> Self {
+        self.options.opt_level = level;
+        self
+    }
+
+    /// The CPU to compile for, as `-march` names it; `native`, this one, where
+    /// this is not called.
+    pub fn target_cpu(mut self, cpu: impl Into<String>) -> Self {
+        self.options.target_cpu = cpu.into();
+        self
+    }
+
+    /// A further flag for the C compiler, after all others.
+    pub fn flag(mut self, flag: impl Into<String>) -> Self {
+        self.options.flags.push(flag.into());
+        self
+    }
+
+    /// Adds a symbol that kernels may use, or replaces one of the list.
+    ///
+    /// # Safety
+    ///
+    /// As [`Symbols::insert`].
+    pub unsafe fn symbol(mut self, name: impl Into<String>, address: *const c_void) -> Self {
+        // SAFETY: promised by the caller.
+        unsafe { self.symbols.insert(name, address) };
+        self
+    }
+
+    /// The runtime. Compilers are looked for when the first source comes.
+    ///
+    /// # Errors
+    ///
+    /// None yet; what a runtime owns will come to include what can be refused.
+    pub fn build(self) -> Result<Runtime, Error> {
+        Ok(Runtime {
+            toolchain: Toolchain::new(self.cc, self.path),
+            options: self.options,
+            symbols: self.symbols,
+        })
+    }
+}
