@@ -21,7 +21,11 @@ fn main() -> Result<(), Error> {
 
     let x = Buffer::from_slice(&[1.0_f32, 2.0, 3.0, 4.0])?;
     let mut y = Buffer::zeroed(DType::F32, 4)?;
-    axpy.launch(&mut [Arg::from(&mut y), Arg::from(&x)], &[0.5_f32.into()], 4)?;
+    axpy.launch(
+        &mut [Arg::from(&mut y), Arg::from(&x)],
+        &[0.5_f32.into()],
+        4,
+    )?;
     println!("{:?}", y.as_slice::<f32>()?);
     Ok(())
 }

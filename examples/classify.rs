@@ -11,7 +11,9 @@ use svod_runtime::{Error, Runtime};
 fn main() -> Result<(), Error> {
     let mut args = std::env::args_os().skip(1).map(PathBuf::from);
     let path = args.next().unwrap_or_else(|| "examples/digits".into());
-    let images = args.next().unwrap_or_else(|| path.join("tests/0/images.npy"));
+    let images = args
+        .next()
+        .unwrap_or_else(|| path.join("tests/0/images.npy"));
 
     let bundle = Bundle::open(&path)?;
     let runtime = Runtime::new()?;

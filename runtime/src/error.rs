@@ -136,7 +136,7 @@ pub enum Error {
         /// The kernel.
         kernel: String,
         /// The relocation's name in the ABI.
-        kind: String,
+        kind: &'static str,
         /// The section that it patches.
         section: String,
         /// Where in the section, in bytes.
@@ -153,7 +153,7 @@ pub enum Error {
         /// The kernel.
         kernel: String,
         /// What does not fit.
-        misuse: Misuse,
+        misuse: Box<Misuse>,
     },
 
     /// A kernel returned a status other than 0.

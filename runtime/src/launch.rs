@@ -145,7 +145,7 @@ impl Kernel {
     fn misuse(&self, misuse: Misuse) -> Error {
         Error::Launch {
             kernel: self.name().to_owned(),
-            misuse,
+            misuse: Box::new(misuse),
         }
     }
 }

@@ -135,7 +135,7 @@ impl Linker<'_, '_> {
         };
         kind.encode(value).ok_or_else(|| Error::RelocationOverflow {
             kernel: self.object.kernel.to_owned(),
-            kind: kind.name().to_owned(),
+            kind: kind.name(),
             section: section.name.to_owned(),
             offset,
             symbol: self.symbol_name(symbol),

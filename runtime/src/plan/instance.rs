@@ -106,19 +106,9 @@ impl Instance {
     ///
     /// [`Error::Run`] where the plan has no input of that name.
     pub fn input(&mut self, name: &str) -> Result<ViewMut<'_>, Error> {
-        let plan = self.executable.plan();
-        let found = plan.input_index(name);
-        let buffer = found.and_then(|i| self.memory[i].as_mut().map(|b| (i, b)));
-        let Some((i, buffer)) = buffer else {
-            let names = plan.inputs().filter_map(|b| b.name.as_deref());
-            let names: Vec<_> = names.map(|n| format!("`{n}`")).collect();
-            return Err(Error::run(format!(
-                "there is no input `{name}`; its inputs are: {}",
-                names.join(", ")
-            )));
-        };
+        let i = self.input_index(name)?;
         self.given[i] = true;
-        Ok(buffer.as_view_mut())
+        self.input_at(i)
     }
 
     /// Copies an input's elements from the caller.
@@ -129,12 +119,27 @@ impl Instance {
     /// where its elements are of another type or number; it does not count as
     /// given then.
     pub fn set_input(&mut self, name: &str, elements: View<'_>) -> Result<(), Error> {
-        let given = self.given.clone();
-        let result = self.input(name)?.copy_from(elements);
-        if result.is_err() {
-            self.given = given;
-        }
-        result
+        let i = self.input_index(name)?;
+        self.input_at(i)?.copy_from(elements)?;
+        self.given[i] = true;
+        Ok(())
+    }
+
+    fn input_index(&self, name: &str) -> Result<usize, Error> {
+        let plan = self.executable.plan();
+        plan.input_index(name).ok_or_else(|| {
+            let names = plan.inputs().filter_map(|b| b.name.as_deref());
+            let names: Vec<_> = names.map(|n| format!("`{n}`")).collect();
+            let names = names.join(", ");
+            Error::run(format!("there is no input `{name}`; there are: {names}"))
+        })
+    }
+
+    fn input_at(&mut self, i: usize) -> Result<ViewMut<'_>, Error> {
+        // Every buffer but a constant has memory of its own.
+        let buffer = self.memory[i].as_mut();
+        let buffer = buffer.ok_or_else(|| Error::run("an input without memory"))?;
+        Ok(buffer.as_view_mut())
     }
 
     /// The elements of an output, as the last run left them.
@@ -148,7 +153,7 @@ impl Instance {
         let Some(output) = found else {
             let names: Vec<_> = outputs.iter().map(|o| format!("`{}`", o.name)).collect();
             return Err(Error::run(format!(
-                "there is no output `{name}`; its outputs are: {}",
+                "there is no output `{name}`; there are: {}",
                 names.join(", ")
             )));
         };
