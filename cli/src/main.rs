@@ -1,1 +1,180 @@
-fn main() {}
+//! `svod`: runs and inspects plan bundles.
+//!
+//! The command holds no logic of its own: what it can do, the library can do. It
+//! reads arguments, calls the library, and shows what came of it.
+
+mod inspect;
+mod pictures;
+mod run;
+mod show;
+
+use std::error::Error;
+use std::io::{self, ErrorKind, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anstyle::{AnsiColor, Style};
+use clap::{Args, Parser, Subcommand};
+
+/// Runs and inspects plan bundles: compiled models as folders of kernels, a
+/// plan and weights.
+#[derive(Parser)]
+#[command(name = "svod", version, arg_required_else_help = true)]
+#[command(after_help = "\
+A bundle holds native code: running one is as trusting as running a program.
+
+Environment:
+  SVOD_CC   the C compiler, a path or a name; without it the newest clang, then
+            gcc, then cc, found in PATH
+  NO_COLOR  if set, no colours
+
+Exit status: 0 if all is well, 1 if something failed or differs, 2 for bad usage.
+
+Examples:
+  svod run examples/digits
+  svod run model.svod --check
+  svod run model.svod --input image=photo.npy --output results
+  svod inspect model.svod")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Compile a bundle's kernels and run it, on its recorded tests or on given
+    /// inputs
+    Run(RunArgs),
+    /// Show what is in a bundle, without compiling or running anything
+    Inspect(InspectArgs),
+}
+
+#[derive(Args)]
+struct RunArgs {
+    /// The bundle's folder
+    bundle: PathBuf,
+    /// Give an input as a NumPy array file, once for each input; without any,
+    /// the bundle's recorded tests are run
+    #[arg(long = "input", value_name = "NAME=FILE.npy", value_parser = name_and_file)]
+    inputs: Vec<(String, PathBuf)>,
+    /// Choose a variable, once for each variable, beside --input
+    #[arg(long = "var", value_name = "NAME=N", value_parser = name_and_number)]
+    variables: Vec<(String, i64)>,
+    /// Write each output as a NumPy array file into this folder; of recorded
+    /// tests, into a folder a test
+    #[arg(long, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// Run this many times, each from the initial states, and show the median
+    /// time
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    repeat: u32,
+    /// Compare the recorded tests with what was recorded, within their
+    /// tolerances: a row a test, exit status 1 on a difference
+    #[arg(long, conflicts_with_all = ["inputs", "variables"])]
+    check: bool,
+    /// As --check, bit for bit
+    #[arg(long, conflicts_with_all = ["inputs", "variables"])]
+    exact: bool,
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+struct InspectArgs {
+    /// The bundle's folder
+    bundle: PathBuf,
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+fn name_and_file(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((name, file)) if !name.is_empty() && !file.is_empty() => {
+            Ok((name.to_owned(), file.into()))
+        }
+        _ => Err("it is not of the form NAME=FILE.npy".into()),
+    }
+}
+
+fn name_and_number(text: &str) -> Result<(String, i64), String> {
+    let (name, number) = text.split_once('=').ok_or("it is not of the form NAME=N")?;
+    let number = number
+        .parse()
+        .map_err(|_| format!("`{number}` is no integer of 64 bits"))?;
+    Ok((name.to_owned(), number))
+}
+
+/// Why the command ends without having done what was asked.
+enum Failure {
+    /// What was asked cannot be: exit status 2.
+    Usage(String),
+    /// The library refused, or the run failed.
+    Library(svod_runtime::Error),
+    /// The output could not be written.
+    Output(io::Error),
+}
+
+impl From<svod_runtime::Error> for Failure {
+    fn from(error: svod_runtime::Error) -> Failure {
+        Failure::Library(error)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Failure {
+        Failure::Output(error)
+    }
+}
+
+/// Whether all is well: what was compared is the same.
+type Outcome = Result<bool, Failure>;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let mut out = anstream::AutoStream::auto(io::stdout()).lock();
+    let outcome = match &cli.command {
+        Command::Run(args) => run::run(args, &mut out),
+        Command::Inspect(args) => inspect::inspect(args, &mut out),
+    };
+    let outcome = outcome.and_then(|ok| {
+        out.flush()?;
+        Ok(ok)
+    });
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(Failure::Usage(message)) => {
+            report(&message, None);
+            let command = match cli.command {
+                Command::Run(_) => "run",
+                Command::Inspect(_) => "inspect",
+            };
+            anstream::eprintln!("\nFor more information, try 'svod {command} --help'.");
+            ExitCode::from(2)
+        }
+        // Whoever reads the output has had enough of it, as `head` does.
+        Err(Failure::Output(error)) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(Failure::Output(error)) => {
+            report("cannot write the output", Some(&error));
+            ExitCode::from(1)
+        }
+        Err(Failure::Library(error)) => {
+            report(&error.to_string(), error.source());
+            ExitCode::from(1)
+        }
+    }
+}
+
+/// Shows an error with its causes on standard error.
+fn report(message: &str, cause: Option<&dyn Error>) {
+    let style = Style::new().bold().fg_color(Some(AnsiColor::Red.into()));
+    anstream::eprintln!("{style}error:{style:#} {message}");
+    let mut cause = cause;
+    while let Some(error) = cause {
+        let text = error.to_string();
+        anstream::eprintln!("  caused by: {}", text.trim_end().replace('\n', "\n    "));
+        cause = error.source();
+    }
+}

@@ -129,7 +129,7 @@ pub enum Error {
 
     /// A relocated value that does not fit its field.
     #[error(
-        "kernel `{kernel}`: the relocation {kind} at {section}+{offset:#x} against `{symbol}` \
+        "kernel `{kernel}`: the relocation {kind} at {place} against `{symbol}` \
          does not fit: its value is {value:#x}; compile the kernel position-independent (-fPIC)"
     )]
     RelocationOverflow {
@@ -137,10 +137,8 @@ pub enum Error {
         kernel: String,
         /// The relocation's name in the ABI.
         kind: &'static str,
-        /// The section that it patches.
-        section: String,
-        /// Where in the section, in bytes.
-        offset: u64,
+        /// What it patches, as section+offset.
+        place: String,
         /// The symbol that it refers to.
         symbol: String,
         /// The value that did not fit.

@@ -30,7 +30,6 @@ impl Runtime {
     }
 
     /// A builder that the environment has no say in.
-    #[must_use]
     pub fn builder() -> RuntimeBuilder {
         RuntimeBuilder::default()
     }

@@ -136,8 +136,7 @@ impl Linker<'_, '_> {
         kind.encode(value).ok_or_else(|| Error::RelocationOverflow {
             kernel: self.object.kernel.to_owned(),
             kind: kind.name(),
-            section: section.name.to_owned(),
-            offset,
+            place: format!("{}+{offset:#x}", section.name),
             symbol: self.symbol_name(symbol),
             value,
         })

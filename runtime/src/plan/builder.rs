@@ -339,7 +339,8 @@ impl PlanBuilder {
             let reason = format!("elements are {got}, the fill is of {dtype}");
             return Err(Error::plan(op.key("dtype"), reason));
         }
-        if to.bytes % dtype.size() != 0 || to.offset % dtype.size() != 0 {
+        let size = dtype.size();
+        if !to.bytes.is_multiple_of(size) || !to.offset.is_multiple_of(size) {
             let reason = format!(
                 "bytes {} to {} are no whole elements of {dtype}",
                 to.offset,

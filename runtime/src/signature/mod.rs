@@ -167,7 +167,6 @@ pub struct Signature {
 
 impl Signature {
     /// A builder with no parameters.
-    #[must_use]
     pub fn builder() -> SignatureBuilder {
         SignatureBuilder::default()
     }
