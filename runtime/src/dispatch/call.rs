@@ -3,7 +3,7 @@
 use std::ffi::c_void;
 
 use super::kernel::Kernel;
-use super::trampoline::Enter;
+use super::trampoline::{Enter, call_inline};
 use crate::Error;
 
 /// A call of one kernel with its arguments packed, to be made any number of
@@ -14,6 +14,8 @@ use crate::Error;
 #[derive(Debug)]
 pub struct Call {
     // What a call reads comes first, and side by side.
+    /// The number of arguments, if the call can be made inline.
+    inline_args: u8,
     enter: Enter,
     target: *const c_void,
     slots: Box<[u64]>,
@@ -36,6 +38,7 @@ impl Call {
         unsafe { packing.bind(slots.as_mut_ptr()) };
         let (enter, target) = kernel.way_in();
         Call {
+            inline_args: kernel.inline_args(),
             enter,
             target,
             slots,
@@ -80,9 +83,11 @@ impl Call {
     /// hold.
     #[inline(always)]
     pub unsafe fn call(&self) -> i32 {
+        let slots = self.slots.as_ptr();
         // SAFETY: way in, target and slots belong to one kernel, which this call
-        // keeps alive; the rest is promised by the caller.
-        unsafe { self.enter.call(self.target, self.slots.as_ptr()) }
+        // keeps alive, and so does the number of inline arguments. The rest is
+        // promised by the caller.
+        unsafe { call_inline(self.inline_args, self.enter, self.target, slots) }
     }
 
     /// Makes the call for one grid index. Returns the status, 0 where the kernel

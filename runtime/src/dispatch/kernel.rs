@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::cif::{CifTarget, KernelCif, enter_status, enter_void};
 use super::packing::Packing;
-use super::trampoline::{Enter, by_count};
+use super::trampoline::{Enter, MAX_INLINE_ARGS, NOT_INLINE, by_count, may_be_fresh};
 use crate::Error;
 use crate::link::Image;
 use crate::signature::{Convention, DType, MAX_PARAMS, Param, Returns, Signature};
@@ -23,6 +23,8 @@ struct Inner {
     signature: Signature,
     packing: Packing,
     enter: Enter,
+    /// The number of arguments, if `Call` can make the call inline.
+    inline_args: u8,
     /// The entry, or a `CifTarget` that leads to it.
     target: *const c_void,
     /// What `target` points to, if it does not point to code.
@@ -98,6 +100,10 @@ impl Kernel {
         } else {
             by_count(packing.args, status)
         };
+        let inlines = trampoline.is_some()
+            && !status
+            && packing.args <= MAX_INLINE_ARGS
+            && may_be_fresh(packing.index, packing.args);
         let (enter, target, cif) = match trampoline {
             Some(enter) => (enter, entry, None),
             None => {
@@ -117,6 +123,11 @@ impl Kernel {
             inner: Arc::new(Inner {
                 name,
                 signature,
+                inline_args: if inlines {
+                    packing.args as u8
+                } else {
+                    NOT_INLINE
+                },
                 packing,
                 enter,
                 target,
@@ -192,12 +203,21 @@ impl Kernel {
         let slots = slots.as_mut_ptr().cast::<u64>();
         // SAFETY: every slot number is below `packing.slots`, which is at most N.
         unsafe {
-            packing.bind(slots);
-            for (&slot, &buffer) in packing.buffers.iter().zip(buffers) {
-                slots.add(slot.into()).write(buffer as u64);
-            }
-            for (&slot, &scalar) in packing.scalars.iter().zip(scalars) {
-                slots.add(slot.into()).write(scalar);
+            if packing.in_order {
+                for (slot, &buffer) in buffers.iter().enumerate() {
+                    slots.add(slot).write(buffer as u64);
+                }
+                for (i, &scalar) in scalars.iter().enumerate() {
+                    slots.add(buffers.len() + i).write(scalar);
+                }
+            } else {
+                packing.bind(slots);
+                for (&slot, &buffer) in packing.buffers.iter().zip(buffers) {
+                    slots.add(slot.into()).write(buffer as u64);
+                }
+                for (&slot, &scalar) in packing.scalars.iter().zip(scalars) {
+                    slots.add(slot.into()).write(scalar);
+                }
             }
             slots.add(packing.index).write(index);
         }
@@ -219,6 +239,10 @@ impl Kernel {
         // SAFETY: the way in and the target were made for each other and for
         // this signature; the rest is promised by the caller.
         unsafe { self.inner.enter.call(self.inner.target, slots) }
+    }
+
+    pub(super) fn inline_args(&self) -> u8 {
+        self.inner.inline_args
     }
 
     /// How to enter it, and where. Both are valid while the kernel lives.

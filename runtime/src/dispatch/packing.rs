@@ -23,6 +23,9 @@ pub(super) struct Packing {
     pub(super) args: usize,
     /// How many slots there are, with the spare one.
     pub(super) slots: usize,
+    /// Whether the slots are the buffers, the scalars and the index, in this
+    /// order and from the first: how nearly all kernels are declared.
+    pub(super) in_order: bool,
     /// For the packed convention, where the buffers and the values begin.
     packed: Option<(usize, usize)>,
 }
@@ -62,7 +65,12 @@ impl Packing {
                 Param::Index(_) => index = slot,
             }
         }
+        let placed = buffers.iter().chain(&scalars);
+        let in_order = packed.is_none()
+            && placed.enumerate().all(|(i, &slot)| usize::from(slot) == i)
+            && index == buffers.len() + scalars.len();
         Packing {
+            in_order,
             buffers: buffers.into(),
             scalars: scalars.into(),
             index,
