@@ -2,13 +2,13 @@
 
 use std::collections::HashSet;
 use std::io::{IsTerminal, Write};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anstyle::{AnsiColor, Style};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
-use svod_runtime::bundle::{Bundle, Classified, Test, TestReport, npy, to_f64};
+use svod_runtime::bundle::npy::{self, Array};
+use svod_runtime::bundle::{Bundle, Classified, Test, TestReport, to_f64};
 use svod_runtime::plan::{Executable, Instance};
 use svod_runtime::{Error, Runtime};
 
@@ -35,9 +35,13 @@ pub(crate) fn run(args: &RunArgs, out: &mut dyn Write) -> Outcome {
         let message = "this bundle has no recorded tests to compare with";
         return Err(Failure::Usage(message.into()));
     }
-    if given {
+    // What was given is looked at before the kernels take their time.
+    let inputs = if given {
         check_names(&bundle, args)?;
-    }
+        read_inputs(&bundle, args)?
+    } else {
+        Vec::new()
+    };
 
     let (executable, loading) = load(&bundle)?;
     let mut run = Run {
@@ -55,7 +59,7 @@ pub(crate) fn run(args: &RunArgs, out: &mut dyn Write) -> Outcome {
         writeln!(run.out, "{name}: {kernels} ready in {time}\n")?;
     }
     if given || needs_nothing {
-        run.once(&executable, loading)
+        run.once(&executable, loading, &inputs)
     } else {
         run.tests(&executable, loading)
     }
@@ -143,6 +147,29 @@ fn check_set(what: &str, wanted: Vec<&str>, given: Vec<&str>) -> Result<(), Fail
     }
 }
 
+/// The arrays of the input files, each of its input's type and shape.
+fn read_inputs<'a>(bundle: &Bundle, args: &'a RunArgs) -> Result<Vec<(&'a str, Array)>, Failure> {
+    let mut arrays = Vec::new();
+    for (name, path) in &args.inputs {
+        let array = npy::read(path)?;
+        let Some(input) = bundle.plan().input(name) else {
+            continue;
+        };
+        let dtype = array.elements.dtype();
+        if input.shape != array.shape || input.dtype.is_some_and(|d| d != dtype) {
+            return Err(Failure::Usage(format!(
+                "{} holds {dtype} {}, the input `{name}` is {} {}",
+                path.display(),
+                show::shape(&array.shape),
+                input.dtype.map_or("bytes", |d| d.name()),
+                show::shape(&input.shape),
+            )));
+        }
+        arrays.push((name.as_str(), array));
+    }
+    Ok(arrays)
+}
+
 struct Run<'a> {
     args: &'a RunArgs,
     bundle: &'a Bundle,
@@ -151,11 +178,14 @@ struct Run<'a> {
 
 impl Run<'_> {
     /// One run on what was given.
-    fn once(&mut self, executable: &Executable, loading: Duration) -> Outcome {
+    fn once(
+        &mut self,
+        executable: &Executable,
+        loading: Duration,
+        inputs: &[(&str, Array)],
+    ) -> Outcome {
         let mut instance = executable.instance()?;
-        for (name, path) in &self.args.inputs {
-            let array = npy::read(path)?;
-            self.check_shape(name, path, &array)?;
+        for (name, array) in inputs {
             instance.set_input(name, array.elements.as_view())?;
         }
         let variables = self.args.variables.iter();
@@ -177,28 +207,14 @@ impl Run<'_> {
             return self.print_json(loading, vec![run], true, None);
         }
         self.show_outputs(&instance, "")?;
-        if let Some(pictures) = self.answered(&instance)? {
-            self.draw(pictures)?;
+        writeln!(self.out)?;
+        let pictures = self.answered(&instance, inputs)?;
+        if pictures.len() > PICTURES_SHOWN {
+            writeln!(self.out, "the first {PICTURES_SHOWN} of {}:\n", pictures.len())?;
         }
+        self.draw(pictures)?;
         writeln!(self.out, "{}", time_taken(&times))?;
         Ok(true)
-    }
-
-    fn check_shape(&self, name: &str, path: &Path, array: &npy::Array) -> Result<(), Failure> {
-        let Some(input) = self.bundle.plan().input(name) else {
-            return Ok(());
-        };
-        let dtype = array.elements.dtype();
-        if input.shape != array.shape || input.dtype.is_some_and(|d| d != dtype) {
-            return Err(Failure::Usage(format!(
-                "{} holds {dtype} {}, the input `{name}` is {} {}",
-                path.display(),
-                show::shape(&array.shape),
-                input.dtype.map_or("bytes", |d| d.name()),
-                show::shape(&input.shape),
-            )));
-        }
-        Ok(())
     }
 
     /// The recorded tests, in order, on one instance.
@@ -351,20 +367,19 @@ impl Run<'_> {
         Ok(drawn.collect())
     }
 
-    /// The first pictures of a classifier's given input, with what was answered.
-    fn answered(&self, instance: &Instance) -> Result<Option<Vec<Drawn>>, Failure> {
+    /// The pictures of a classifier's given input, with what was answered.
+    fn answered(
+        &self,
+        instance: &Instance,
+        inputs: &[(&str, Array)],
+    ) -> Result<Vec<Drawn>, Failure> {
         let Some(classifier) = self.bundle.classifier() else {
-            return Ok(None);
+            return Ok(Vec::new());
         };
-        let given = self
-            .args
-            .inputs
-            .iter()
-            .find(|(n, _)| *n == classifier.images);
-        let Some((_, file)) = given else {
-            return Ok(None);
+        let given = inputs.iter().find(|(n, _)| *n == classifier.images);
+        let Some((_, array)) = given else {
+            return Ok(Vec::new());
         };
-        let array = npy::read(file)?;
         let pixels = to_f64(array.elements.as_view())?;
         let answers = self.bundle.answers(instance, &classifier.scores)?;
         let drawn = answers.iter().enumerate().filter_map(|(i, &answer)| {
@@ -375,7 +390,7 @@ impl Run<'_> {
                 right: true,
             })
         });
-        Ok(Some(drawn.collect()))
+        Ok(drawn.collect())
     }
 
     fn label(&self, class: usize) -> String {

@@ -1,1 +1,114 @@
-fn main() {}
+//! Chores of this repository: `cargo xtask test`.
+
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+const USAGE: &str = "\
+Usage: cargo xtask test [ARGUMENTS OF cargo test]
+
+  test   installs what the tests need, where it can, says what it did, and runs
+         every test of the workspace";
+
+fn main() -> ExitCode {
+    let mut args = std::env::args().skip(1);
+    match args.next().as_deref() {
+        Some("test") => {
+            install_clang();
+            let ok = run(Command::new(cargo())
+                .args(["test", "--workspace"])
+                .args(args));
+            if ok {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            }
+        }
+        Some("help" | "--help" | "-h") => {
+            println!("{USAGE}");
+            ExitCode::SUCCESS
+        }
+        _ => {
+            eprintln!("{USAGE}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn cargo() -> String {
+    std::env::var("CARGO").unwrap_or_else(|_| "cargo".into())
+}
+
+/// Tests compile kernels with every C compiler that they find. A C compiler is
+/// there, or nothing of this would have been built; clang is what most captured
+/// kernels need, and Debian has it by name.
+fn install_clang() {
+    if let Some(found) = find_clang() {
+        println!("xtask: {found} is there; nothing to install");
+        return;
+    }
+    let without = "the tests run without it, and skip what only clang compiles";
+    if !Path::new("/usr/bin/apt-get").exists() {
+        println!("xtask: there is no clang, and no apt-get to install it with; {without}");
+        return;
+    }
+    let root = output("id", &["-u"]).is_some_and(|id| id.trim() == "0");
+    let sudo = !root && output("sudo", &["-n", "true"]).is_some();
+    if !root && !sudo {
+        println!("xtask: there is no clang, and no right to install it; {without}");
+        println!("xtask: to install it: sudo apt-get install clang-19");
+        return;
+    }
+    for package in ["clang-19", "clang"] {
+        println!("xtask: installing {package} with apt-get");
+        let apt = |args: &[&str]| {
+            let mut command = if sudo {
+                let mut command = Command::new("sudo");
+                command.args(["-n", "apt-get"]);
+                command
+            } else {
+                Command::new("apt-get")
+            };
+            run(command.args(args).env("DEBIAN_FRONTEND", "noninteractive"))
+        };
+        let install = ["install", "-y", "-qq", "--no-install-recommends", package];
+        // The lists of a new machine may be missing or old.
+        if apt(&["update", "-qq"]) && apt(&install) {
+            println!("xtask: installed {package}");
+            return;
+        }
+    }
+    println!("xtask: clang could not be installed; {without}");
+}
+
+/// The name of a clang in `PATH`, numbered or plain.
+fn find_clang() -> Option<String> {
+    let path = std::env::var_os("PATH")?;
+    for dir in std::env::split_paths(&path) {
+        let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+        for entry in entries {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let version = name.strip_prefix("clang-");
+            if name == "clang" || version.is_some_and(|v| v.parse::<u32>().is_ok()) {
+                return Some(name);
+            }
+        }
+    }
+    None
+}
+
+fn output(program: &str, args: &[&str]) -> Option<String> {
+    let output = Command::new(program).args(args).output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    output.status.success().then_some(text)
+}
+
+fn run(command: &mut Command) -> bool {
+    match command.status() {
+        Ok(status) => status.success(),
+        Err(error) => {
+            let program = command.get_program().to_string_lossy();
+            eprintln!("xtask: cannot start {program}: {error}");
+            false
+        }
+    }
+}

@@ -7,7 +7,7 @@ use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, m
 
 use super::elf::ObjectFile;
 use super::layout::{Rights, layout};
-use super::resolve::link;
+use super::resolve::link_into;
 use super::symbols::Resolver;
 use crate::Error;
 
@@ -31,7 +31,7 @@ impl Image {
     ///
     /// # Errors
     ///
-    /// As [`link`], and [`Error::System`] where the memory cannot be had or its
+    /// As [`link`](super::link()), and [`Error::System`] where the memory cannot be had or its
     /// rights cannot be set.
     pub fn load(object: &ObjectFile<'_>, resolver: &dyn Resolver) -> Result<Image, Error> {
         let page = rustix::param::page_size();
@@ -51,7 +51,9 @@ impl Image {
                 std::ptr::null_mut(),
                 size,
                 ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::PRIVATE,
+                // All of it is about to be written: one call to the kernel is
+                // cheaper than a fault for each page.
+                MapFlags::PRIVATE | MapFlags::POPULATE,
             )
         }
         .map_err(system("map memory"))?;
@@ -63,12 +65,10 @@ impl Image {
             functions: Vec::new(),
         };
 
-        let bytes = link(object, &layout, base.as_ptr() as u64, resolver)?;
-        // SAFETY: the mapping is `size` bytes long, which is no less than the
-        // linked bytes; it is writable, and nothing else knows of it yet.
-        unsafe {
-            std::ptr::copy_nonoverlapping(bytes.as_ptr(), base.as_ptr().cast::<u8>(), bytes.len());
-        }
+        // SAFETY: the mapping is `size` bytes long, zeroed and writable, and
+        // nothing else knows of it yet; the slice is gone before rights change.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(base.as_ptr().cast::<u8>(), size) };
+        link_into(bytes, object, &layout, base.as_ptr() as u64, resolver)?;
         for segment in layout.segments() {
             let rights = match segment.rights {
                 Rights::Code => MprotectFlags::READ | MprotectFlags::EXEC,

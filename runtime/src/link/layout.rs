@@ -1,6 +1,5 @@
 //! Where everything goes, before any address is known.
 
-use std::collections::HashMap;
 use std::ops::Range;
 
 use super::elf::{ObjectFile, SymbolAt};
@@ -35,10 +34,8 @@ pub struct Layout {
     pub(super) segments: Vec<Segment>,
     /// The offset of each section of the object in the image.
     pub(super) sections: Vec<u64>,
-    /// The offset of the stub of each symbol that has one.
-    pub(super) stubs: HashMap<usize, u64>,
-    /// The offset of the GOT slot of each symbol that has one.
-    pub(super) got: HashMap<usize, u64>,
+    /// For each symbol, the offsets of what stands for it.
+    pub(super) stand_ins: Vec<StandIns>,
     size: u64,
 }
 
@@ -66,6 +63,15 @@ impl Layout {
     }
 }
 
+/// What a symbol may need in the image beside itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct StandIns {
+    /// The offset of its slot in the GOT.
+    pub(super) slot: Option<u64>,
+    /// The offset of its stub, which jumps through the slot.
+    pub(super) stub: Option<u64>,
+}
+
 const GOT_SLOT_SIZE: u64 = 8;
 
 /// Lays out an object on pages of `page` bytes, a power of two of at least 4096.
@@ -74,22 +80,13 @@ const GOT_SLOT_SIZE: u64 = 8;
 #[must_use]
 pub fn layout(object: &ObjectFile<'_>, page: u64) -> Layout {
     let page = page.max(MAX_ALIGN).next_power_of_two();
-    // Every symbol that needs a GOT slot, and those among them that need a stub,
-    // in the order in which they are first referred to.
-    let mut slots = Vec::new();
-    let mut stubs = Vec::new();
-    let mut seen = HashMap::new();
+    let mut needs = vec![(false, false); object.symbols.len()];
     for relocation in object.sections.iter().flat_map(|s| &s.relocations) {
         let undefined = object.symbols[relocation.symbol].at == SymbolAt::Undefined;
         let stub = undefined && relocation.kind == x86_64::Kind::Plt32;
-        let slot = stub || relocation.kind == x86_64::Kind::GotPcRel;
-        let (has_slot, has_stub) = seen.entry(relocation.symbol).or_insert((false, false));
-        if slot && !std::mem::replace(has_slot, true) {
-            slots.push(relocation.symbol);
-        }
-        if stub && !std::mem::replace(has_stub, true) {
-            stubs.push(relocation.symbol);
-        }
+        let (needs_slot, needs_stub) = &mut needs[relocation.symbol];
+        *needs_slot |= stub || relocation.kind == x86_64::Kind::GotPcRel;
+        *needs_stub |= stub;
     }
 
     let mut at = 0;
@@ -118,25 +115,24 @@ pub fn layout(object: &ObjectFile<'_>, page: u64) -> Layout {
     };
 
     place_sections(&mut at, true);
-    let stubs = stubs
-        .into_iter()
-        .map(|symbol| (symbol, place(&mut at, x86_64::STUB_SIZE, x86_64::STUB_SIZE)))
-        .collect();
+    let mut stand_ins = vec![StandIns::default(); needs.len()];
+    for (stand_in, (_, stub)) in stand_ins.iter_mut().zip(&needs) {
+        let size = x86_64::STUB_SIZE;
+        stand_in.stub = stub.then(|| place(&mut at, size, size));
+    }
     close(&mut at, 0, Rights::Code);
 
     let constants = at;
     place_sections(&mut at, false);
-    let got = slots
-        .into_iter()
-        .map(|symbol| (symbol, place(&mut at, GOT_SLOT_SIZE, GOT_SLOT_SIZE)))
-        .collect();
+    for (stand_in, (slot, _)) in stand_ins.iter_mut().zip(&needs) {
+        stand_in.slot = slot.then(|| place(&mut at, GOT_SLOT_SIZE, GOT_SLOT_SIZE));
+    }
     close(&mut at, constants, Rights::Constants);
 
     Layout {
         segments,
         sections,
-        stubs,
-        got,
+        stand_ins,
         size: at,
     }
 }

@@ -10,8 +10,7 @@ use crate::Error;
 const CODE_FILL: u8 = 0xcc;
 
 /// The bytes of an object's image for the address `base`, a multiple of the
-/// page size that `layout` was made with, of which `layout` must be the
-/// object's.
+/// page size that `layout` was made with; `layout` must be the object's.
 ///
 /// Pure: it depends on nothing but its arguments, and nothing is mapped.
 ///
@@ -25,13 +24,27 @@ pub fn link(
     base: u64,
     resolver: &dyn Resolver,
 ) -> Result<Vec<u8>, Error> {
+    let mut image = vec![0; to_usize(layout.size())];
+    link_into(&mut image, object, layout, base, resolver)?;
+    Ok(image)
+}
+
+/// As [`link`], into `image`, which must be zeroed and as long as the layout
+/// says.
+pub(super) fn link_into(
+    image: &mut [u8],
+    object: &ObjectFile<'_>,
+    layout: &Layout,
+    base: u64,
+    resolver: &dyn Resolver,
+) -> Result<(), Error> {
     Linker {
         object,
         layout,
         base,
         addresses: addresses(object, layout, base, resolver)?,
     }
-    .link()
+    .link(image)
 }
 
 /// S: the address of each symbol.
@@ -71,8 +84,7 @@ struct Linker<'a, 'data> {
 }
 
 impl Linker<'_, '_> {
-    fn link(&self) -> Result<Vec<u8>, Error> {
-        let mut image = vec![0; to_usize(self.layout.size())];
+    fn link(&self, image: &mut [u8]) -> Result<(), Error> {
         for segment in &self.layout.segments {
             if segment.rights == Rights::Code {
                 image[to_usize(segment.range.start)..to_usize(segment.range.end)].fill(CODE_FILL);
@@ -82,25 +94,24 @@ impl Linker<'_, '_> {
             let start = to_usize(offset);
             image[start..start + section.data.len()].copy_from_slice(section.data);
         }
-        for (&symbol, &offset) in &self.layout.got {
-            write(&mut image, offset, &self.addresses[symbol].to_le_bytes());
-        }
-        for (&symbol, &offset) in &self.layout.stubs {
-            let slot = self.base + self.layout.got[&symbol];
-            // Stub and slot lie in one image, whose size `i32` measures unless
-            // its object was gigabytes long.
-            let stub = x86_64::stub(self.base + offset, slot)
+        for (stand_in, address) in self.layout.stand_ins.iter().zip(&self.addresses) {
+            let Some(slot) = stand_in.slot else { continue };
+            write(image, slot, &address.to_le_bytes());
+            let Some(stub) = stand_in.stub else { continue };
+            // Both lie in one image, whose size 32 bits measure unless its object
+            // was gigabytes long.
+            let code = x86_64::stub(self.base + stub, self.base + slot)
                 .ok_or_else(|| self.unsupported("it is larger than 2 GiB"))?;
-            write(&mut image, offset, &stub);
+            write(image, stub, &code);
         }
         for (section, &start) in self.object.sections.iter().zip(&self.layout.sections) {
             for relocation in &section.relocations {
                 let field = self.field(section, start, relocation)?;
                 let width = relocation.kind.width();
-                write(&mut image, start + relocation.offset, &field[..width]);
+                write(image, start + relocation.offset, &field[..width]);
             }
         }
-        Ok(image)
+        Ok(())
     }
 
     /// The bytes that one relocation puts in place.
@@ -119,16 +130,21 @@ impl Linker<'_, '_> {
         let address = self.addresses[symbol];
         let here = i128::from(self.base + start + offset);
         let exact = |address: u64| i128::from(address) + i128::from(addend);
-        let image = |offset: u64| self.base + offset;
+        let stand_ins = self.layout.stand_ins[symbol];
+        // The layout gave each symbol the stand-ins that its relocations need. Were
+        // one missing, the distance to it would fit no field.
+        let via = |offset: Option<u64>| {
+            offset.map_or(i128::MAX, |offset| exact(self.base + offset) - here)
+        };
         let value = match kind {
             Kind::None => 0,
             Kind::Abs64 | Kind::Abs32 | Kind::Abs32Signed => exact(address),
             Kind::Pc32 | Kind::Pc64 => exact(address) - here,
-            Kind::GotPcRel => exact(image(self.layout.got[&symbol])) - here,
+            Kind::GotPcRel => via(stand_ins.slot),
             Kind::Plt32 => {
                 let direct = exact(address) - here;
-                match self.layout.stubs.get(&symbol) {
-                    Some(&stub) if kind.encode(direct).is_none() => exact(image(stub)) - here,
+                match stand_ins.stub {
+                    Some(_) if kind.encode(direct).is_none() => via(stand_ins.stub),
                     _ => direct,
                 }
             }

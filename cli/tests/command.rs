@@ -1,0 +1,370 @@
+//! The command as a process: what it prints, where, and how it ends.
+
+// A helper that fails is a test that fails.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+const DIGITS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/digits");
+
+struct Svod(Command);
+
+fn svod(args: &[&str]) -> Svod {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_svod"));
+    command
+        .args(args)
+        .env_remove("SVOD_CC")
+        .env_remove("NO_COLOR");
+    Svod(command)
+}
+
+impl Svod {
+    fn env(mut self, name: &str, value: impl AsRef<std::ffi::OsStr>) -> Svod {
+        self.0.env(name, value);
+        self
+    }
+
+    /// Standard output and standard error, where it ends with `status`.
+    #[track_caller]
+    fn ends_with(mut self, status: i32) -> (String, String) {
+        let Output {
+            status: ended,
+            stdout,
+            stderr,
+        } = self.0.output().unwrap();
+        let stdout = String::from_utf8(stdout).unwrap();
+        let stderr = String::from_utf8(stderr).unwrap();
+        assert_eq!(ended.code(), Some(status), "{stdout}\n{stderr}");
+        (stdout, stderr)
+    }
+
+    #[track_caller]
+    fn succeeds(self) -> String {
+        let (stdout, stderr) = self.ends_with(0);
+        assert_eq!(stderr, "");
+        stdout
+    }
+}
+
+/// A copy of the digits bundle, to be changed.
+fn copy() -> tempfile::TempDir {
+    fn copy_dir(from: &Path, to: &Path) {
+        fs::create_dir_all(to).unwrap();
+        for entry in fs::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            let target = to.join(entry.file_name());
+            if entry.file_type().unwrap().is_dir() {
+                copy_dir(&entry.path(), &target);
+            } else {
+                fs::copy(entry.path(), target).unwrap();
+            }
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    copy_dir(Path::new(DIGITS), dir.path());
+    dir
+}
+
+fn edit(file: &Path, from: &str, to: &str) {
+    let text = fs::read_to_string(file).unwrap();
+    assert!(text.contains(from), "{from} is not in {}", file.display());
+    fs::write(file, text.replace(from, to)).unwrap();
+}
+
+/// Makes the last element of a recorded output a large number.
+fn spoil(file: &Path) {
+    let mut bytes = fs::read(file).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] = 0x42;
+    fs::write(file, bytes).unwrap();
+}
+
+fn images() -> String {
+    format!("images={DIGITS}/tests/3/images.npy")
+}
+
+#[test]
+fn a_newcomer_sees_digits_and_the_accuracy() {
+    let out = svod(&["run", DIGITS]).env("LC_ALL", "C.UTF-8").succeeds();
+    assert!(out.contains("4 kernels ready"), "{out}");
+    assert!(out.contains('█'), "{out}");
+    let line = out.lines().find(|l| l.contains("images right")).unwrap();
+    let percent = line.rsplit_once(": ").unwrap().1.trim_end_matches(" %");
+    assert!(line.contains("of 360"), "{line}");
+    assert!(percent.parse::<f64>().unwrap() >= 97.0, "{line}");
+}
+
+#[test]
+fn pictures_are_ascii_where_the_locale_is() {
+    let out = svod(&["run", DIGITS]).env("LC_ALL", "C").succeeds();
+    assert!(!out.contains('█') && out.contains('@'), "{out}");
+}
+
+#[test]
+fn check_prints_a_row_a_test_and_passes() {
+    let out = svod(&["run", DIGITS, "--check"]).succeeds();
+    let rows = out.lines().filter(|l| l.starts_with("test ")).count();
+    assert_eq!(rows, 8, "{out}");
+    assert!(
+        out.contains("8 of 8 tests the same within tolerance"),
+        "{out}"
+    );
+}
+
+#[test]
+fn a_difference_is_shown_and_fails_the_command() {
+    let dir = copy();
+    spoil(&dir.path().join("tests/5/scores.npy"));
+    let bundle = dir.path().to_str().unwrap();
+    let (out, _) = svod(&["run", bundle, "--check"]).ends_with(1);
+    assert!(out.contains("7 of 8 tests"), "{out}");
+    let row = out.lines().find(|l| l.starts_with("test 5")).unwrap();
+    assert!(row.contains("DIFFERS") && row.contains("scores"), "{row}");
+    // Without being asked to compare, the command says nothing of it.
+    svod(&["run", bundle]).succeeds();
+}
+
+#[test]
+fn exact_finds_what_a_tolerance_forgives() {
+    let dir = copy();
+    let bundle = dir.path().to_str().unwrap();
+    // What this machine computes, recorded on this machine, is the same to the bit.
+    let results = tempfile::tempdir().unwrap();
+    let results_dir = results.path().to_str().unwrap();
+    svod(&["run", bundle, "--output", results_dir]).succeeds();
+    for test in 0..8 {
+        let recorded = dir.path().join(format!("tests/{test}/scores.npy"));
+        fs::copy(results.path().join(format!("{test}/scores.npy")), recorded).unwrap();
+    }
+    svod(&["run", bundle, "--exact"]).succeeds();
+    // The lowest bit of one element.
+    let file = dir.path().join("tests/2/scores.npy");
+    let mut bytes = fs::read(&file).unwrap();
+    let at = bytes.len() - 4;
+    bytes[at] ^= 1;
+    fs::write(&file, bytes).unwrap();
+    svod(&["run", bundle, "--check"]).succeeds();
+    let (out, _) = svod(&["run", bundle, "--exact"]).ends_with(1);
+    assert!(out.contains("1 with other bits"), "{out}");
+}
+
+#[test]
+fn given_inputs_are_classified_and_outputs_are_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = dir.path().join("new/folder");
+    let args = ["run", DIGITS, "--input", &images(), "--repeat", "3"];
+    let mut svod = svod(&args);
+    svod.0.arg("--output").arg(&output);
+    let out = svod.succeeds();
+    assert!(out.contains("scores  f32 [45, 10]"), "{out}");
+    assert!(out.contains("median of 3 runs"), "{out}");
+    let written = fs::read(output.join("scores.npy")).unwrap();
+    let recorded = fs::read(format!("{DIGITS}/tests/3/scores.npy")).unwrap();
+    assert_eq!(written.len(), recorded.len());
+}
+
+#[test]
+fn json_is_one_object_that_says_it_all() {
+    let out = svod(&["run", DIGITS, "--json", "--check"]).succeeds();
+    let json: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(json["ok"], true);
+    assert_eq!(json["runs"].as_array().unwrap().len(), 8);
+    assert_eq!(json["runs"][0]["compared"][0]["within"], true);
+    assert_eq!(json["runs"][0]["outputs"][0]["shape"][1], 10);
+    assert_eq!(json["accuracy"]["of"], 360);
+    let out = svod(&["inspect", DIGITS, "--json"]).succeeds();
+    let json: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(json["kernels"].as_array().unwrap().len(), 4);
+}
+
+#[test]
+fn inspect_shows_what_is_in_it() {
+    // It needs no compiler.
+    let out = svod(&["inspect", DIGITS]).env("PATH", "").succeeds();
+    for word in [
+        "conv1", "softmax", "constant", "images", "scores", "[45, 10]", "needed",
+    ] {
+        assert!(out.contains(word), "{word}: {out}");
+    }
+}
+
+#[test]
+fn bad_usage_ends_with_2_and_says_what_to_do() {
+    let needs = |args: &[&str], words: &[&str]| {
+        let (out, err) = svod(args).ends_with(2);
+        assert_eq!(out, "");
+        for word in words {
+            assert!(err.contains(word), "{args:?} lacks {word}: {err}");
+        }
+    };
+    needs(&[], &["Usage", "run", "inspect"]);
+    needs(&["fly"], &["fly"]);
+    needs(&["run"], &["BUNDLE"]);
+    needs(&["run", DIGITS, "--input", "images"], &["NAME=FILE.npy"]);
+    needs(&["run", DIGITS, "--var", "n=x"], &["integer"]);
+    needs(&["run", DIGITS, "--repeat", "0"], &["repeat"]);
+    needs(
+        &["run", DIGITS, "--check", "--input", &images()],
+        &["--check", "--input"],
+    );
+    needs(
+        &["run", DIGITS, "--input", "pictures=x.npy"],
+        &["`pictures`", "images"],
+    );
+    needs(
+        &["run", DIGITS, "--var", "n=1", "--input", &images()],
+        &["`n`", "no variables"],
+    );
+    needs(
+        &["run", DIGITS, "--input", &images(), "--input", &images()],
+        &["twice"],
+    );
+    let scores = format!("images={DIGITS}/tests/3/scores.npy");
+    needs(
+        &["run", DIGITS, "--input", &scores],
+        &["[45, 10]", "[45, 8, 8]"],
+    );
+}
+
+#[test]
+fn a_bundle_without_tests_says_what_to_give() {
+    let dir = copy();
+    let plan = dir.path().join("plan.json");
+    let text = fs::read_to_string(&plan).unwrap();
+    let mut json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    json["tests"] = serde_json::json!([]);
+    fs::write(&plan, json.to_string()).unwrap();
+    let bundle = dir.path().to_str().unwrap();
+    let (_, err) = svod(&["run", bundle]).ends_with(2);
+    assert!(
+        err.contains("--input images=FILE.npy   f32 [45, 8, 8]"),
+        "{err}"
+    );
+    let (_, err) = svod(&["run", bundle, "--check"]).ends_with(2);
+    assert!(err.contains("no recorded tests"), "{err}");
+    svod(&["run", bundle, "--input", &images()]).succeeds();
+}
+
+#[test]
+fn failures_end_with_1_and_show_their_causes_on_standard_error() {
+    let fails = |args: &[&str], words: &[&str]| {
+        let (out, err) = svod(args).ends_with(1);
+        assert_eq!(out, "");
+        for word in ["error:", "caused by:"].iter().chain(words) {
+            assert!(err.contains(word), "{args:?} lacks {word}: {err}");
+        }
+    };
+    fails(
+        &["run", "no/such/bundle"],
+        &["no/such/bundle", "No such file"],
+    );
+    let file = format!("{DIGITS}/plan.json");
+    fails(&["inspect", &file], &["is no folder"]);
+    fails(
+        &["run", DIGITS, "--input", "images=no/such.npy"],
+        &["no/such.npy", "No such file"],
+    );
+
+    let dir = copy();
+    let bundle = dir.path().to_str().unwrap();
+    edit(&dir.path().join("kernels/dense.c"), "void", "int int");
+    fails(&["run", bundle], &["kernel `dense`", "dense.c:", "error:"]);
+
+    let dir = copy();
+    let bundle = dir.path().to_str().unwrap();
+    fs::remove_file(dir.path().join("weights.safetensors")).unwrap();
+    fails(&["run", bundle], &["buffers[", "weights.safetensors"]);
+}
+
+#[test]
+fn a_missing_compiler_is_an_error_that_says_what_to_install() {
+    let empty = tempfile::tempdir().unwrap();
+    let (_, err) = svod(&["run", DIGITS])
+        .env("PATH", empty.path())
+        .ends_with(1);
+    for word in [
+        "clang",
+        "gcc",
+        "cc",
+        "apt-get install",
+        empty.path().to_str().unwrap(),
+    ] {
+        assert!(err.contains(word), "{word}: {err}");
+    }
+    let (_, err) = svod(&["run", DIGITS])
+        .env("SVOD_CC", "/no/such/cc")
+        .ends_with(1);
+    assert!(err.contains("/no/such/cc"), "{err}");
+}
+
+#[test]
+fn outputs_that_cannot_be_written_are_an_error() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path: PathBuf = file.path().join("below");
+    let mut svod = svod(&["run", DIGITS, "--input", &images()]);
+    svod.0.arg("--output").arg(path);
+    let (_, err) = svod.ends_with(1);
+    assert!(err.contains("make the folder"), "{err}");
+}
+
+#[test]
+fn a_full_output_is_an_error_and_a_closed_one_is_not() {
+    use std::process::Stdio;
+    let full = fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    let mut command = svod(&["inspect", DIGITS]).0;
+    let output = command
+        .stdout(full)
+        .stderr(Stdio::piped())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert!(err.contains("cannot write the output"), "{err}");
+
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = svod(&["inspect", DIGITS]).0;
+    let output = command
+        .stdout(writer)
+        .stderr(Stdio::piped())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
+}
+
+#[test]
+fn there_is_no_colour_and_no_bar_where_there_is_no_terminal() {
+    let (out, err) = svod(&["run", DIGITS, "--check"]).ends_with(0);
+    assert!(!out.contains('\x1b') && !err.contains('\x1b'));
+    let forced = svod(&["run", DIGITS, "--check"]).env("CLICOLOR_FORCE", "1");
+    assert!(forced.ends_with(0).0.contains('\x1b'));
+    let refused = svod(&["run", DIGITS, "--check"])
+        .env("CLICOLOR_FORCE", "1")
+        .env("NO_COLOR", "1");
+    assert!(!refused.ends_with(0).0.contains('\x1b'));
+}
+
+#[test]
+fn help_names_every_option() {
+    let out = svod(&["run", "--help"]).succeeds();
+    for option in [
+        "--input", "--var", "--output", "--repeat", "--check", "--exact", "--json",
+    ] {
+        assert!(out.contains(option), "{option}: {out}");
+    }
+    let out = svod(&["--help"]).succeeds();
+    for word in [
+        "SVOD_CC",
+        "NO_COLOR",
+        "Exit status",
+        "svod run examples/digits",
+    ] {
+        assert!(out.contains(word), "{word}: {out}");
+    }
+}
