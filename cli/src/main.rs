@@ -3,7 +3,10 @@
 //! The command holds no logic of its own: what it can do, the library can do. It
 //! reads arguments, calls the library, and shows what came of it.
 
+mod gallery;
+mod given;
 mod inspect;
+mod json;
 mod pictures;
 mod run;
 mod show;

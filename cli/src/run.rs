@@ -6,21 +6,19 @@ use std::time::{Duration, Instant};
 
 use anstyle::{AnsiColor, Style};
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::{Value, json};
+use serde_json::Value;
 use svod_runtime::bundle::npy::{self, Array};
-use svod_runtime::bundle::{Bundle, Classified, Test, TestReport, to_f64};
+use svod_runtime::bundle::{Bundle, Test, TestReport};
 use svod_runtime::plan::{Executable, Instance};
 use svod_runtime::{Error, Runtime};
 
-use crate::pictures::{self, Picture};
+use crate::gallery::Gallery;
+use crate::given::{check_names, read_inputs, what_to_give};
 use crate::show::{self, Summary};
-use crate::{Failure, Outcome, RunArgs};
+use crate::{Failure, Outcome, RunArgs, json};
 
 /// How many recorded tests show their outputs; the others show a row.
 const TESTS_SHOWN: usize = 2;
-
-/// How many pictures are drawn, those that were answered wrongly first.
-const PICTURES_SHOWN: usize = 8;
 
 pub(crate) fn run(args: &RunArgs, out: &mut dyn Write) -> Outcome {
     let bundle = Bundle::open(&args.bundle)?;
@@ -93,83 +91,6 @@ fn load(bundle: &Bundle) -> Result<(Executable, Duration), Error> {
     Ok((executable?, start.elapsed()))
 }
 
-fn what_to_give(bundle: &Bundle) -> String {
-    let mut message = "this bundle has no recorded tests; give it".to_owned();
-    for input in bundle.plan().inputs() {
-        let name = input.name.as_deref().unwrap_or_default();
-        let dtype = input.dtype.map_or("bytes", |d| d.name());
-        let shape = show::shape(&input.shape);
-        message += &format!("\n  --input {name}=FILE.npy   {dtype} {shape}");
-    }
-    for variable in bundle.plan().variables() {
-        let (name, min, max) = (&variable.name, variable.min, variable.max);
-        message += &format!("\n  --var {name}=N   {min} to {max}");
-    }
-    message
-}
-
-/// Whether each input and variable is given once, and nothing else.
-fn check_names(bundle: &Bundle, args: &RunArgs) -> Result<(), Failure> {
-    let plan = bundle.plan();
-    let inputs = plan.inputs().filter_map(|b| b.name.as_deref()).collect();
-    let given = args.inputs.iter().map(|(n, _)| n.as_str()).collect();
-    check_set("input", inputs, given)?;
-    let variables = plan.variables().iter().map(|v| v.name.as_str()).collect();
-    let given = args.variables.iter().map(|(n, _)| n.as_str()).collect();
-    check_set("variable", variables, given)
-}
-
-fn check_set(what: &str, wanted: Vec<&str>, given: Vec<&str>) -> Result<(), Failure> {
-    let names = |names: &[&str]| {
-        if names.is_empty() {
-            format!("it has no {what}s")
-        } else {
-            format!("its {what}s are: {}", names.join(", "))
-        }
-    };
-    for (i, name) in given.iter().enumerate() {
-        if !wanted.contains(name) {
-            let message = format!("the bundle has no {what} `{name}`; {}", names(&wanted));
-            return Err(Failure::Usage(message));
-        }
-        if given[..i].contains(name) {
-            return Err(Failure::Usage(format!(
-                "the {what} `{name}` is given twice"
-            )));
-        }
-    }
-    match wanted.iter().find(|name| !given.contains(name)) {
-        None => Ok(()),
-        Some(missing) => {
-            let message = format!("the {what} `{missing}` is not given; {}", names(&wanted));
-            Err(Failure::Usage(message))
-        }
-    }
-}
-
-/// The arrays of the input files, each of its input's type and shape.
-fn read_inputs<'a>(bundle: &Bundle, args: &'a RunArgs) -> Result<Vec<(&'a str, Array)>, Failure> {
-    let mut arrays = Vec::new();
-    for (name, path) in &args.inputs {
-        let array = npy::read(path)?;
-        let Some(input) = bundle.plan().input(name) else {
-            continue;
-        };
-        let dtype = array.elements.dtype();
-        if input.shape != array.shape || input.dtype.is_some_and(|d| d != dtype) {
-            return Err(Failure::Usage(format!(
-                "{} holds {dtype} {}, the input `{name}` is {} {}",
-                path.display(),
-                show::shape(&array.shape),
-                input.dtype.map_or("bytes", |d| d.name()),
-                show::shape(&input.shape),
-            )));
-        }
-        arrays.push((name.as_str(), array));
-    }
-    Ok(arrays)
-}
-
 struct Run<'a> {
     args: &'a RunArgs,
     bundle: &'a Bundle,
@@ -199,20 +120,15 @@ impl Run<'_> {
         }
         self.save(&instance, None)?;
         if self.args.json {
-            let run = json!({
-                "variables": variables.iter().copied().collect::<std::collections::BTreeMap<_, _>>(),
-                "times_us": micros(&times),
-                "outputs": self.outputs_json(&instance)?,
-            });
-            return self.print_json(loading, vec![run], true, None);
+            let outputs = json::outputs(self.bundle, &instance)?;
+            let run = json::run(&variables, &times, outputs);
+            return self.print_json(loading, &[run], true, None);
         }
         self.show_outputs(&instance, "")?;
         writeln!(self.out)?;
-        let pictures = self.answered(&instance, inputs)?;
-        if pictures.len() > PICTURES_SHOWN {
-            writeln!(self.out, "the first {PICTURES_SHOWN} of {}:\n", pictures.len())?;
-        }
-        self.draw(pictures)?;
+        let mut gallery = Gallery::default();
+        gallery.add_inputs(self.bundle, inputs, &instance)?;
+        self.print_lines(&gallery.lines())?;
         writeln!(self.out, "{}", time_taken(&times))?;
         Ok(true)
     }
@@ -223,7 +139,7 @@ impl Run<'_> {
         let checking = self.args.check || self.args.exact;
         let mut instance = executable.instance()?;
         let mut records: Vec<Record> = Vec::new();
-        let mut pictures = Vec::new();
+        let mut gallery = Gallery::default();
         for repeat in 0..self.args.repeat {
             instance.reset();
             for (i, test) in bundle.tests().iter().enumerate() {
@@ -239,7 +155,7 @@ impl Run<'_> {
                     report,
                 };
                 if self.args.json {
-                    record.json = self.outputs_json(&instance)?;
+                    record.json = json::outputs(bundle, &instance)?;
                 } else if !checking && i < TESTS_SHOWN && bundle.classifier().is_none() {
                     writeln!(self.out, "test {i}{}", variables(test))?;
                     self.show_outputs(&instance, "  ")?;
@@ -249,7 +165,7 @@ impl Run<'_> {
                     && !self.args.json
                     && !checking
                 {
-                    pictures.extend(self.pictures(test, classified)?);
+                    gallery.add_test(bundle, test, classified)?;
                 }
                 records.push(record);
             }
@@ -257,11 +173,13 @@ impl Run<'_> {
         let ok = !checking || records.iter().all(|r| self.passes(&r.report));
         let accuracy = accuracy(&records);
         if self.args.json {
-            let tests = bundle.tests().iter().zip(&records).enumerate();
-            let runs = tests.map(|(i, (test, record))| self.record_json(i, test, record));
-            return self.print_json(loading, runs.collect(), ok, accuracy);
+            let tests = bundle.tests().iter().zip(records).enumerate();
+            let runs = tests.map(|(i, (test, record))| {
+                json::test(i, test, &record.times, &record.report, record.json)
+            });
+            return self.print_json(loading, &runs.collect::<Vec<_>>(), ok, accuracy);
         }
-        self.draw(pictures)?;
+        self.print_lines(&gallery.lines())?;
         self.table(&records, checking)?;
         if let Some((correct, total)) = accuracy {
             writeln!(self.out, "\n{}", accuracy_text(correct, total))?;
@@ -339,84 +257,23 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// The pictures of a classifier's recorded test: some answered rightly, all
-    /// answered wrongly.
-    fn pictures(&self, test: &Test, classified: &Classified) -> Result<Vec<Drawn>, Failure> {
-        let Some(classifier) = self.bundle.classifier() else {
-            return Ok(Vec::new());
-        };
-        let file = test
-            .inputs
-            .iter()
-            .find(|(name, _)| *name == classifier.images);
-        let Some((_, file)) = file else {
-            return Ok(Vec::new());
-        };
-        let array = npy::read(file)?;
-        let pixels = to_f64(array.elements.as_view())?;
-        let pairs = classified.answers.iter().zip(&classified.truth);
-        let drawn = pairs.enumerate().filter_map(|(i, (&answer, &truth))| {
-            let right = answer == truth;
-            let mut caption = format!("→ {}", self.label(answer));
-            if !right {
-                caption += &format!(" (is {})", self.label(truth));
-            }
-            let picture = picture(&array.shape, &pixels, i, caption)?;
-            Some(Drawn { picture, right })
-        });
-        Ok(drawn.collect())
-    }
-
-    /// The pictures of a classifier's given input, with what was answered.
-    fn answered(
-        &self,
-        instance: &Instance,
-        inputs: &[(&str, Array)],
-    ) -> Result<Vec<Drawn>, Failure> {
-        let Some(classifier) = self.bundle.classifier() else {
-            return Ok(Vec::new());
-        };
-        let given = inputs.iter().find(|(n, _)| *n == classifier.images);
-        let Some((_, array)) = given else {
-            return Ok(Vec::new());
-        };
-        let pixels = to_f64(array.elements.as_view())?;
-        let answers = self.bundle.answers(instance, &classifier.scores)?;
-        let drawn = answers.iter().enumerate().filter_map(|(i, &answer)| {
-            let caption = format!("→ {}", self.label(answer));
-            let picture = picture(&array.shape, &pixels, i, caption)?;
-            Some(Drawn {
-                picture,
-                right: true,
-            })
-        });
-        Ok(drawn.collect())
-    }
-
-    fn label(&self, class: usize) -> String {
-        let label = self.bundle.labels().get(class);
-        label.cloned().unwrap_or_else(|| format!("[{class}]"))
-    }
-
-    /// Draws a few, half of them wrong where there are as many.
-    fn draw(&mut self, drawn: Vec<Drawn>) -> Result<(), Failure> {
-        let (right, wrong): (Vec<_>, Vec<_>) = drawn.into_iter().partition(|d| d.right);
-        let wrong_shown = wrong.len().min(PICTURES_SHOWN / 2);
-        let few = |drawn: Vec<Drawn>, n: usize| {
-            let few = drawn.into_iter().take(n).map(|d| d.picture);
-            pictures::draw(&few.collect::<Vec<_>>())
-        };
-        for line in few(right, PICTURES_SHOWN - wrong_shown) {
-            writeln!(self.out, "{line}")?;
-        }
-        if wrong_shown > 0 {
-            let of = wrong.len();
-            writeln!(self.out, "answered wrongly, {wrong_shown} of {of}:\n")?;
-        }
-        for line in few(wrong, wrong_shown) {
+    fn print_lines(&mut self, lines: &[String]) -> Result<(), Failure> {
+        for line in lines {
             writeln!(self.out, "{line}")?;
         }
         Ok(())
+    }
+
+    fn print_json(
+        &mut self,
+        loading: Duration,
+        runs: &[Value],
+        ok: bool,
+        accuracy: Option<(usize, usize)>,
+    ) -> Outcome {
+        let value = json::command(self.bundle, loading, runs, ok, accuracy);
+        writeln!(self.out, "{value:#}")?;
+        Ok(ok)
     }
 
     /// Writes the outputs as array files.
@@ -443,73 +300,6 @@ impl Run<'_> {
         }
         Ok(())
     }
-
-    fn outputs_json(&self, instance: &Instance) -> Result<Value, Failure> {
-        let mut outputs = Vec::new();
-        for output in self.bundle.plan().outputs() {
-            let summary = Summary::new(&output.shape, instance.output(&output.name)?)?;
-            let best = summary.best.iter().map(|(i, score)| {
-                json!({ "index": i, "score": score, "label": self.bundle.labels().get(*i) })
-            });
-            outputs.push(json!({
-                "name": output.name,
-                "dtype": output.dtype.name(),
-                "shape": output.shape,
-                "min": finite(summary.min),
-                "max": finite(summary.max),
-                "nans": summary.nans,
-                "first": summary.first.iter().map(|v| finite(*v)).collect::<Vec<_>>(),
-                "best": best.collect::<Vec<_>>(),
-            }));
-        }
-        Ok(Value::Array(outputs))
-    }
-
-    fn record_json(&self, i: usize, test: &Test, record: &Record) -> Value {
-        let report = &record.report;
-        let variables = test.variables.iter().cloned();
-        let compared = report.outputs.iter().map(|o| {
-            json!({
-                "name": o.name,
-                "within": o.difference.is_within(),
-                "exact": o.difference.is_exact(),
-                "elements": o.difference.elements,
-                "outside": o.difference.outside,
-                "other_bits": o.difference.other_bits,
-                "max_abs": finite(o.difference.max_abs),
-            })
-        });
-        let classified = report.classified.as_ref();
-        json!({
-            "test": i,
-            "variables": variables.collect::<std::collections::BTreeMap<_, _>>(),
-            "times_us": micros(&record.times),
-            "outputs": record.json,
-            "compared": compared.collect::<Vec<_>>(),
-            "correct": classified.map(Classified::correct),
-            "answers": classified.map(|c| &c.answers),
-        })
-    }
-
-    fn print_json(
-        &mut self,
-        loading: Duration,
-        runs: Vec<Value>,
-        ok: bool,
-        accuracy: Option<(usize, usize)>,
-    ) -> Outcome {
-        let value = json!({
-            "bundle": self.args.bundle,
-            "name": self.bundle.plan().name(),
-            "kernels": self.bundle.plan().kernels().len(),
-            "load_us": loading.as_secs_f64() * 1e6,
-            "runs": runs,
-            "ok": ok,
-            "accuracy": accuracy.map(|(correct, total)| json!({ "correct": correct, "of": total })),
-        });
-        writeln!(self.out, "{value:#}")?;
-        Ok(ok)
-    }
 }
 
 /// A test that ran.
@@ -518,29 +308,6 @@ struct Record {
     report: TestReport,
     /// Its outputs, where JSON was asked for.
     json: Value,
-}
-
-/// A picture, and whether it was answered rightly.
-struct Drawn {
-    picture: Picture,
-    right: bool,
-}
-
-/// Picture `i` of an array of shape `[pictures, height, width]`, if it is small
-/// enough to draw.
-fn picture(shape: &[usize], pixels: &[f64], i: usize, caption: String) -> Option<Picture> {
-    let &[_, height, width] = shape else {
-        return None;
-    };
-    if height > pictures::MAX_SIDE || width > pictures::MAX_SIDE {
-        return None;
-    }
-    let size = height * width;
-    Some(Picture {
-        width,
-        pixels: pixels.get(i * size..(i + 1) * size)?.to_vec(),
-        caption,
-    })
 }
 
 fn accuracy(records: &[Record]) -> Option<(usize, usize)> {
@@ -607,15 +374,6 @@ fn median(times: &[Duration]) -> Duration {
     let mut sorted = times.to_vec();
     sorted.sort_unstable();
     sorted.get(sorted.len() / 2).copied().unwrap_or_default()
-}
-
-fn micros(times: &[Duration]) -> Vec<f64> {
-    times.iter().map(|t| t.as_secs_f64() * 1e6).collect()
-}
-
-/// JSON has no infinities and no NaN; those are null.
-fn finite(v: f64) -> Option<f64> {
-    v.is_finite().then_some(v)
 }
 
 /// An output's name as the stem of a file's, whatever is in it.

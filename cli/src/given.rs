@@ -1,0 +1,88 @@
+//! What a user gives a run, held against what the bundle asks for.
+
+use svod_runtime::bundle::Bundle;
+use svod_runtime::bundle::npy::{self, Array};
+
+use crate::show;
+use crate::{Failure, RunArgs};
+
+/// What to call the command with, for a bundle that has no tests.
+pub(crate) fn what_to_give(bundle: &Bundle) -> String {
+    let mut message = "this bundle has no recorded tests; give it".to_owned();
+    for input in bundle.plan().inputs() {
+        let name = input.name.as_deref().unwrap_or_default();
+        let dtype = input.dtype.map_or("bytes", |d| d.name());
+        let shape = show::shape(&input.shape);
+        message += &format!("\n  --input {name}=FILE.npy   {dtype} {shape}");
+    }
+    for variable in bundle.plan().variables() {
+        let (name, min, max) = (&variable.name, variable.min, variable.max);
+        message += &format!("\n  --var {name}=N   {min} to {max}");
+    }
+    message
+}
+
+/// Whether each input and variable is given once, and nothing else.
+pub(crate) fn check_names(bundle: &Bundle, args: &RunArgs) -> Result<(), Failure> {
+    let plan = bundle.plan();
+    let inputs = plan.inputs().filter_map(|b| b.name.as_deref()).collect();
+    let given = args.inputs.iter().map(|(n, _)| n.as_str()).collect();
+    check_set("input", inputs, given)?;
+    let variables = plan.variables().iter().map(|v| v.name.as_str()).collect();
+    let given = args.variables.iter().map(|(n, _)| n.as_str()).collect();
+    check_set("variable", variables, given)
+}
+
+fn check_set(what: &str, wanted: Vec<&str>, given: Vec<&str>) -> Result<(), Failure> {
+    let names = |names: &[&str]| {
+        if names.is_empty() {
+            format!("it has no {what}s")
+        } else {
+            format!("its {what}s are: {}", names.join(", "))
+        }
+    };
+    for (i, name) in given.iter().enumerate() {
+        if !wanted.contains(name) {
+            let message = format!("the bundle has no {what} `{name}`; {}", names(&wanted));
+            return Err(Failure::Usage(message));
+        }
+        if given[..i].contains(name) {
+            return Err(Failure::Usage(format!(
+                "the {what} `{name}` is given twice"
+            )));
+        }
+    }
+    match wanted.iter().find(|name| !given.contains(name)) {
+        None => Ok(()),
+        Some(missing) => {
+            let message = format!("the {what} `{missing}` is not given; {}", names(&wanted));
+            Err(Failure::Usage(message))
+        }
+    }
+}
+
+/// The arrays of the input files, each of its input's type and shape.
+pub(crate) fn read_inputs<'a>(
+    bundle: &Bundle,
+    args: &'a RunArgs,
+) -> Result<Vec<(&'a str, Array)>, Failure> {
+    let mut arrays = Vec::new();
+    for (name, path) in &args.inputs {
+        let array = npy::read(path)?;
+        let Some(input) = bundle.plan().input(name) else {
+            continue;
+        };
+        let dtype = array.elements.dtype();
+        if input.shape != array.shape || input.dtype.is_some_and(|d| d != dtype) {
+            return Err(Failure::Usage(format!(
+                "{} holds {dtype} {}, the input `{name}` is {} {}",
+                path.display(),
+                show::shape(&array.shape),
+                input.dtype.map_or("bytes", |d| d.name()),
+                show::shape(&input.shape),
+            )));
+        }
+        arrays.push((name.as_str(), array));
+    }
+    Ok(arrays)
+}

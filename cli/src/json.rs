@@ -1,0 +1,113 @@
+//! What a run came to, as one JSON object.
+//!
+//! | key | what |
+//! | --- | --- |
+//! | `bundle`, `name` | the folder as it was given, and the plan's name |
+//! | `kernels`, `load_us` | how many, and what it took to compile and link them |
+//! | `runs` | a run of given inputs, or one for each recorded test |
+//! | `runs[].times_us` | each repetition's time |
+//! | `runs[].outputs` | name, dtype, shape, min, max, NaNs, the first values, the best scores |
+//! | `runs[].compared` | for each recorded output, how it differs |
+//! | `runs[].answers`, `correct` | of a classifier: the class of each picture, how many are right |
+//! | `ok` | whether all that was to be compared is the same |
+//! | `accuracy` | of a classifier: `correct` and `of` |
+//!
+//! What is no finite number is null.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use svod_runtime::bundle::{Bundle, Classified, Test, TestReport};
+use svod_runtime::plan::Instance;
+
+use crate::Failure;
+use crate::show::Summary;
+
+/// The object for the whole command.
+pub(crate) fn command(
+    bundle: &Bundle,
+    loading: Duration,
+    runs: &[Value],
+    ok: bool,
+    accuracy: Option<(usize, usize)>,
+) -> Value {
+    json!({
+        "bundle": bundle.path(),
+        "name": bundle.plan().name(),
+        "kernels": bundle.plan().kernels().len(),
+        "load_us": micros(&loading),
+        "runs": runs,
+        "ok": ok,
+        "accuracy": accuracy.map(|(correct, of)| json!({ "correct": correct, "of": of })),
+    })
+}
+
+/// A run of given inputs.
+pub(crate) fn run(variables: &[(&str, i64)], times: &[Duration], outputs: Value) -> Value {
+    json!({
+        "variables": variables.iter().copied().collect::<BTreeMap<_, _>>(),
+        "times_us": times.iter().map(micros).collect::<Vec<_>>(),
+        "outputs": outputs,
+    })
+}
+
+/// A run of a recorded test.
+pub(crate) fn test(
+    i: usize,
+    test: &Test,
+    times: &[Duration],
+    report: &TestReport,
+    outputs: Value,
+) -> Value {
+    let variables: Vec<_> = test
+        .variables
+        .iter()
+        .map(|(n, v)| (n.as_str(), *v))
+        .collect();
+    let compared = report.outputs.iter().map(|output| {
+        let difference = &output.difference;
+        json!({
+            "name": output.name,
+            "within": difference.is_within(),
+            "exact": difference.is_exact(),
+            "elements": difference.elements,
+            "outside": difference.outside,
+            "other_bits": difference.other_bits,
+            "max_abs": difference.max_abs,
+        })
+    });
+    let classified = report.classified.as_ref();
+    let mut value = run(&variables, times, outputs);
+    value["test"] = json!(i);
+    value["compared"] = compared.collect();
+    value["correct"] = json!(classified.map(Classified::correct));
+    value["answers"] = json!(classified.map(|c| &c.answers));
+    value
+}
+
+/// Every output of an instance.
+pub(crate) fn outputs(bundle: &Bundle, instance: &Instance) -> Result<Value, Failure> {
+    let mut outputs = Vec::new();
+    for output in bundle.plan().outputs() {
+        let summary = Summary::new(&output.shape, instance.output(&output.name)?)?;
+        let best = summary.best.iter().map(
+            |(i, score)| json!({ "index": i, "score": score, "label": bundle.labels().get(*i) }),
+        );
+        outputs.push(json!({
+            "name": output.name,
+            "dtype": output.dtype.name(),
+            "shape": output.shape,
+            "min": summary.min,
+            "max": summary.max,
+            "nans": summary.nans,
+            "first": summary.first,
+            "best": best.collect::<Vec<_>>(),
+        }));
+    }
+    Ok(outputs.into())
+}
+
+fn micros(time: &Duration) -> f64 {
+    time.as_secs_f64() * 1e6
+}
