@@ -84,7 +84,8 @@ fn load(bundle: &Bundle) -> Result<(Executable, Duration), Error> {
     let executable = unsafe {
         bundle.load(&runtime, &|progress| {
             bar.set_message(progress.kernel.to_owned());
-            bar.set_position(progress.done as u64);
+            // Several threads report; only the count is sure to grow.
+            bar.inc(1);
         })
     };
     bar.finish_and_clear();

@@ -6,7 +6,6 @@ use super::{
 };
 use crate::Error;
 use crate::error::Place;
-use crate::memory::BUFFER_ALIGN;
 use crate::signature::{Access, ArgShape, DType, Misuse, Number, Scalar, Signature};
 
 /// Builds a [`Plan`]. Everything is checked as it is added, and an error names
@@ -159,7 +158,7 @@ impl PlanBuilder {
             dtype,
             shape: shape.to_vec(),
             bytes,
-            align: BUFFER_ALIGN,
+            align: dtype.map_or(1, DType::size),
         });
         Ok(self.plan.buffers.len() - 1)
     }

@@ -81,7 +81,7 @@ pub struct PlanBuffer {
     pub shape: Vec<usize>,
     /// Its size in bytes.
     pub bytes: usize,
-    /// The alignment in bytes that it needs for the kernels that use it.
+    /// The alignment in bytes that its elements and the kernels that use it need.
     pub align: usize,
 }
 
