@@ -1,5 +1,6 @@
 //! What a user gives a run, held against what the bundle asks for.
 
+use svod_runtime::DType;
 use svod_runtime::bundle::Bundle;
 use svod_runtime::bundle::npy::{self, Array};
 
@@ -73,12 +74,12 @@ pub(crate) fn read_inputs<'a>(
             continue;
         };
         let dtype = array.elements.dtype();
-        if input.shape != array.shape || input.dtype.is_some_and(|d| d != dtype) {
+        let expected = input.dtype.unwrap_or(DType::U8);
+        if input.shape != array.shape || expected != dtype {
             return Err(Failure::Usage(format!(
-                "{} holds {dtype} {}, the input `{name}` is {} {}",
+                "{} holds {dtype} {}, the input `{name}` is {expected} {}",
                 path.display(),
                 show::shape(&array.shape),
-                input.dtype.map_or("bytes", |d| d.name()),
                 show::shape(&input.shape),
             )));
         }

@@ -151,6 +151,12 @@ impl Weights {
             };
             tensors.insert(name, tensor);
         }
+        if metadata.data_len() as u64 != data_length {
+            return Err(malformed(format!(
+                "its tensors have {} bytes, the file has {data_length} for them",
+                metadata.data_len()
+            )));
+        }
         Ok(Weights {
             path,
             length,

@@ -12,7 +12,7 @@ use super::{Bundle, Classifier, Tolerance, npy};
 use crate::Error;
 use crate::error::Place;
 use crate::plan::{BufferRange, Plan, PlanBuilder, Role, Value, VariableId};
-use crate::signature::{Number, Signature};
+use crate::signature::{DType, Number, Signature};
 
 /// The version of the format that is read. Older ones always load.
 const VERSION: u64 = 1;
@@ -121,8 +121,13 @@ fn check_header(header: &RawHeader) -> Result<(), Error> {
         return Err(Error::plan("format", reason));
     }
     if header.version != VERSION {
+        let hint = if header.version > VERSION {
+            "; a newer svod-runtime may read it"
+        } else {
+            ""
+        };
         let reason = format!(
-            "it is {}, this reads version {VERSION}; a newer svod-runtime may read it",
+            "it is {}, this reads version {VERSION}{hint}",
             header.version
         );
         return Err(Error::plan("version", reason));
@@ -185,6 +190,10 @@ impl<'raw> Builder<'raw> {
             }
         };
         let bytes = self.plan.whole(index)?.bytes;
+        if raw.bytes.is_some_and(|stated| stated != bytes) {
+            let reason = format!("its shape has {bytes} bytes");
+            return Err(Error::plan(place.key("bytes"), reason));
+        }
         let tensor = match (&raw.tensor, raw.role) {
             (Some(tensor), Role::Constant | Role::State) => tensor,
             (None, Role::Constant) => {
@@ -313,13 +322,12 @@ fn read_test(root: &Root, plan: &Plan, place: &Place, raw: &RawTest) -> Result<T
         };
         let path = root.file(&place, file)?;
         let header = npy::read_header(&path)?;
-        if Some(header.dtype) != input.dtype || header.shape != input.shape {
+        // Untyped bytes are recorded as what they are.
+        let dtype = input.dtype.unwrap_or(DType::U8);
+        if header.dtype != dtype || header.shape != input.shape {
             let reason = format!(
-                "`{file}` holds {} of shape {:?}, the input is {} of shape {:?}",
-                header.dtype,
-                header.shape,
-                input.dtype.map_or("bytes", |d| d.name()),
-                input.shape
+                "`{file}` holds {} of shape {:?}, the input is {dtype} of shape {:?}",
+                header.dtype, header.shape, input.shape
             );
             return Err(Error::plan(place, reason));
         }

@@ -185,8 +185,16 @@ impl<'data> Reader<'data> {
             symbols.push(Symbol { name, at });
         }
 
+        let mut bytes_left = bytes.len();
         for section in table.iter() {
-            self.relocations(bytes, section, &loaded, &mut sections, &symbols)?;
+            self.relocations(
+                bytes,
+                section,
+                &loaded,
+                &mut sections,
+                &symbols,
+                &mut bytes_left,
+            )?;
         }
         Ok(ObjectFile {
             kernel: self.kernel,
@@ -313,6 +321,7 @@ impl<'data> Reader<'data> {
         loaded: &[Option<usize>],
         sections: &mut [Section<'data>],
         symbols: &[Symbol<'data>],
+        bytes_left: &mut usize,
     ) -> Result<(), Error> {
         let target = header.sh_info(LE) as usize;
         let target = |name: &str| match loaded.get(target) {
@@ -332,6 +341,9 @@ impl<'data> Reader<'data> {
                 else {
                     return Ok(());
                 };
+                *bytes_left = bytes_left
+                    .checked_sub(size_of_val(entries))
+                    .ok_or_else(|| self.malformed("its relocation sections overlap"))?;
                 let section = &mut sections[target];
                 for entry in entries {
                     let kind = entry.r_type(LE, false);

@@ -17,7 +17,8 @@ const CODE_FILL: u8 = 0xcc;
 /// # Errors
 ///
 /// [`Error::UndefinedSymbol`] where `resolver` does not know a symbol,
-/// [`Error::RelocationOverflow`] where a value does not fit its field.
+/// [`Error::RelocationOverflow`] where a value does not fit its field,
+/// [`Error::UnsupportedObject`] where the image would pass the end of memory.
 pub fn link(
     object: &ObjectFile<'_>,
     layout: &Layout,
@@ -38,6 +39,12 @@ pub(super) fn link_into(
     base: u64,
     resolver: &dyn Resolver,
 ) -> Result<(), Error> {
+    if base.checked_add(layout.size()).is_none() {
+        return Err(Error::UnsupportedObject {
+            kernel: object.kernel.to_owned(),
+            feature: format!("an image at {base:#x} would pass the end of memory"),
+        });
+    }
     Linker {
         object,
         layout,

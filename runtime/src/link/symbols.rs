@@ -16,6 +16,8 @@ use std::ffi::{c_int, c_void};
 
 use half::{bf16, f16};
 
+use crate::signature::round_to_odd;
+
 /// Says where undefined symbols are.
 pub trait Resolver {
     /// The address of `name`, if it is known.
@@ -174,7 +176,7 @@ extern "C" fn truncate_single_half(x: f32) -> f32 {
 }
 
 extern "C" fn truncate_double_half(x: f64) -> f32 {
-    f32::from_bits(f16::from_f64(x).to_bits().into())
+    f32::from_bits(f16::from_f32(round_to_odd(x)).to_bits().into())
 }
 
 extern "C" fn truncate_single_bfloat(x: f32) -> f32 {
@@ -182,5 +184,5 @@ extern "C" fn truncate_single_bfloat(x: f32) -> f32 {
 }
 
 extern "C" fn truncate_double_bfloat(x: f64) -> f32 {
-    f32::from_bits(bf16::from_f64(x).to_bits().into())
+    f32::from_bits(bf16::from_f32(round_to_odd(x)).to_bits().into())
 }

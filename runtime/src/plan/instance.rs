@@ -271,7 +271,13 @@ impl Instance {
             .find(|(n, _)| variables.iter().all(|v| v.name != *n));
         match unknown {
             None => Ok(()),
-            Some((name, _)) => Err(Error::run(format!("there is no variable `{name}`"))),
+            Some((name, _)) => {
+                let names: Vec<_> = variables.iter().map(|v| format!("`{}`", v.name)).collect();
+                let names = names.join(", ");
+                Err(Error::run(format!(
+                    "there is no variable `{name}`; there are: {names}"
+                )))
+            }
         }
     }
 

@@ -63,9 +63,10 @@ impl From<VariableId> for Value {
     }
 }
 
-/// How many assignments of the variables are tried one by one, where intervals
-/// cannot prove a value: a millisecond's work.
-const MAX_ASSIGNMENTS: u128 = 1 << 16;
+/// How many operators and operands are computed with, over all assignments of
+/// the variables, where intervals cannot prove a value: a few milliseconds' work.
+/// 0 leaves such values unproved, and so refused.
+const MAX_STEPS: u128 = 1 << 16;
 
 impl Value {
     /// `a` and `b` under an operator.
@@ -131,15 +132,15 @@ impl Value {
         let assignments = used
             .iter()
             .try_fold(1_u128, |n, &id| n.checked_mul(span(&variables[id])))
-            .filter(|n| *n <= MAX_ASSIGNMENTS);
+            .filter(|n| n.saturating_mul(self.size()) <= MAX_STEPS);
         let Some(assignments) = assignments else {
             return Err(match interval {
                 Some((low, high)) => format!(
-                    "it could be anything from {low} to {high}, and its variables take too many \
-                     values to try them all"
+                    "it could be anything from {low} to {high}, and it is too much work to try all \
+                     values of its variables"
                 ),
-                None => "it could overflow or divide by zero, and its variables take too many \
-                         values to try them all"
+                None => "it could overflow or divide by zero, and it is too much work to try all \
+                         values of its variables"
                     .into(),
             });
         };
@@ -181,6 +182,14 @@ impl Value {
                 }
             }
         })
+    }
+
+    /// How many operators and operands it has.
+    fn size(&self) -> u128 {
+        match self {
+            Value::Number(_) | Value::Variable(_) => 1,
+            Value::Op(_, operands) => 1 + operands.iter().map(Value::size).sum::<u128>(),
+        }
     }
 
     /// The variables that it depends on, each once.

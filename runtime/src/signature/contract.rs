@@ -26,6 +26,8 @@ impl ArgShape {
     #[must_use]
     pub const fn overlaps(&self, other: &ArgShape) -> bool {
         self.space == other.space
+            && self.bytes > 0
+            && other.bytes > 0
             && self.start < other.start + other.bytes
             && other.start < self.start + self.bytes
     }
@@ -127,8 +129,9 @@ impl Signature {
                     got: shape.bytes,
                 });
             }
+            // A kernel that touches no element assumes nothing of the address.
             let misaligned_by = shape.start % param.align;
-            if misaligned_by != 0 {
+            if misaligned_by != 0 && param.len > 0 {
                 return Err(Misuse::Misaligned {
                     argument,
                     expected: param.align,

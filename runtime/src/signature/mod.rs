@@ -19,8 +19,8 @@ mod scalar;
 
 pub use contract::{ArgShape, Misuse};
 pub use dtype::{DType, Element};
-pub(crate) use scalar::at_most;
 pub use scalar::{Bounds, Number, Scalar};
+pub(crate) use scalar::{at_most, round_to_odd};
 
 use crate::Error;
 

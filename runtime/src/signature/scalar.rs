@@ -122,8 +122,8 @@ impl Scalar {
             Number::Float(v) => v,
         };
         let scalar = match dtype {
-            DType::F16 => Scalar::F16(f16::from_f64(v)),
-            DType::BF16 => Scalar::BF16(bf16::from_f64(v)),
+            DType::F16 => Scalar::F16(f16::from_f32(round_to_odd(v))),
+            DType::BF16 => Scalar::BF16(bf16::from_f32(round_to_odd(v))),
             DType::F32 => Scalar::F32(v as f32),
             DType::F64 => Scalar::F64(v),
             _ => return None,
@@ -242,6 +242,25 @@ pub(crate) fn at_most(a: Number, b: Number) -> bool {
     }
 }
 
+/// `x` as an `f32` from which any narrower float can be rounded as if from `x`
+/// itself: where `x` is not an `f32`, of the two around it the one whose last bit
+/// is 1. Rounding to the nearest twice would turn what is near a tie into one.
+#[allow(clippy::cast_possible_truncation)] // rounding is what is meant
+pub(crate) fn round_to_odd(x: f64) -> f32 {
+    let near = x as f32;
+    let bits = near.to_bits();
+    if x.is_nan() || f64::from(near) == x || bits & 1 == 1 {
+        return near;
+    }
+    // The magnitude counts up with the bits, for either sign.
+    let odd = if f64::from(near).abs() > x.abs() {
+        bits - 1
+    } else {
+        bits + 1
+    };
+    f32::from_bits(odd)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -271,6 +290,14 @@ mod tests {
         assert_eq!(float(DType::F16, 70000.0), None);
         assert_eq!(float(DType::I32, 1.0), None);
         assert!(float(DType::F32, f64::INFINITY).is_some());
+    }
+
+    #[test]
+    fn a_double_is_rounded_to_a_half_once() {
+        // Just above the tie between 0 and the smallest half.
+        let above = 2.0_f64.powi(-25) * (1.0 + f64::EPSILON);
+        let half = Scalar::from_number(DType::F16, Number::Float(above));
+        assert_eq!(half, Some(Scalar::F16(f16::from_bits(1))));
     }
 
     #[test]

@@ -1,0 +1,95 @@
+//! What the test crates share: the compilers of this machine, and C sources that
+//! define many kernels at once, since starting a compiler is what takes time.
+
+// Each test crate uses some of it.
+#![allow(dead_code)]
+// A helper of a test says what it expects by failing, as the test does.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use svod_runtime::compile::{CCompiler, Family, Toolchain};
+use svod_runtime::link::{Image, ObjectFile, Resolver, Symbols};
+use svod_runtime::{Error, Kernel, Runtime, RuntimeBuilder, Signature, Source};
+
+/// The newest clang and the gcc of this machine, or the one of them that it has.
+pub(crate) fn compilers() -> Vec<CCompiler> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut found: Vec<CCompiler> = Vec::new();
+    for name in [None, Some("gcc"), Some("cc")] {
+        let toolchain = Toolchain::new(name.map(PathBuf::from), path.clone());
+        if let Ok(compiler) = toolchain.c_compiler("a test")
+            && found.iter().all(|f| f.family != compiler.family)
+        {
+            found.push(compiler.clone());
+        }
+    }
+    assert!(!found.is_empty(), "these tests need a C compiler in PATH");
+    found
+}
+
+/// The compiler of one family; `None`, said aloud, where this machine has none.
+pub(crate) fn compiler_of(family: Family) -> Option<CCompiler> {
+    let found = compilers().into_iter().find(|c| c.family == family);
+    if found.is_none() {
+        eprintln!("skipped: this machine has no {family:?}");
+    }
+    found
+}
+
+/// A runtime's builder for one compiler.
+pub(crate) fn with(compiler: &CCompiler) -> RuntimeBuilder {
+    Runtime::builder().cc(&compiler.path)
+}
+
+/// The object file of a C source.
+pub(crate) fn object(builder: RuntimeBuilder, text: &str) -> Vec<u8> {
+    let runtime = builder.build().unwrap();
+    match runtime.compile(&Source::c("k", text)) {
+        Ok(object) => object.bytes().to_vec(),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// An object file, linked into memory with the runtime's own symbols.
+pub(crate) fn load(bytes: &[u8]) -> Result<Arc<Image>, Error> {
+    load_with(bytes, &Symbols::default())
+}
+
+/// An object file, linked into memory.
+pub(crate) fn load_with(bytes: &[u8], symbols: &dyn Resolver) -> Result<Arc<Image>, Error> {
+    Image::load(&ObjectFile::parse("k", bytes)?, symbols).map(Arc::new)
+}
+
+/// The function `name` of an image as a kernel.
+///
+/// # Safety
+///
+/// As [`Kernel::new`].
+pub(crate) unsafe fn kernel(image: &Arc<Image>, name: &str, signature: Signature) -> Kernel {
+    // SAFETY: promised by the caller.
+    unsafe { Kernel::new(name, image.clone(), signature) }.unwrap()
+}
+
+/// Numbers that look random and are the same each time (SplitMix64).
+pub(crate) struct Rng(pub(crate) u64);
+
+impl Rng {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `end`.
+    pub(crate) fn below(&mut self, end: usize) -> usize {
+        (self.next() % end as u64) as usize
+    }
+
+    pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len())]
+    }
+}

@@ -1,0 +1,1356 @@
+//! Linking: what compilers emit runs, what no kernel may have is refused by name,
+//! and no bytes whatsoever make the linker panic.
+
+// A helper of a test says what it expects by failing, as the test does.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, OnceLock};
+
+use common::{Rng, compiler_of, compilers, kernel, load, load_with, object, with};
+use half::f16;
+use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
+use svod_runtime::compile::{Family, OptLevel};
+use svod_runtime::link::{Image, ObjectFile, Resolver, Rights, Symbols, layout, link};
+use svod_runtime::{Buffer, DType, Element, Error, Kernel, RuntimeBuilder, Scalar, Signature};
+
+const PAGE: u64 = 4096;
+
+// ---- What compilers emit
+
+/// Kernels of two pointers to 64 bytes or more, each of which makes compilers emit
+/// something that a linker has to get right.
+const EMITTED: &str = r#"
+typedef unsigned char u8;
+typedef unsigned long size_t;
+extern double sin(double), cos(double), sqrt(double);
+extern void *memcpy(void *, const void *, size_t), *memset(void *, int, size_t);
+
+void float_constants(float *out, const float *in) {
+    for (int i = 0; i < 8; i++) out[i] = in[i] * 1.1f + 0.3f;
+}
+void double_constants(double *out, const double *in) {
+    out[0] = in[0] * 1.1 + 0.3; out[1] = -in[1]; out[2] = __builtin_fabs(in[2]);
+}
+typedef float f8 __attribute__((vector_size(32)));
+void vector_constants(f8 *out, const f8 *in) {
+    *out = *in * (f8){1, 2, 3, 4, 5, 6, 7, 8} + (f8){.5, .25, .125, 1, 2, 4, 8, 16};
+}
+void jump_table(long *out, const long *in) {
+    for (int i = 0; i < 8; i++) switch (in[i]) {
+        case 0: out[i] = in[i] + 17; break;
+        case 1: out[i] = in[i] * in[i + 1]; break;
+        case 2: out[i] = ~in[i]; break;
+        case 3: out[i] = in[i] << 9; break;
+        case 4: out[i] = out[0] ^ 5; break;
+        case 5: out[i] = in[0] - 6; break;
+        case 6: out[i] = 1000 / in[i]; break;
+        default: out[i] = -99;
+    }
+}
+static const long primes[8] = {2, 3, 5, 7, 11, 13, 17, 19};
+void constant_table(long *out, const long *in) {
+    for (int i = 0; i < 8; i++) out[i] = primes[in[i] & 7];
+}
+static const char zero[] = "zero", one[] = "one-", two[] = "two!";
+static const char *const words[] = {zero, one, two, one + 1};
+void table_of_pointers(char *out, const long *in) {
+    for (int i = 0; i < 8; i++)
+        for (int j = 0; j < 4; j++) out[4 * i + j] = words[in[i] & 3][j];
+}
+static double (*const functions[])(double) = {sin, cos, sqrt};
+void table_of_functions(double *out, const double *in) {
+    for (int i = 0; i < 6; i++) out[i] = functions[i % 3](in[i]);
+}
+static __attribute__((noinline)) long square(long x) { return x * x + 1; }
+static __attribute__((noinline)) long twice(long (*f)(long), long x) { return f(f(x)); }
+void static_functions(long *out, const long *in) {
+    for (int i = 0; i < 8; i++) out[i] = twice(square, in[i]);
+}
+long helper(long x);
+void visible_functions(long *out, const long *in) {
+    for (int i = 0; i < 8; i++) out[i] = helper(in[i]);
+}
+long helper(long x) { return 3 * x + 1; }
+struct big { u8 bytes[4096]; };
+void copied_struct(u8 *out, const u8 *in) {
+    struct big a;
+    for (int i = 0; i < 4096; i++) a.bytes[i] = in[i % 64] + i;
+    volatile int which = 0;
+    struct big both[2];
+    both[which] = a;
+    both[1 - which] = both[which];
+    for (int i = 0; i < 64; i++) out[i] = both[1].bytes[64 * i + 5];
+}
+void copied_loop(u8 *restrict out, const u8 *restrict in) {
+    long n = in[0];
+    for (long i = 0; i < n; i++) out[i] = in[i];
+}
+void cleared_struct(u8 *out, const u8 *in) {
+    struct big a = {{0}};
+    volatile int at = in[0];
+    a.bytes[at] = 7;
+    for (int i = 0; i < 64; i++) out[i] = a.bytes[i];
+}
+void called(u8 *out, const u8 *in) {
+    long n = in[0];
+    memset(out, 9, n);
+    memcpy(out + n, in + n, 64 - n);
+}
+static const u8 aligned16[16] __attribute__((aligned(16))) = {1};
+static const u8 aligned64[64] __attribute__((aligned(64))) = {2};
+static const u8 aligned4096[1] __attribute__((aligned(4096))) = {3};
+void aligned_constants(long *out, const long *in) {
+    const volatile u8 *a = aligned16, *b = aligned64, *c = aligned4096;
+    out[0] = (long)a; out[1] = (long)b; out[2] = (long)c;
+    out[3] = a[0] + b[0] + c[0] + in[0];
+}
+__attribute__((aligned(256))) void aligned_code(long *out, const long *in) {
+    out[0] = (long)aligned_code; out[1] = in[0];
+}
+"#;
+
+/// A name for what was compiled how, the object, and its image.
+struct Emitted {
+    how: String,
+    object: Vec<u8>,
+    image: Arc<Image>,
+}
+
+/// The kernels of `EMITTED` from each compiler, at each level and with each set of
+/// flags that changes what is emitted.
+fn emitted() -> &'static [Emitted] {
+    static ALL: OnceLock<Vec<Emitted>> = OnceLock::new();
+    ALL.get_or_init(|| {
+        let mut ways: Vec<(String, RuntimeBuilder)> = Vec::new();
+        for compiler in compilers() {
+            let name = compiler.path.display().to_string();
+            for level in [OptLevel::O0, OptLevel::O1, OptLevel::O2, OptLevel::O3] {
+                ways.push((
+                    format!("{name} {level:?}"),
+                    with(&compiler).opt_level(level),
+                ));
+            }
+            for flags in [
+                "-fno-plt -fvisibility=default",
+                "-fno-pic -mcmodel=large",
+                "-ffunction-sections -fdata-sections -g -fcf-protection=full \
+                 -fasynchronous-unwind-tables",
+                "-fno-jump-tables -march=x86-64",
+            ] {
+                let builder = with(&compiler);
+                let builder = flags
+                    .split_whitespace()
+                    .fold(builder, |b, flag| b.flag(flag));
+                ways.push((format!("{name} {flags}"), builder));
+            }
+        }
+        // Two at a time: it is compilers that take the time.
+        let compile = |ways: Vec<(String, RuntimeBuilder)>| -> Vec<Emitted> {
+            let each = ways.into_iter().map(|(how, builder)| {
+                let object = object(builder, EMITTED);
+                let image = load(&object).unwrap_or_else(|e| panic!("{how}: {e}"));
+                Emitted { how, object, image }
+            });
+            each.collect()
+        };
+        let rest = ways.split_off(ways.len() / 2);
+        std::thread::scope(|scope| {
+            let rest = scope.spawn(|| compile(rest));
+            let mut all = compile(ways);
+            all.extend(rest.join().unwrap());
+            all
+        })
+    })
+}
+
+/// What each build of the kernel `name` makes of `input`: 64 bytes, as `T`s.
+fn outputs<T: Element>(
+    name: &str,
+    input: &[T],
+) -> impl Iterator<Item = (&'static Emitted, Vec<T>)> {
+    // Some kernels look one element further than they use.
+    let mut padded = [input, &[T::ZERO; 64]].concat();
+    padded.truncate(128 / size_of::<T>());
+    let input = Buffer::from_slice(&padded).unwrap();
+    emitted().iter().map(move |emitted| {
+        let signature = Signature::builder()
+            .write(T::DTYPE, 64 / size_of::<T>())
+            .align(64)
+            .read(T::DTYPE, 128 / size_of::<T>())
+            .align(64);
+        // SAFETY: the kernels of `EMITTED` write 64 bytes at most, to `out`, and
+        // read 128 at most.
+        let kernel = unsafe { kernel(&emitted.image, name, signature.build().unwrap()) };
+        let mut out = Buffer::zeroed(T::DTYPE, 64 / size_of::<T>()).unwrap();
+        kernel
+            .launch(&mut [(&mut out).into(), (&input).into()], &[], 1)
+            .unwrap();
+        (emitted, out.as_slice::<T>().unwrap().to_vec())
+    })
+}
+
+#[test]
+fn the_kernels_here_make_compilers_emit_what_they_are_to_emit() {
+    let (mut sections, mut undefined, mut kinds) =
+        (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    for Emitted { object, .. } in emitted() {
+        let file = object::read::elf::ElfFile64::<object::Endianness>::parse(&**object).unwrap();
+        for section in file.sections() {
+            sections.insert(section.name().unwrap().to_owned());
+            if section.kind() == object::SectionKind::Debug {
+                continue;
+            }
+            for (_, relocation) in section.relocations() {
+                let object::RelocationFlags::Elf { r_type, .. } = relocation.flags() else {
+                    continue;
+                };
+                kinds.insert(r_type.0);
+            }
+        }
+        let symbols = file.symbols().filter(|s| s.is_undefined());
+        undefined.extend(symbols.map(|s| s.name().unwrap().to_owned()));
+    }
+    for name in [
+        ".rodata.cst4",
+        ".rodata.cst8",
+        ".rodata.cst16",
+        ".rodata.cst32",
+    ] {
+        assert!(sections.contains(name), "no {name} among {sections:?}");
+    }
+    for part in [
+        ".data.rel.ro",
+        ".text.jump_table",
+        ".eh_frame",
+        ".debug_info",
+        ".note.gnu",
+    ] {
+        assert!(sections.iter().any(|s| s.starts_with(part)), "no {part}");
+    }
+    for name in ["memcpy", "memset", "sin"] {
+        assert!(undefined.contains(name), "no {name} among {undefined:?}");
+    }
+    use object::elf::{R_X86_64_64, R_X86_64_PC32, R_X86_64_PLT32, R_X86_64_REX_GOTPCRELX};
+    for kind in [
+        R_X86_64_64,
+        R_X86_64_PC32,
+        R_X86_64_PLT32,
+        R_X86_64_REX_GOTPCRELX,
+    ] {
+        assert!(kinds.contains(&kind.0), "no {kind:?} among {kinds:?}");
+    }
+}
+
+#[test]
+fn constants_of_every_width_are_found() {
+    // Fused or not is a compiler's choice at some levels.
+    let close = |a: f64, b: f64, epsilon: f64| (a - b).abs() <= epsilon * b.abs().max(1.0);
+    let x = [1.0_f32, -2.0, 3.5, 0.0, 1e3, -0.25, 7.0, 8.0];
+    for (Emitted { how, .. }, got) in outputs("float_constants", &x) {
+        for (got, x) in got.into_iter().zip(x) {
+            assert!(
+                close(got.into(), f64::from(x * 1.1 + 0.3), 1e-6),
+                "{how}: {got} for {x}"
+            );
+        }
+    }
+    for (Emitted { how, .. }, got) in outputs("double_constants", &[2.0_f64, 3.0, -4.0]) {
+        assert!(close(got[0], 2.5, 1e-12), "{how}");
+        assert_eq!(got[1..3], [-3.0, 4.0], "{how}");
+    }
+    for (Emitted { how, .. }, got) in outputs("vector_constants", &x) {
+        let add = [0.5, 0.25, 0.125, 1.0, 2.0, 4.0, 8.0, 16.0];
+        // Exact in either way: no product needs rounding.
+        let expected: Vec<f32> = (0..8).map(|i| x[i] * (i as f32 + 1.0) + add[i]).collect();
+        assert_eq!(got[..8], expected, "{how}");
+    }
+}
+
+#[test]
+fn tables_are_found() {
+    let x = [0_i64, 1, 2, 3, 4, 5, 6, 7];
+    for (Emitted { how, .. }, got) in outputs("jump_table", &x) {
+        assert_eq!(got, [17, 2, -3, 1536, 17 ^ 5, -6, 166, -99], "{how}");
+    }
+    for (Emitted { how, .. }, got) in outputs("constant_table", &[7_i64, 6, 5, 4, 3, 2, 1, 0]) {
+        assert_eq!(got, [19, 17, 13, 11, 7, 5, 3, 2], "{how}");
+    }
+    for (Emitted { how, .. }, got) in outputs("table_of_pointers", &x) {
+        let bytes: Vec<u8> = got.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let text = std::str::from_utf8(&bytes[..32]).unwrap();
+        assert_eq!(text, "zeroone-two!ne-\0zeroone-two!ne-\0", "{how}");
+    }
+    let y = [0.5_f64, 0.25, 2.0, -3.0, 100.0, 3.0];
+    for (Emitted { how, .. }, got) in outputs("table_of_functions", &y) {
+        let f = [f64::sin, f64::cos, f64::sqrt];
+        let expected: Vec<f64> = (0..6).map(|i| f[i % 3](y[i])).collect();
+        assert_eq!(got[..6], expected, "{how}");
+    }
+}
+
+#[test]
+fn functions_of_the_same_object_are_called() {
+    let x = [0_i64, 1, -2, 3, 40, 5, -6, 7];
+    for (Emitted { how, .. }, got) in outputs("static_functions", &x) {
+        let f = |x: i64| x * x + 1;
+        assert_eq!(got, x.map(|x| f(f(x))), "{how}");
+    }
+    for (Emitted { how, .. }, got) in outputs("visible_functions", &x) {
+        assert_eq!(got, x.map(|x| 3 * x + 1), "{how}");
+    }
+}
+
+#[test]
+fn memory_functions_that_compilers_call_on_their_own_work() {
+    let x: [u8; 64] = std::array::from_fn(|i| 40 + i as u8);
+    for (Emitted { how, .. }, got) in outputs("copied_struct", &x) {
+        let expected: Vec<u8> = (0..64_usize)
+            .map(|i| x[5].wrapping_add((64 * i + 5) as u8))
+            .collect();
+        assert_eq!(got, expected, "{how}");
+    }
+    for (Emitted { how, .. }, got) in outputs("copied_loop", &x) {
+        assert_eq!((&got[..40], &got[40..]), (&x[..40], &[0; 24][..]), "{how}");
+    }
+    for (Emitted { how, .. }, got) in outputs("cleared_struct", &x) {
+        let expected: [u8; 64] = std::array::from_fn(|i| if i == 40 { 7 } else { 0 });
+        assert_eq!(got, expected, "{how}");
+    }
+    for (Emitted { how, .. }, got) in outputs("called", &x) {
+        assert_eq!((&got[..40], &got[40..]), (&[9; 40][..], &x[40..]), "{how}");
+    }
+}
+
+#[test]
+fn alignment_is_honoured_for_constants_and_code() {
+    for (Emitted { how, .. }, got) in outputs("aligned_constants", &[1_i64]) {
+        for (address, align) in got.iter().zip([16, 64, 4096]) {
+            assert_eq!(address % align, 0, "{how}: {address:#x}");
+        }
+        assert_eq!(got[3], 7, "{how}");
+    }
+    for (Emitted { how, image, .. }, got) in outputs("aligned_code", &[5_i64]) {
+        let address = image.function("aligned_code").unwrap().as_ptr() as i64;
+        assert_eq!((got[0], got[1]), (address, 5), "{how}");
+        assert_eq!(address % 256, 0, "{how}");
+    }
+}
+
+// ---- What the runtime's own symbols do
+
+#[test]
+fn libm_gives_what_rust_gives() {
+    /// Name, and the same in Rust.
+    type Table<'a, F> = &'a [(&'a str, F)];
+    macro_rules! table {
+        ($float:ty) => {
+            &[
+                ("sin", <$float>::sin as fn($float) -> $float),
+                ("cos", <$float>::cos),
+                ("tan", <$float>::tan),
+                ("asin", <$float>::asin),
+                ("acos", <$float>::acos),
+                ("atan", <$float>::atan),
+                ("sinh", <$float>::sinh),
+                ("cosh", <$float>::cosh),
+                ("tanh", <$float>::tanh),
+                ("exp", <$float>::exp),
+                ("exp2", <$float>::exp2),
+                ("expm1", <$float>::exp_m1),
+                ("log", <$float>::ln),
+                ("log2", <$float>::log2),
+                ("log10", <$float>::log10),
+                ("log1p", <$float>::ln_1p),
+                ("cbrt", <$float>::cbrt),
+                ("sqrt", <$float>::sqrt),
+                ("fabs", <$float>::abs),
+                ("ceil", <$float>::ceil),
+                ("floor", <$float>::floor),
+                ("trunc", <$float>::trunc),
+                ("round", <$float>::round),
+                ("rint", <$float>::round_ties_even),
+                ("nearbyint", <$float>::round_ties_even),
+                ("roundeven", <$float>::round_ties_even),
+            ]
+        };
+    }
+    macro_rules! table2 {
+        ($float:ty) => {
+            &[
+                ("pow", <$float>::powf as fn($float, $float) -> $float),
+                ("atan2", <$float>::atan2),
+                ("hypot", <$float>::hypot),
+                ("copysign", <$float>::copysign),
+                ("fmax", <$float>::max),
+                ("fmin", <$float>::min),
+                ("fmod", |a, b| a % b),
+            ]
+        };
+    }
+    let single: Table<'_, fn(f32) -> f32> = table!(f32);
+    let double: Table<'_, fn(f64) -> f64> = table!(f64);
+    let single2: Table<'_, fn(f32, f32) -> f32> = table2!(f32);
+    let double2: Table<'_, fn(f64, f64) -> f64> = table2!(f64);
+    let mut text = String::new();
+    for (c, suffix) in [("float", "f"), ("double", "")] {
+        for (name, _) in double {
+            text += &format!(
+                "extern {c} {name}{suffix}({c});
+                 void k_{name}{suffix}({c} *y, const {c} *x, int i) {{ y[i] = {name}{suffix}(x[i]); }}\n"
+            );
+        }
+        for (name, _) in double2 {
+            text += &format!(
+                "extern {c} {name}{suffix}({c}, {c});
+                 void k_{name}{suffix}({c} *y, const {c} *x, int i) {{ y[i] = {name}{suffix}(x[i], x[i + 1]); }}\n"
+            );
+        }
+    }
+    let x = [
+        0.0,
+        -0.0,
+        0.1,
+        0.5,
+        -0.75,
+        1.0,
+        1.5,
+        2.5,
+        -3.5,
+        10.0,
+        0.3,
+        88.0,
+        -100.0,
+        1e-30,
+        3e7,
+        f64::INFINITY,
+        f64::NEG_INFINITY,
+        f64::NAN,
+        1.25,
+        -2.0,
+        3.0,
+        0.999,
+        7.0,
+    ];
+    let n = x.len() - 1;
+    let signature = |dtype| {
+        Signature::builder()
+            .write(dtype, n)
+            .read(dtype, n + 1)
+            .index(DType::I32, n as u64)
+            .build()
+            .unwrap()
+    };
+    for compiler in compilers() {
+        for level in [OptLevel::O0, OptLevel::O3] {
+            let image = load(&object(with(&compiler).opt_level(level), &text)).unwrap();
+            macro_rules! check {
+                ($float:ty, $dtype:expr, $name:expr, $expected:expr) => {{
+                    let x = x.map(|x| x as $float);
+                    // SAFETY: it writes y[i] and reads x[i] and x[i + 1].
+                    let kernel = unsafe { kernel(&image, &$name, signature($dtype)) };
+                    let mut y = Buffer::zeroed($dtype, n).unwrap();
+                    let input = Buffer::from_slice(&x).unwrap();
+                    let mut args = [(&mut y).into(), (&input).into()];
+                    kernel.launch(&mut args, &[], n as u64).unwrap();
+                    for (i, got) in y.as_slice::<$float>().unwrap().iter().enumerate() {
+                        let expected: $float = $expected(x[i], x[i + 1]);
+                        let same = got.to_bits() == expected.to_bits()
+                            || got.is_nan() && expected.is_nan()
+                            // Of zeros of either sign C leaves the choice.
+                            || $name.contains("fm") && *got == expected;
+                        assert!(same, "{}({:?}, {:?}) is {got:?}, not {expected:?}", $name, x[i], x[i + 1]);
+                    }
+                }};
+            }
+            for (name, f) in single {
+                check!(f32, DType::F32, format!("k_{name}f"), |x, _| f(x));
+            }
+            for (name, f) in double {
+                check!(f64, DType::F64, format!("k_{name}"), |x, _| f(x));
+            }
+            for (name, f) in single2 {
+                check!(f32, DType::F32, format!("k_{name}f"), f);
+            }
+            for (name, f) in double2 {
+                check!(f64, DType::F64, format!("k_{name}"), f);
+            }
+        }
+    }
+}
+
+#[test]
+fn libm_functions_that_rust_has_not_give_known_values() {
+    let text = r#"
+        #define D(f) extern double f(double);
+        D(erf) D(erfc) D(tgamma) D(lgamma) D(asinh) D(acosh) D(atanh)
+        extern double remainder(double, double), fdim(double, double), fma(double, double, double);
+        extern double ldexp(double, int), frexp(double, int *), modf(double, double *);
+        extern void sincos(double, double *, double *);
+        void k(double *y) {
+            int e;
+            y[0] = erf(.5); y[1] = erfc(.5); y[2] = tgamma(5); y[3] = lgamma(10);
+            y[4] = asinh(1); y[5] = acosh(2); y[6] = atanh(.5);
+            y[7] = remainder(5, 3); y[8] = fdim(5, 3); y[9] = fma(3, 4, 5);
+            y[10] = ldexp(.75, 4); y[11] = frexp(12, &e); y[12] = e;
+            y[13] = modf(2.75, y + 14); sincos(1, y + 15, y + 16);
+        }"#;
+    let expected = [
+        0.520_499_877_813_046_5,
+        0.479_500_122_186_953_5,
+        24.0,
+        12.801_827_480_081_469,
+        0.881_373_587_019_543,
+        1.316_957_896_924_816_7,
+        0.549_306_144_334_054_8,
+        -1.0,
+        2.0,
+        17.0,
+        12.0,
+        0.75,
+        4.0,
+        0.75,
+        2.0,
+        1_f64.sin(),
+        1_f64.cos(),
+    ];
+    for compiler in compilers() {
+        let image = load(&object(with(&compiler), text)).unwrap();
+        let signature = Signature::builder().write(DType::F64, 17).build().unwrap();
+        // SAFETY: it writes the 17 elements.
+        let kernel = unsafe { kernel(&image, "k", signature) };
+        let mut y = Buffer::zeroed(DType::F64, 17).unwrap();
+        kernel.launch(&mut [(&mut y).into()], &[], 1).unwrap();
+        for (i, (got, expected)) in y
+            .as_slice::<f64>()
+            .unwrap()
+            .iter()
+            .zip(expected)
+            .enumerate()
+        {
+            assert!(
+                (got - expected).abs() <= 4e-16 * expected.abs(),
+                "{i}: {got} {expected}"
+            );
+        }
+    }
+}
+
+#[test]
+fn every_symbol_of_the_list_can_be_linked() {
+    let symbols = Symbols::default();
+    let mut names: Vec<&str> = symbols.names().collect();
+    names.sort_unstable();
+    let declared: String = names
+        .iter()
+        .map(|n| format!("extern const char t_{n}[] __asm__(\"{n}\");\n"))
+        .collect();
+    let taken: String = (names.iter().enumerate())
+        .map(|(i, n)| format!("out[{i}] = t_{n};\n"))
+        .collect();
+    let text = format!("{declared} void k(const void **out) {{ {taken} }}");
+    let image = load(&object(with(&compilers()[0]), &text)).unwrap();
+    let signature = Signature::builder()
+        .write(DType::U64, names.len())
+        .build()
+        .unwrap();
+    // SAFETY: it writes one element for each name.
+    let kernel = unsafe { kernel(&image, "k", signature) };
+    let mut out = Buffer::zeroed(DType::U64, names.len()).unwrap();
+    kernel.launch(&mut [(&mut out).into()], &[], 1).unwrap();
+    for (name, &got) in names.iter().zip(out.as_slice::<u64>().unwrap()) {
+        assert_eq!(Some(got), symbols.resolve(name), "{name}");
+        assert_ne!(got, 0, "{name}");
+    }
+}
+
+/// A floating-point type of 16 bits.
+struct Narrow {
+    c: &'static str,
+    /// Which compilers have it; all of them, if none is named.
+    family: Option<Family>,
+    /// The helpers that compilers call where the CPU has no conversions.
+    helpers: &'static [&'static str],
+    /// The bits of infinity; those of the positive numbers below are in order.
+    infinity: u16,
+    widen: fn(u16) -> f64,
+}
+
+const NARROW: [Narrow; 2] = [
+    Narrow {
+        c: "_Float16",
+        family: None,
+        helpers: &["__extendhfsf2", "__truncsfhf2", "__truncdfhf2"],
+        infinity: 0x7c00,
+        widen: |bits| f16::from_bits(bits).to_f64(),
+    },
+    Narrow {
+        c: "__bf16",
+        family: Some(Family::Clang),
+        helpers: &["__truncsfbf2", "__truncdfbf2"],
+        infinity: 0x7f80,
+        widen: |bits| f64::from(f32::from_bits(u32::from(bits) << 16)),
+    },
+];
+
+impl Narrow {
+    /// The value of a positive number's bits. Infinity counts as the number that
+    /// would follow the largest finite one, as it does in rounding.
+    fn value(&self, bits: u16) -> f64 {
+        match bits == self.infinity {
+            true => 2.0 * self.value(bits - 1) - self.value(bits - 2),
+            false => (self.widen)(bits),
+        }
+    }
+
+    /// The bits of the number nearest to `x`; of two, the one that is even.
+    fn nearest(&self, x: f64) -> u16 {
+        let magnitude = x.abs();
+        let (mut low, mut high) = (0, self.infinity);
+        while low < high {
+            let middle = (low + high).div_ceil(2);
+            match self.value(middle) <= magnitude {
+                true => low = middle,
+                false => high = middle - 1,
+            }
+        }
+        if low < self.infinity {
+            let tie = f64::midpoint(self.value(low), self.value(low + 1));
+            if magnitude > tie || magnitude == tie && low % 2 == 1 {
+                low += 1;
+            }
+        }
+        low | u16::from(x.is_sign_negative()) << 15
+    }
+
+    /// Numbers, ties between them, and the `f32` and the `f64` next to each on
+    /// either side; all the odd places and one in five of the others.
+    fn around(&self) -> Vec<f64> {
+        let mut all = vec![f64::INFINITY, 1e300, 3.5e38, 1e-300, 5e-324];
+        let odd = |bits: u16| bits < 300 || self.infinity - bits < 300;
+        for bits in (0..self.infinity).filter(|bits| bits % 5 == 0 || odd(*bits)) {
+            let here = self.value(bits);
+            for x in [here, f64::midpoint(here, self.value(bits + 1))] {
+                let single = x as f32;
+                all.extend([x, x.next_up(), x.next_down()]);
+                all.extend([single.next_up(), single.next_down()].map(f64::from));
+            }
+        }
+        let negative: Vec<f64> = all.iter().map(|x| -x).collect();
+        [all, negative].concat()
+    }
+
+    /// Kernels that convert, from each compiler, for a CPU without conversions.
+    fn images(&self) -> Vec<Arc<Image>> {
+        let c = self.c;
+        let text = format!(
+            "void to_single(float *y, const {c} *x, int i) {{ y[i] = x[i]; }}
+             void to_double(double *y, const {c} *x, int i) {{ y[i] = x[i]; }}
+             void from_single({c} *y, const float *x, int i) {{ y[i] = ({c})x[i]; }}
+             void from_double({c} *y, const double *x, int i) {{ y[i] = ({c})x[i]; }}"
+        );
+        let compilers = match self.family {
+            Some(family) => compiler_of(family).into_iter().collect(),
+            None => compilers(),
+        };
+        let mut images = Vec::new();
+        for compiler in compilers {
+            for level in [OptLevel::O0, OptLevel::O2] {
+                let builder = with(&compiler).opt_level(level).target_cpu("x86-64");
+                let bytes = object(builder, &text);
+                let file = object::File::parse(&*bytes).unwrap();
+                for helper in self.helpers {
+                    let calls = file.symbols().any(|s| s.name() == Ok(helper));
+                    assert!(calls, "{compiler:?} was to call {helper}");
+                }
+                images.push(load(&bytes).unwrap());
+            }
+        }
+        images
+    }
+}
+
+/// Runs a kernel `void name(T *out, const F *in, int i)` over all of `input`.
+fn convert<F: Element, T: Element>(image: &Arc<Image>, name: &str, input: &[F]) -> Vec<T> {
+    let n = input.len();
+    let signature = Signature::builder()
+        .write(T::DTYPE, n)
+        .read(F::DTYPE, n)
+        .index(DType::I32, n as u64)
+        .build()
+        .unwrap();
+    // SAFETY: it reads in[i] and writes out[i].
+    let kernel = unsafe { kernel(image, name, signature) };
+    let mut out = Buffer::zeroed(T::DTYPE, n).unwrap();
+    let input = Buffer::from_slice(input).unwrap();
+    let mut args = [(&mut out).into(), (&input).into()];
+    kernel.launch(&mut args, &[], n as u64).unwrap();
+    out.as_slice::<T>().unwrap().to_vec()
+}
+
+#[test]
+fn every_half_and_bfloat_widens_exactly() {
+    let all: Vec<u16> = (0..=u16::MAX).collect();
+    for narrow in NARROW {
+        for image in narrow.images() {
+            let singles: Vec<f32> = convert(&image, "to_single", &all);
+            let doubles: Vec<f64> = convert(&image, "to_double", &all);
+            for ((&bits, single), double) in all.iter().zip(singles).zip(doubles) {
+                let expected = (narrow.widen)(bits);
+                for got in [f64::from(single), double] {
+                    let same = match expected.is_nan() {
+                        true => {
+                            got.is_nan() && got.is_sign_negative() == expected.is_sign_negative()
+                        }
+                        false => got.to_bits() == expected.to_bits(),
+                    };
+                    assert!(same, "{} {bits:#x} became {got}", narrow.c);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn singles_round_to_the_nearest_half_and_bfloat() {
+    for narrow in NARROW {
+        let singles: Vec<f32> = narrow.around().iter().map(|x| *x as f32).collect();
+        let nearest = singles.iter().map(|x| narrow.nearest((*x).into()));
+        let nearest: Vec<u16> = nearest.collect();
+        for image in narrow.images() {
+            let got: Vec<u16> = convert(&image, "from_single", &singles);
+            for ((x, got), expected) in singles.iter().zip(got).zip(&nearest) {
+                assert_eq!(got, *expected, "{x:e} ({:#x}) as {}", x.to_bits(), narrow.c);
+            }
+        }
+    }
+}
+
+#[test]
+fn doubles_round_to_the_nearest_half_and_bfloat_in_one_step() {
+    for narrow in NARROW {
+        let doubles = narrow.around();
+        let nearest: Vec<u16> = doubles.iter().map(|x| narrow.nearest(*x)).collect();
+        for image in narrow.images() {
+            let got: Vec<u16> = convert(&image, "from_double", &doubles);
+            for ((x, got), expected) in doubles.iter().zip(got).zip(&nearest) {
+                assert_eq!(got, *expected, "{x:e} ({:#x}) as {}", x.to_bits(), narrow.c);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_nan_stays_one_when_it_is_narrowed_and_keeps_its_sign() {
+    // Payloads at both ends, of which the low one is lost with the low bits.
+    let singles = [0x7fc0_0000, 0x7f80_0001, 0x7fff_ffff].map(f32::from_bits);
+    let doubles = [0x7ff8 << 48, (0x7ff0 << 48) + 1, u64::MAX >> 1].map(f64::from_bits);
+    for narrow in NARROW {
+        for image in narrow.images() {
+            for sign in [1.0, -1.0] {
+                let single: Vec<u16> =
+                    convert(&image, "from_single", &singles.map(|x| x.copysign(sign)));
+                let double: Vec<u16> = convert(
+                    &image,
+                    "from_double",
+                    &doubles.map(|x| x.copysign(sign.into())),
+                );
+                for got in single.into_iter().chain(double) {
+                    assert!(got & 0x7fff > narrow.infinity, "{} {got:#x}", narrow.c);
+                    assert_eq!(got >> 15 == 1, sign < 0.0, "{} {got:#x}", narrow.c);
+                }
+            }
+        }
+    }
+}
+
+// ---- Linking as a function of its arguments
+
+/// A resolver from a list.
+struct At(HashMap<&'static str, u64>);
+
+impl At {
+    fn new<const N: usize>(symbols: [(&'static str, u64); N]) -> At {
+        At(HashMap::from(symbols))
+    }
+}
+
+impl Resolver for At {
+    fn resolve(&self, name: &str) -> Option<u64> {
+        self.0.get(name).copied()
+    }
+}
+
+fn word(bytes: &[u8], at: u64) -> u64 {
+    let at = at as usize;
+    u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())
+}
+
+/// Where the field at `at` points, relative to the end of the field.
+fn relative(bytes: &[u8], at: u64) -> u64 {
+    let i = at as usize;
+    let distance = i32::from_le_bytes(bytes[i..i + 4].try_into().unwrap());
+    (at + 4).wrapping_add_signed(distance.into())
+}
+
+const FAR: u64 = 0x7f00_0000_0000;
+
+/// Where in the image the field of the first relocation against `symbol` in the
+/// section of the function `k` lies.
+fn field_of(bytes: &[u8], k: u64, symbol: &str) -> u64 {
+    let file = object::File::parse(bytes).unwrap();
+    let entry = file.symbols().find(|s| s.name() == Ok("k")).unwrap();
+    let section = file
+        .section_by_index(entry.section_index().unwrap())
+        .unwrap();
+    let place = section.relocations().find_map(|(place, relocation)| {
+        let object::RelocationTarget::Symbol(target) = relocation.target() else {
+            return None;
+        };
+        (file.symbol_by_index(target).unwrap().name() == Ok(symbol)).then_some(place)
+    });
+    k - entry.address() + place.unwrap()
+}
+
+#[test]
+fn a_call_too_far_for_the_instruction_goes_through_a_stub_and_a_near_one_directly() {
+    let text = "extern long far(long); long k(long x) { return far(x) + far(x + 1) + 1; }";
+    for compiler in compilers() {
+        let bytes = object(with(&compiler), text);
+        let file = ObjectFile::parse("k", &bytes).unwrap();
+        let layout = layout(&file, PAGE);
+        let field = field_of(&bytes, layout.function(&file, "k").unwrap(), "far");
+        let [code, constants] = layout.segments() else {
+            panic!("code and a GOT, not {:?}", layout.segments());
+        };
+        for (base, target) in [
+            (FAR, 0x1000),
+            (0x10_0000, FAR),
+            (FAR, FAR - (1 << 31) - PAGE),
+        ] {
+            let image = link(&file, &layout, base, &At::new([("far", target)])).unwrap();
+            let stub = relative(&image, field);
+            assert!(code.range.contains(&stub), "{stub:#x}");
+            let jump = stub as usize;
+            assert_eq!(image[jump..jump + 2], [0xff, 0x25], "jmp *disp32(%rip)");
+            let slot = relative(&image, stub + 2);
+            assert!(constants.range.contains(&slot), "{slot:#x}");
+            assert_eq!(slot % 8, 0);
+            assert_eq!(word(&image, slot), target);
+        }
+        for target in [FAR + 0x1000_0000, FAR - 0x1000_0000, FAR + 0x7fff_0000] {
+            let image = link(&file, &layout, FAR, &At::new([("far", target)])).unwrap();
+            assert_eq!(
+                FAR.wrapping_add(relative(&image, field)),
+                target,
+                "directly"
+            );
+        }
+    }
+}
+
+#[test]
+fn an_image_depends_on_its_base_only_where_it_holds_an_address() {
+    let text = "static const char a[] = \"a\", b[] = \"bb\", c[] = \"ccc\";
+         static const char *const table[] = {a, b, c, b + 1};
+         int k(int i) { return table[i & 3][0]; }";
+    for compiler in compilers() {
+        // Not optimised: clang makes such a table one of distances.
+        let bytes = object(with(&compiler).opt_level(OptLevel::O0), text);
+        let file = ObjectFile::parse("k", &bytes).unwrap();
+        let layout = layout(&file, PAGE);
+        let at = |base| link(&file, &layout, base, &At::new([])).unwrap();
+        let (here, there) = (at(0x5000_0000), at(FAR));
+        assert_eq!(here, at(0x5000_0000), "the same twice");
+        assert_eq!(here.len() as u64, layout.size());
+        let mut addresses = 0;
+        for i in (0..layout.size()).step_by(8) {
+            let (a, b) = (word(&here, i), word(&there, i));
+            if a != b {
+                assert_eq!(b.wrapping_sub(a), FAR - 0x5000_0000, "at {i:#x}");
+                assert!((0x5000_0000..0x5000_0000 + layout.size()).contains(&a));
+                addresses += 1;
+            }
+        }
+        assert_eq!(addresses, 4, "one for each pointer of the table");
+    }
+}
+
+#[test]
+fn a_value_that_does_not_fit_is_an_error_that_says_which_and_where() {
+    let text =
+        "__attribute__((visibility(\"hidden\"))) extern int data; int k(void) { return data; }";
+    for compiler in compilers() {
+        let bytes = object(with(&compiler), text);
+        let file = ObjectFile::parse("k", &bytes).unwrap();
+        let layout = layout(&file, PAGE);
+        let linked = |target| link(&file, &layout, FAR, &At::new([("data", target)]));
+        let field = field_of(&bytes, layout.function(&file, "k").unwrap(), "data");
+        let image = linked(FAR - 0x2000_0000).unwrap();
+        assert_eq!(FAR.wrapping_add(relative(&image, field)), FAR - 0x2000_0000);
+        for target in [0x1000, FAR + (1 << 32), u64::MAX] {
+            let error = linked(target).unwrap_err();
+            assert!(
+                matches!(&error, Error::RelocationOverflow { kernel, kind: "R_X86_64_PC32", place, symbol, .. }
+                    if kernel == "k" && place.starts_with(".text+0x") && symbol == "data"),
+                "{error:?}"
+            );
+            assert!(error.to_string().contains("-fPIC"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn absolute_code_links_low_and_is_refused_high() {
+    let text = "static const long table[64] = {1, 2, 3}; long k(long i) { return table[i]; }";
+    for compiler in compilers() {
+        let bytes = object(
+            with(&compiler).flag("-fno-pic").flag("-mcmodel=small"),
+            text,
+        );
+        let file = ObjectFile::parse("k", &bytes).unwrap();
+        let layout = layout(&file, PAGE);
+        assert!(link(&file, &layout, 0x40_0000, &At::new([])).is_ok());
+        let error = link(&file, &layout, FAR, &At::new([])).unwrap_err();
+        assert!(matches!(error, Error::RelocationOverflow { .. }), "{error}");
+    }
+}
+
+#[test]
+fn segments_are_whole_pages_apart_and_in_order() {
+    for Emitted { how, object, .. } in emitted() {
+        let file = ObjectFile::parse("k", object).unwrap();
+        for page in [4096, 16384, 65536] {
+            let layout = layout(&file, page);
+            let rights: Vec<_> = layout.segments().iter().map(|s| s.rights).collect();
+            assert_eq!(rights, [Rights::Code, Rights::Constants], "{how}");
+            let mut end = 0;
+            for segment in layout.segments() {
+                assert_eq!(segment.range.start, end, "{how}");
+                assert!(segment.range.end > segment.range.start);
+                assert_eq!(segment.range.end % page, 0);
+                end = segment.range.end;
+            }
+            assert_eq!(end, layout.size(), "{how}");
+            let code = &layout.segments()[0].range;
+            let entry = layout.function(&file, "jump_table").unwrap();
+            assert!(code.contains(&entry), "{how}");
+        }
+    }
+}
+
+#[test]
+fn no_page_of_an_image_is_writable_and_code_alone_can_be_executed() {
+    for Emitted { how, object, image } in emitted() {
+        let file = ObjectFile::parse("k", object).unwrap();
+        let layout = layout(&file, rustix::param::page_size() as u64);
+        let entry = image.function("jump_table").unwrap().as_ptr() as u64;
+        let base = entry - layout.function(&file, "jump_table").unwrap();
+        assert_eq!(image.size() as u64, layout.size(), "{how}");
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        for segment in layout.segments() {
+            let expected = match segment.rights {
+                Rights::Code => "r-xp",
+                Rights::Constants => "r--p",
+            };
+            let (start, end) = (base + segment.range.start, base + segment.range.end);
+            let mut covered = 0;
+            for line in maps.lines() {
+                let (range, rest) = line.split_once(' ').unwrap();
+                let (from, to) = range.split_once('-').unwrap();
+                let [from, to] = [from, to].map(|x| u64::from_str_radix(x, 16).unwrap());
+                if from < end && start < to {
+                    assert!(rest.starts_with(expected), "{how}: {line}");
+                    covered += to.min(end) - from.max(start);
+                }
+            }
+            assert_eq!(covered, end - start, "{how}");
+        }
+        assert!(!maps.contains(" rwx"), "{maps}");
+    }
+}
+
+// ---- Refusals
+
+#[test]
+fn what_no_kernel_may_have_is_refused_by_name() {
+    let refused = |text: &str, flags: &[&str], named: &[&str]| {
+        for compiler in compilers() {
+            let builder = flags.iter().fold(with(&compiler), |b, f| b.flag(*f));
+            let error = match load(&object(builder, text)) {
+                Ok(_) => panic!("{} accepts {text}", compiler.path.display()),
+                Err(error) => error,
+            };
+            let message = error.to_string();
+            assert!(message.contains("`k`"), "names the kernel: {message}");
+            for name in named {
+                assert!(message.contains(name), "{name} in: {message}");
+            }
+            if named[0].starts_with(['.', 'C']) {
+                assert!(matches!(error, Error::WritableSection { .. }), "{error:?}");
+            } else if named[0].starts_with('`') {
+                assert!(matches!(error, Error::UndefinedSymbol { .. }), "{error:?}");
+            } else {
+                assert!(
+                    matches!(error, Error::UnsupportedObject { .. }),
+                    "{error:?}"
+                );
+            }
+        }
+    };
+    refused(
+        "static volatile int n = 5; int k(void) { return n++; }",
+        &[],
+        &[".data", "4 bytes"],
+    );
+    refused(
+        "static volatile long n; long k(void) { return n++; }",
+        &[],
+        &[".bss", "8 bytes"],
+    );
+    refused(
+        "int n[3]; int k(void) { return n[1]++; }",
+        &["-fcommon"],
+        &["COMMON", "n", "12 bytes"],
+    );
+    refused(
+        "static volatile int n = 5; int k(void) { return n++; }",
+        &["-fdata-sections"],
+        &[".data.n"],
+    );
+    for text in [
+        "static _Thread_local volatile int n; int k(void) { return n++; }",
+        "static _Thread_local volatile int n = 4; int k(void) { return n++; }",
+        "extern _Thread_local int n; int k(void) { return n++; }",
+    ] {
+        refused(text, &[], &["thread-local"]);
+    }
+    refused(
+        "static int a(void) { return 1; } static int (*pick(void))(void) { return a; }
+         __attribute__((ifunc(\"pick\"))) int chosen(void); int k(void) { return chosen(); }",
+        &[],
+        &["indirect", "`chosen`", "IFUNC"],
+    );
+    refused(
+        "__attribute__((constructor)) static void begin(void) { volatile int x = 1; } int k(void) { return 1; }",
+        &[],
+        &["constructors", ".init_array"],
+    );
+    refused(
+        "__attribute__((destructor)) static void end(void) { volatile int x = 1; } int k(void) { return 1; }",
+        &[],
+        &["destructors", "_array"],
+    );
+    refused(
+        "extern int printf(const char *, ...); int k(void) { return printf(\"hi\"); }",
+        &[],
+        &["`printf`", "RuntimeBuilder::symbol"],
+    );
+    refused(
+        "extern int there; int k(void) { return there; }",
+        &[],
+        &["`there`"],
+    );
+}
+
+#[test]
+fn a_stack_protector_is_refused_by_the_symbol_that_it_needs() {
+    extern "C" fn fill(_: *mut u8) {}
+    let text = "extern void fill(char *); int k(void) { char x[64]; fill(x); return x[3]; }";
+    for compiler in compilers() {
+        let bytes = object(with(&compiler).flag("-fstack-protector-strong"), text);
+        let mut symbols = Symbols::default();
+        // SAFETY: a function of the type that the source declares, always there.
+        unsafe { symbols.insert("fill", fill as *const _) };
+        let error = load_with(&bytes, &symbols).unwrap_err();
+        assert!(
+            matches!(&error, Error::UndefinedSymbol { kernel, symbol }
+                if kernel == "k" && symbol == "__stack_chk_fail"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn position_independent_large_code_is_refused_by_its_relocation() {
+    let text = "static const long t[3] = {1, 2, 3}; long k(long i) { return t[i]; }";
+    for compiler in compilers() {
+        let bytes = object(with(&compiler).flag("-mcmodel=large"), text);
+        // Either the compiler asks for what is served, or the error names it.
+        match load(&bytes) {
+            Ok(_) => {}
+            Err(Error::UnsupportedObject { feature, .. }) => {
+                assert!(feature.contains("R_X86_64_GOT"), "{feature}");
+                assert!(feature.contains("text`"), "{feature}");
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
+fn a_symbol_that_is_declared_and_not_used_is_not_asked_for() {
+    let text = "extern int printf(const char *, ...); extern int n; int k(void) { return 7; }";
+    for compiler in compilers() {
+        load(&object(with(&compiler), text)).unwrap();
+    }
+}
+
+#[test]
+fn an_entry_that_is_not_there_is_an_error_that_lists_what_is() {
+    let text = "static const int t = 3; static __attribute__((noinline)) int hidden(int x) { return x + t; }
+         int first(int x) { return hidden(x); } int second(int x) { return hidden(x) + 1; }
+         const int number = 5;";
+    for compiler in compilers() {
+        let image = load(&object(with(&compiler), text)).unwrap();
+        for name in ["k", "hidden", "number", ""] {
+            let signature = Signature::builder().build().unwrap();
+            // SAFETY: there is nothing to call.
+            let error = unsafe { Kernel::new(name, image.clone(), signature) }.unwrap_err();
+            let Error::NoEntry { kernel, defined } = &error else {
+                panic!("{error}");
+            };
+            assert_eq!(kernel, name);
+            let mut defined: Vec<&str> = defined.split(", ").collect();
+            defined.sort_unstable();
+            assert_eq!(defined, ["`first`", "`second`"]);
+        }
+    }
+}
+
+#[test]
+fn objects_of_other_machines_and_kinds_are_refused_by_what_they_are() {
+    let good = object(with(&compilers()[0]), "int k(int x) { return x; }");
+    load(&good).unwrap();
+    // Offsets of the ELF header: class, byte order, type, machine.
+    for (at, byte, named) in [
+        (4, 1, "32-bit"),
+        (5, 2, "big-endian"),
+        (16, 2, "program"),
+        (16, 3, "shared object"),
+        (16, 4, "ELF type"),
+        (18, 183, "aarch64"),
+        (18, 243, "243"),
+    ] {
+        let mut bytes = good.clone();
+        bytes[at] = byte;
+        // A file whose words are swapped has its type and machine swapped too.
+        if named == "big-endian" {
+            bytes.swap(16, 17);
+            bytes.swap(18, 19);
+        }
+        let error = load(&bytes).unwrap_err();
+        let message = error.to_string();
+        assert!(
+            matches!(error, Error::UnsupportedObject { .. }),
+            "{named}: {error:?}"
+        );
+        assert!(
+            message.contains(named) && message.contains("`k`"),
+            "{named}: {message}"
+        );
+    }
+    for (bytes, what) in [
+        (&b""[..], "nothing"),
+        (b"\x7fELF", "a magic number alone"),
+        (b"void k(void) {}\n", "a source"),
+        (b"!<arch>\n", "an archive"),
+        (
+            b"BC\xc0\xde\x35\x14\0\0\x05\0\0\0\x62\x0c\x30\x24",
+            "bitcode",
+        ),
+    ] {
+        let error = load(bytes).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                Error::MalformedObject { .. } | Error::UnsupportedObject { .. }
+            ),
+            "{what}: {error:?}"
+        );
+    }
+}
+
+// ---- Damage
+
+/// Everything that is done with an object before it is mapped. What is too large
+/// or a panic fails the test; an error is fine.
+fn survives(bytes: &[u8]) {
+    /// Near, so that most fields hold.
+    struct Anything;
+    impl Resolver for Anything {
+        fn resolve(&self, _: &str) -> Option<u64> {
+            Some(FAR + 0x100_0000)
+        }
+    }
+    let Ok(file) = ObjectFile::parse("k", bytes) else {
+        return;
+    };
+    let layout = layout(&file, PAGE);
+    let len = bytes.len() as u64;
+    // A section header takes 64 bytes of the file, and a section is padded to a
+    // page at most; a symbol takes 24, and has a slot and a stub at most.
+    let most = 2 * len + PAGE * (len / 64 + 2);
+    assert!(layout.size() <= most, "{} bytes from {len}", layout.size());
+    if let Ok(image) = link(&file, &layout, FAR, &Anything) {
+        assert_eq!(image.len() as u64, layout.size());
+    }
+}
+
+/// Objects in which there is something to damage.
+fn victims() -> Vec<Vec<u8>> {
+    let text = "extern double sin(double);
+         static const char a[] = \"a\", b[] = \"bb\";
+         static const char *const table[] = {a, b};
+         static double (*const f[])(double) = {sin};
+         double k(double x, int i) { return f[i](x) * 1.5 + sin(x) + table[i & 1][0]; }";
+    let flags = ["-g0", "-fasynchronous-unwind-tables"];
+    (compilers().iter().zip(flags))
+        .map(|(compiler, flag)| object(with(compiler).flag(flag), text))
+        .collect()
+}
+
+#[test]
+fn an_object_cut_short_anywhere_does_no_harm() {
+    for whole in victims() {
+        for len in 0..=whole.len() {
+            survives(&whole[..len]);
+        }
+    }
+}
+
+#[test]
+fn an_object_with_any_byte_changed_does_no_harm() {
+    let mut rng = Rng(3);
+    for whole in victims() {
+        let mut bytes = whole.clone();
+        for at in 0..whole.len() {
+            for change in [0x01, 0x80, 0xff, rng.next() as u8, whole[at]] {
+                bytes[at] = whole[at] ^ change;
+                survives(&bytes);
+            }
+            bytes[at] = whole[at];
+        }
+    }
+}
+
+#[test]
+fn an_object_with_many_bytes_changed_does_no_harm() {
+    let mut rng = Rng(4);
+    let odd = [
+        0,
+        1,
+        7,
+        8,
+        0x7f,
+        0x80,
+        0xff,
+        0x1000,
+        1 << 31,
+        1 << 32,
+        1 << 63,
+        !0,
+        !0 - 7,
+    ];
+    for whole in victims() {
+        // The section headers, the symbols and the relocations stand behind the
+        // contents.
+        let mut bytes = whole.clone();
+        for _ in 0..6000 {
+            bytes.copy_from_slice(&whole);
+            for _ in 0..=rng.below(4) {
+                let width = rng.pick(&[1, 2, 4, 8]);
+                let at = rng.below(whole.len() - 8) & !(width - 1);
+                let value = if rng.below(4) == 0 {
+                    rng.next()
+                } else {
+                    rng.pick(&odd)
+                };
+                bytes[at..at + width].copy_from_slice(&value.to_le_bytes()[..width]);
+            }
+            survives(&bytes);
+        }
+    }
+}
+
+#[test]
+fn bytes_of_no_meaning_do_no_harm() {
+    let mut rng = Rng(5);
+    let header = object(with(&compilers()[0]), "void k(void) {}")[..64].to_vec();
+    for round in 0..4000 {
+        let len = rng.below(2048);
+        let mut bytes: Vec<u8> = (0..len).map(|_| rng.next() as u8).collect();
+        // Half of them begin like an object.
+        if round % 2 == 0 {
+            let n = len.min(64);
+            bytes[..n].copy_from_slice(&header[..n]);
+        }
+        survives(&bytes);
+    }
+}
+
+#[test]
+fn a_small_file_cannot_ask_for_much_memory_by_naming_the_same_bytes_often() {
+    use object::elf::{SHT_PROGBITS, SHT_RELA};
+    let calls = "x = f(x) + 1;".repeat(20);
+    let text = format!("extern long f(long); long k(long x) {{ {calls} return x; }}");
+    let good = object(with(&compilers()[0]), &text);
+    let number = |at: usize, width: usize| {
+        let mut bytes = [0; 8];
+        bytes[..width].copy_from_slice(&good[at..at + width]);
+        u64::from_le_bytes(bytes) as usize
+    };
+    // Of the ELF header: where the section headers begin, and how many there are.
+    let (headers, count) = (number(0x28, 8), number(0x3c, 2));
+    let table = &good[headers..headers + 64 * count];
+    for kind in [SHT_PROGBITS, SHT_RELA] {
+        // The first of its kind that holds something; a section that patches
+        // nothing loaded would be passed over.
+        let header = (table.chunks_exact(64))
+            .find(|h| h[4] == kind.0 as u8 && h[32..40] != [0; 8])
+            .unwrap();
+        let mut bytes = good.clone();
+        bytes.resize(good.len().next_multiple_of(8), 0);
+        let moved = bytes.len() as u64;
+        bytes.extend(table);
+        for _ in 0..5000 {
+            bytes.extend(header);
+        }
+        bytes[0x28..0x30].copy_from_slice(&moved.to_le_bytes());
+        bytes[0x3c..0x3e].copy_from_slice(&(count as u16 + 5000).to_le_bytes());
+        let size = u64::from_le_bytes(header[32..40].try_into().unwrap());
+        assert!(size > 64, "or the headers alone would pay for it");
+        let parsed = ObjectFile::parse("k", &bytes);
+        assert!(
+            matches!(parsed, Err(Error::MalformedObject { .. })),
+            "5000 times {size} bytes from a file of {}",
+            bytes.len()
+        );
+    }
+}
+
+#[test]
+fn a_scalar_reaches_an_object_that_was_given_as_bytes() {
+    let bytes = object(
+        with(&compilers()[0]),
+        "int k(int a, int b) { return a - b; }",
+    );
+    let signature = Signature::builder()
+        .returns(svod_runtime::signature::Returns::Status)
+        .scalar(DType::I32, "a", svod_runtime::Bounds::Any)
+        .scalar(DType::I32, "b", svod_runtime::Bounds::Any);
+    let object = svod_runtime::compile::Object::new("k", bytes);
+    let runtime = svod_runtime::Runtime::builder().build().unwrap();
+    // SAFETY: it touches no memory.
+    let kernel = unsafe { runtime.link(&object, signature.build().unwrap()) }.unwrap();
+    kernel
+        .launch(&mut [], &[Scalar::I32(4), Scalar::I32(4)], 1)
+        .unwrap();
+    let failed = kernel.launch(&mut [], &[Scalar::I32(4), Scalar::I32(9)], 1);
+    assert!(matches!(
+        failed,
+        Err(Error::KernelStatus { status: -5, .. })
+    ));
+}
