@@ -509,6 +509,11 @@ fn a_parameter_without_elements_takes_an_empty_buffer_or_view() {
     kernel
         .launch(&mut [(&mut some).into(), (&empty).into()], &[], 1)
         .unwrap();
+    // Nothing is assumed of the address of no elements.
+    let view = View::from_slice::<f32>(&[]);
+    kernel
+        .launch(&mut [(&mut nothing).into(), view.into()], &[], 1)
+        .unwrap();
 }
 
 #[test]

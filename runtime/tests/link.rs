@@ -879,6 +879,17 @@ fn an_image_depends_on_its_base_only_where_it_holds_an_address() {
 }
 
 #[test]
+fn an_image_that_would_pass_the_end_of_memory_is_refused() {
+    let compiler = compilers().remove(0);
+    let bytes = object(with(&compiler), "int k(void) { return 1; }");
+    let file = ObjectFile::parse("k", &bytes).unwrap();
+    let layout = layout(&file, PAGE);
+    let last_page = u64::MAX - PAGE + 1;
+    let error = link(&file, &layout, last_page, &At::new([])).unwrap_err();
+    assert!(error.to_string().contains("end of memory"), "{error}");
+}
+
+#[test]
 fn a_value_that_does_not_fit_is_an_error_that_says_which_and_where() {
     let text =
         "__attribute__((visibility(\"hidden\"))) extern int data; int k(void) { return data; }";
