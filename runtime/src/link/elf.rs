@@ -9,6 +9,10 @@ use object::read::elf::{FileHeader, Rela as _, SectionHeader, Sym as _};
 use super::x86_64;
 use crate::Error;
 
+/// The largest alignment, in bytes, that a section may ask for. An image begins
+/// at a page, and this is the smallest page there is.
+pub(super) const MAX_ALIGN: u64 = 4096;
+
 /// A section that takes part in the image.
 #[derive(Debug)]
 pub(super) struct Section<'data> {
@@ -293,11 +297,11 @@ impl<'data> Reader<'data> {
             return Err(self.unsupported(format!("section `{name}` has no bytes in the file")));
         }
         let align = header.sh_addralign(LE).max(1);
-        if !align.is_power_of_two() || align > super::layout::MAX_ALIGN {
+        if !align.is_power_of_two() || align > MAX_ALIGN {
             return Err(self.unsupported(format!(
                 "section `{name}` wants an alignment of {align} bytes; a page, {} bytes, is the \
                  most that can be served",
-                super::layout::MAX_ALIGN
+                MAX_ALIGN
             )));
         }
         let data = if header.sh_size(LE) == 0 {

@@ -2,12 +2,8 @@
 
 use std::ops::Range;
 
-use super::elf::{ObjectFile, SymbolAt};
+use super::elf::{MAX_ALIGN, ObjectFile, SymbolAt};
 use super::x86_64;
-
-/// The largest alignment, in bytes, that a section may ask for. An image begins
-/// at a page, and this is the smallest page there is.
-pub(super) const MAX_ALIGN: u64 = 4096;
 
 /// What may be done with a segment's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
