@@ -6,6 +6,7 @@ use svod_runtime::plan::Instance;
 
 use crate::Failure;
 use crate::pictures::{self, Picture};
+use crate::show;
 
 /// How many pictures are drawn, half of them answered wrongly where there are as
 /// many.
@@ -62,7 +63,7 @@ impl Gallery {
         truth: Option<&[usize]>,
     ) -> Result<(), Failure> {
         let label = |class: usize| match bundle.labels().get(class) {
-            Some(label) => label.clone(),
+            Some(label) => show::plain(label),
             None => format!("[{class}]"),
         };
         let &[_, height, width] = array.shape.as_slice() else {

@@ -1,8 +1,7 @@
 //! What a user gives a run, held against what the bundle asks for.
 
-use svod_runtime::DType;
 use svod_runtime::bundle::Bundle;
-use svod_runtime::bundle::npy::{self, Array};
+use svod_runtime::bundle::npy::Array;
 
 use crate::show;
 use crate::{Failure, RunArgs};
@@ -69,21 +68,7 @@ pub(crate) fn read_inputs<'a>(
 ) -> Result<Vec<(&'a str, Array)>, Failure> {
     let mut arrays = Vec::new();
     for (name, path) in &args.inputs {
-        let array = npy::read(path)?;
-        let Some(input) = bundle.plan().input(name) else {
-            continue;
-        };
-        let dtype = array.elements.dtype();
-        let expected = input.dtype.unwrap_or(DType::U8);
-        if input.shape != array.shape || expected != dtype {
-            return Err(Failure::Usage(format!(
-                "{} holds {dtype} {}, the input `{name}` is {expected} {}",
-                path.display(),
-                show::shape(&array.shape),
-                show::shape(&input.shape),
-            )));
-        }
-        arrays.push((name.as_str(), array));
+        arrays.push((name.as_str(), bundle.read_input(name, path)?));
     }
     Ok(arrays)
 }

@@ -57,18 +57,18 @@ fn text(bundle: &Bundle, out: &mut dyn Write) -> Result<(), Failure> {
     let bold = Style::new().bold();
     let from = match bundle.producer() {
         "" => String::new(),
-        producer => format!(", from {producer}"),
+        producer => format!(", from {}", show::plain(producer)),
     };
-    writeln!(out, "{bold}{}{bold:#}{from}", plan.name())?;
+    writeln!(out, "{bold}{}{bold:#}{from}", show::plain(plan.name()))?;
 
     let (launches, copies, fills) = op_counts(plan);
     writeln!(
         out,
         "{}: {}, {}, {}; {}",
         show::count(plan.ops().len(), "op"),
-        format_args!("{launches} launches"),
-        format_args!("{copies} copies"),
-        format_args!("{fills} fills"),
+        show::count(launches, "launch"),
+        show::count(copies, "copy"),
+        show::count(fills, "fill"),
         show::count(bundle.tests().len(), "recorded test"),
     )?;
 
@@ -94,27 +94,34 @@ fn text(bundle: &Bundle, out: &mut dyn Write) -> Result<(), Failure> {
             writeln!(
                 out,
                 "  {}  {} to {}",
-                variable.name, variable.min, variable.max
+                show::plain(&variable.name),
+                variable.min,
+                variable.max
             )?;
         }
     }
     writeln!(out, "\n{bold}inputs{bold:#}")?;
     for input in plan.inputs() {
-        let name = input.name.as_deref().unwrap_or_default();
+        let name = show::plain(input.name.as_deref().unwrap_or_default());
         let dtype = input.dtype.map_or("bytes", |d| d.name());
         writeln!(out, "  {name}  {dtype} {}", show::shape(&input.shape))?;
     }
     writeln!(out, "\n{bold}outputs{bold:#}")?;
     for output in plan.outputs() {
         let shape = show::shape(&output.shape);
-        writeln!(out, "  {}  {} {shape}", output.name, output.dtype)?;
+        writeln!(
+            out,
+            "  {}  {} {shape}",
+            show::plain(&output.name),
+            output.dtype
+        )?;
     }
 
     writeln!(out, "\n{bold}kernels{bold:#}")?;
     let uses = uses(plan);
     for (i, kernel) in plan.kernels().iter().enumerate() {
         let times = uses.get(&i).copied().unwrap_or(0);
-        let entry = &kernel.entry;
+        let entry = show::plain(&kernel.entry);
         writeln!(
             out,
             "  {entry}({})  × {times}",
@@ -128,7 +135,7 @@ fn text(bundle: &Bundle, out: &mut dyn Write) -> Result<(), Failure> {
 fn signature(signature: &Signature) -> String {
     let params = signature.params().iter().map(|param| match param {
         Param::Buffer(p) => format!("{} {}[{}]", p.access.name(), p.dtype, p.len),
-        Param::Scalar(p) => format!("{} {} {}", p.dtype, p.name, p.bounds),
+        Param::Scalar(p) => format!("{} {} {}", p.dtype, show::plain(&p.name), p.bounds),
         Param::Index(p) => format!("index < {}", p.max),
     });
     let mut text = params.collect::<Vec<_>>().join(", ");

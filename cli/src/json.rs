@@ -20,6 +20,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use svod_runtime::bundle::{Bundle, Classified, Test, TestReport};
 use svod_runtime::plan::Instance;
+use svod_runtime::signature::Number;
 
 use crate::Failure;
 use crate::show::Summary;
@@ -98,14 +99,24 @@ pub(crate) fn outputs(bundle: &Bundle, instance: &Instance) -> Result<Value, Fai
             "name": output.name,
             "dtype": output.dtype.name(),
             "shape": output.shape,
-            "min": summary.min,
-            "max": summary.max,
+            "min": summary.range.map(|(min, _)| number(min)),
+            "max": summary.range.map(|(_, max)| number(max)),
             "nans": summary.nans,
-            "first": summary.first,
+            "first": summary.first.iter().map(|v| number(*v)).collect::<Vec<_>>(),
             "best": best.collect::<Vec<_>>(),
         }));
     }
     Ok(outputs.into())
+}
+
+/// Integers of any element type are JSON's, as integers.
+fn number(v: Number) -> Value {
+    match v {
+        Number::Int(v) => {
+            i64::try_from(v).map_or_else(|_| json!(u64::try_from(v).ok()), Value::from)
+        }
+        Number::Float(v) => json!(v),
+    }
 }
 
 fn micros(time: &Duration) -> f64 {

@@ -136,7 +136,10 @@ type Outcome = Result<bool, Failure>;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let mut out = anstream::AutoStream::auto(io::stdout()).lock();
+    let mut out = Output {
+        stream: anstream::AutoStream::auto(io::stdout()).lock(),
+        closed: false,
+    };
     let outcome = match &cli.command {
         Command::Run(args) => run::run(args, &mut out),
         Command::Inspect(args) => inspect::inspect(args, &mut out),
@@ -154,11 +157,11 @@ fn main() -> ExitCode {
                 Command::Run(_) => "run",
                 Command::Inspect(_) => "inspect",
             };
-            anstream::eprintln!("\nFor more information, try 'svod {command} --help'.");
+            say(&format!(
+                "\nFor more information, try 'svod {command} --help'."
+            ));
             ExitCode::from(2)
         }
-        // Whoever reads the output has had enough of it, as `head` does.
-        Err(Failure::Output(error)) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(Failure::Output(error)) => {
             report("cannot write the output", Some(&error));
             ExitCode::from(1)
@@ -170,14 +173,62 @@ fn main() -> ExitCode {
     }
 }
 
+/// Standard output. Where whoever reads it has had enough, as `head` has, the rest is
+/// not printed, and what was asked is done all the same.
+struct Output<W> {
+    stream: W,
+    closed: bool,
+}
+
+impl<W: Write> Output<W> {
+    fn unless_closed<T>(&mut self, result: io::Result<T>, instead: T) -> io::Result<T> {
+        match result {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+                self.closed = true;
+                Ok(instead)
+            }
+            other => other,
+        }
+    }
+}
+
+impl<W: Write> Write for Output<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.closed {
+            return Ok(bytes.len());
+        }
+        let result = self.stream.write(bytes);
+        self.unless_closed(result, bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.closed {
+            return Ok(());
+        }
+        let result = self.stream.flush();
+        self.unless_closed(result, ())
+    }
+}
+
 /// Shows an error with its causes on standard error.
 fn report(message: &str, cause: Option<&dyn Error>) {
     let style = Style::new().bold().fg_color(Some(AnsiColor::Red.into()));
-    anstream::eprintln!("{style}error:{style:#} {message}");
+    let lines = |text: &str, indent: &str| {
+        let lines = text.trim_end().lines().map(show::plain);
+        lines.collect::<Vec<_>>().join(&format!("\n{indent}"))
+    };
+    say(&format!("{style}error:{style:#} {}", lines(message, "  ")));
     let mut cause = cause;
     while let Some(error) = cause {
-        let text = error.to_string();
-        anstream::eprintln!("  caused by: {}", text.trim_end().replace('\n', "\n    "));
+        say(&format!(
+            "  caused by: {}",
+            lines(&error.to_string(), "    ")
+        ));
         cause = error.source();
     }
+}
+
+/// A line on standard error; if that cannot be written, there is nobody to tell.
+fn say(line: &str) {
+    let _ = writeln!(anstream::stderr(), "{line}");
 }

@@ -7,7 +7,8 @@ const ASCII: [char; 5] = [' ', '.', '+', '#', '@'];
 /// The largest picture that is drawn, in pixels a side.
 pub(crate) const MAX_SIDE: usize = 32;
 
-/// The columns of a terminal that pictures side by side may take.
+/// The columns that pictures side by side may take, where no terminal says how many
+/// it has.
 const COLUMNS: usize = 78;
 
 /// Pixels row by row, and a line to stand below them.
@@ -24,7 +25,8 @@ pub(crate) fn draw(pictures: &[Picture]) -> Vec<String> {
     let Some(widest) = pictures.iter().map(Picture::columns).max() else {
         return lines;
     };
-    for row in pictures.chunks((COLUMNS / (widest + 2)).max(1)) {
+    let columns = terminal_size::terminal_size().map_or(COLUMNS, |(w, _)| w.0.into());
+    for row in pictures.chunks(((columns + 2) / (widest + 2)).max(1)) {
         let drawn: Vec<_> = row.iter().map(|p| p.lines(&characters)).collect();
         let height = drawn.iter().map(Vec::len).max().unwrap_or(0);
         for i in 0..height {

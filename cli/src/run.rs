@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anstyle::{AnsiColor, Style};
@@ -41,6 +42,9 @@ pub(crate) fn run(args: &RunArgs, out: &mut dyn Write) -> Outcome {
         Vec::new()
     };
 
+    if let Some(dir) = &args.output {
+        make_folder(dir)?;
+    }
     let (executable, loading) = load(&bundle)?;
     let mut run = Run {
         args,
@@ -54,6 +58,7 @@ pub(crate) fn run(args: &RunArgs, out: &mut dyn Write) -> Outcome {
             "" => "bundle",
             name => name,
         };
+        let name = show::plain(name);
         writeln!(run.out, "{name}: {kernels} ready in {time}\n")?;
     }
     if given || needs_nothing {
@@ -83,7 +88,7 @@ fn load(bundle: &Bundle) -> Result<(Executable, Duration), Error> {
     // the help says; its files are not written while it runs.
     let executable = unsafe {
         bundle.load(&runtime, &|progress| {
-            bar.set_message(progress.kernel.to_owned());
+            bar.set_message(show::plain(progress.kernel));
             // Several threads report; only the count is sure to grow.
             bar.inc(1);
         })
@@ -113,8 +118,10 @@ impl Run<'_> {
         let variables = self.args.variables.iter();
         let variables: Vec<_> = variables.map(|(n, v)| (n.as_str(), *v)).collect();
         let mut times = Vec::new();
-        for _ in 0..self.args.repeat {
-            instance.reset();
+        for repeat in 0..self.args.repeat {
+            if repeat > 0 {
+                instance.reset();
+            }
             let start = Instant::now();
             instance.run(&variables)?;
             times.push(start.elapsed());
@@ -142,7 +149,9 @@ impl Run<'_> {
         let mut records: Vec<Record> = Vec::new();
         let mut gallery = Gallery::default();
         for repeat in 0..self.args.repeat {
-            instance.reset();
+            if repeat > 0 {
+                instance.reset();
+            }
             for (i, test) in bundle.tests().iter().enumerate() {
                 let report = bundle.run_test(test, &mut instance)?;
                 if repeat > 0 {
@@ -245,7 +254,7 @@ impl Run<'_> {
             writeln!(
                 self.out,
                 "{indent}{bold}{}{bold:#}  {} {}  {}",
-                output.name,
+                show::plain(&output.name),
                 output.dtype,
                 show::shape(&output.shape),
                 summary.range()
@@ -286,10 +295,7 @@ impl Run<'_> {
             Some(test) => dir.join(test.to_string()),
             None => dir.clone(),
         };
-        std::fs::create_dir_all(&dir).map_err(|source| Error::System {
-            doing: format!("make the folder {}", dir.display()),
-            source,
-        })?;
+        make_folder(&dir)?;
         let mut taken = HashSet::new();
         for output in self.bundle.plan().outputs() {
             let mut name = file_name(&output.name);
@@ -340,7 +346,7 @@ fn differences(report: &TestReport, pass: bool) -> String {
         let at = d.worst.map(|i| format!(" at element {i}")).unwrap_or_default();
         format!(
             "   {}: {} of {} elements outside tolerance, {} with other bits, largest difference {}{at}",
-            o.name,
+            show::plain(&o.name),
             d.outside,
             d.elements,
             d.other_bits,
@@ -354,7 +360,7 @@ fn variables(test: &Test) -> String {
     let words: Vec<_> = test
         .variables
         .iter()
-        .map(|(n, v)| format!("{n} = {v}"))
+        .map(|(n, v)| format!("{} = {v}", show::plain(n)))
         .collect();
     if words.is_empty() {
         String::new()
@@ -375,6 +381,13 @@ fn median(times: &[Duration]) -> Duration {
     let mut sorted = times.to_vec();
     sorted.sort_unstable();
     sorted.get(sorted.len() / 2).copied().unwrap_or_default()
+}
+
+fn make_folder(dir: &Path) -> Result<(), Error> {
+    std::fs::create_dir_all(dir).map_err(|source| Error::System {
+        doing: format!("make the folder {}", dir.display()),
+        source,
+    })
 }
 
 /// An output's name as the stem of a file's, whatever is in it.

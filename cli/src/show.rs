@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use svod_runtime::bundle::to_f64;
+use svod_runtime::bundle::{to_f64, to_numbers};
+use svod_runtime::signature::Number;
 use svod_runtime::{DType, Error, View};
 
 /// How many of an output's first values are shown.
@@ -16,41 +17,45 @@ const MAX_SCORES: usize = 100_000;
 
 /// An output in numbers.
 pub(crate) struct Summary {
-    pub(crate) min: f64,
-    pub(crate) max: f64,
+    /// The smallest and the largest, where there are numbers.
+    pub(crate) range: Option<(Number, Number)>,
     pub(crate) nans: usize,
-    pub(crate) first: Vec<f64>,
+    pub(crate) first: Vec<Number>,
     /// The highest of a row of scores, with their places.
     pub(crate) best: Vec<(usize, f64)>,
-    integers: bool,
 }
 
 impl Summary {
     pub(crate) fn new(shape: &[usize], elements: View<'_>) -> Result<Summary, Error> {
-        let values = to_f64(elements)?;
-        let numbers = || values.iter().copied().filter(|v| !v.is_nan());
+        let values = to_numbers(elements)?;
         let mut best = Vec::new();
         if is_score_row(shape, elements.dtype()) {
-            best = values.iter().copied().enumerate().collect();
+            let ranked = to_f64(elements)?.into_iter().enumerate();
+            best = ranked.filter(|(_, v)| !v.is_nan()).collect();
             best.sort_by(|(_, a), (_, b)| b.total_cmp(a));
             best.truncate(BEST);
         }
+        let numbers = values.iter().copied().filter(|v| !is_nan(*v));
+        let range = numbers.fold(None, |range, v| match range {
+            None => Some((v, v)),
+            Some((min, max)) => Some((
+                if is_less(v, min) { v } else { min },
+                if is_less(max, v) { v } else { max },
+            )),
+        });
         Ok(Summary {
-            min: numbers().fold(f64::INFINITY, f64::min),
-            max: numbers().fold(f64::NEG_INFINITY, f64::max),
-            nans: values.iter().filter(|v| v.is_nan()).count(),
+            range,
+            nans: values.iter().filter(|v| is_nan(**v)).count(),
             first: values.iter().copied().take(FIRST).collect(),
             best,
-            integers: !elements.dtype().is_float(),
         })
     }
 
     /// `min … max`, and how many are no numbers.
     pub(crate) fn range(&self) -> String {
-        let mut text = if self.min <= self.max {
-            format!("{} … {}", self.number(self.min), self.number(self.max))
-        } else {
-            "no numbers".to_owned()
+        let mut text = match self.range {
+            Some((min, max)) => format!("{} … {}", exact(min), exact(max)),
+            None => "no numbers".to_owned(),
         };
         if self.nans > 0 {
             text += &format!(", {} NaN", self.nans);
@@ -59,7 +64,7 @@ impl Summary {
     }
 
     pub(crate) fn first(&self, of: usize) -> String {
-        let mut words: Vec<_> = self.first.iter().map(|v| self.number(*v)).collect();
+        let mut words: Vec<_> = self.first.iter().map(|v| exact(*v)).collect();
         if of > FIRST {
             words.push("…".to_owned());
         }
@@ -72,20 +77,46 @@ impl Summary {
             .best
             .iter()
             .map(|(i, score)| match labels.get(*i) {
-                Some(label) => format!("{label} {}", number(*score)),
+                Some(label) => format!("{} {}", plain(label), number(*score)),
                 None => format!("[{i}] {}", number(*score)),
             })
             .collect();
         (!words.is_empty()).then(|| words.join(", "))
     }
+}
 
-    fn number(&self, v: f64) -> String {
-        if self.integers {
-            format!("{v}")
-        } else {
-            number(v)
-        }
+fn is_nan(v: Number) -> bool {
+    matches!(v, Number::Float(v) if v.is_nan())
+}
+
+/// Of two numbers of one type.
+fn is_less(a: Number, b: Number) -> bool {
+    match (a, b) {
+        (Number::Int(a), Number::Int(b)) => a < b,
+        (Number::Float(a), Number::Float(b)) => a < b,
+        _ => false,
     }
+}
+
+/// An integer in full, another number in the digits that count.
+fn exact(v: Number) -> String {
+    match v {
+        Number::Int(v) => v.to_string(),
+        Number::Float(v) => number(v),
+    }
+}
+
+/// What a bundle says, fit for a terminal: a control character shows as what it is,
+/// and does nothing.
+pub(crate) fn plain(text: &str) -> String {
+    let escape = |c: char| -> String {
+        if c.is_control() {
+            c.escape_default().collect()
+        } else {
+            c.into()
+        }
+    };
+    text.chars().map(escape).collect()
 }
 
 /// One row with more than one floating-point number.
@@ -137,10 +168,14 @@ pub(crate) fn duration(d: Duration) -> String {
     }
 }
 
-/// `1 kernel`, `2 kernels`
+/// `1 kernel`, `2 kernels`, `3 launches`, `4 copies`
 pub(crate) fn count(n: usize, what: &str) -> String {
-    let plural = if n == 1 { "" } else { "s" };
-    format!("{n} {what}{plural}")
+    match what.strip_suffix('y') {
+        _ if n == 1 => format!("{n} {what}"),
+        Some(stem) => format!("{n} {stem}ies"),
+        None if what.ends_with("ch") => format!("{n} {what}es"),
+        None => format!("{n} {what}s"),
+    }
 }
 
 #[cfg(test)]
@@ -168,9 +203,23 @@ mod tests {
     }
 
     #[test]
+    fn integers_are_shown_in_full() {
+        let values = [(1_i64 << 53) + 1, -1];
+        let summary = Summary::new(&[2], View::from_slice(&values)).unwrap();
+        assert_eq!(summary.range(), "-1 … 9007199254740993");
+    }
+
+    #[test]
+    fn control_characters_do_nothing() {
+        assert_eq!(plain("a\u{1b}]0;b\u{7}c\n"), "a\\u{1b}]0;b\\u{7}c\\n");
+        assert_eq!(plain("é → 7"), "é → 7");
+    }
+
+    #[test]
     fn nan_takes_no_part_in_the_range() {
         let values = [f32::NAN, 1.0, -2.0];
         let summary = Summary::new(&[3], View::from_slice(&values)).unwrap();
         assert_eq!(summary.range(), "-2.0000 … 1.0000, 1 NaN");
+        assert_eq!(summary.best(&[]).unwrap(), "[1] 1.0000, [2] -2.0000");
     }
 }

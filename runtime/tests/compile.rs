@@ -316,6 +316,36 @@ fn a_source_includes_what_lies_in_its_folder() {
 }
 
 #[test]
+fn what_lies_where_the_program_was_started_is_not_included() {
+    if !inside() {
+        let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        std::fs::write(here.path().join("shared.h"), "#define X 666").unwrap();
+        std::fs::write(there.path().join("shared.h"), "#define X 42").unwrap();
+        let test = "what_lies_where_the_program_was_started_is_not_included";
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args([test, "--exact"])
+            .env("SVOD_TEST_INSIDE", test)
+            .env("SVOD_TEST_THERE", there.path())
+            .current_dir(here.path())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        return;
+    }
+    let there = std::env::var_os("SVOD_TEST_THERE").unwrap();
+    let text = "#include \"shared.h\"\nint k(void) { return X; }";
+    for compiler in compilers() {
+        let source = Source::c("k", text).include_dir(&there);
+        assert_eq!(result_of(with(&compiler), &source), 42);
+        let nowhere = with(&compiler)
+            .build()
+            .unwrap()
+            .compile(&Source::c("k", text));
+        assert!(nowhere.is_err());
+    }
+}
+
+#[test]
 fn two_runtimes_live_side_by_side() {
     let text = "int k(void) { return X; }";
     let source = Source::c("k", text);
@@ -415,18 +445,18 @@ fn a_compiler_that_fails_in_silence_is_quoted_by_its_exit_status() {
 }
 
 #[test]
-fn a_compiler_that_reads_nothing_and_says_much_is_heard_to_the_end() {
+fn a_compiler_that_says_much_before_it_reads_is_heard_to_the_end() {
     let dir = TempDir::new().unwrap();
-    let cc = dir.path().join("talker");
     // More than a pipe holds, in both directions.
-    fake(
-        &cc,
-        GCC,
-        "exec 0<&-; i=0; while [ $i -lt 4000 ]; do echo \"line $i of the diagnostics, padded to be long\" >&2; i=$((i + 1)); done; exit 1",
-    );
     let text = "/* long */\n".repeat(20_000);
-    let message = error(Runtime::builder().cc(&cc), &text).to_string();
-    assert!(message.contains("line 0 of") && message.contains("line 3999 of"));
+    for (name, first, last) in [("deaf", "exec 0<&-", ":"), ("late", ":", "cat > /dev/null")] {
+        let cc = dir.path().join(name);
+        let talk = "i=0; while [ $i -lt 4000 ]; do \
+            echo \"line $i of the diagnostics, padded to be long\" >&2; i=$((i + 1)); done";
+        fake(&cc, GCC, &format!("{first}; {talk}; {last}; exit 1"));
+        let message = error(Runtime::builder().cc(&cc), &text).to_string();
+        assert!(message.contains("line 0 of") && message.contains("line 3999 of"));
+    }
 }
 
 #[test]

@@ -167,12 +167,12 @@ fn emitted() -> &'static [Emitted] {
 }
 
 /// What each build of the kernel `name` makes of `input`: 64 bytes, as `T`s.
-fn outputs<T: Element>(
+fn outputs<T: Element + Default>(
     name: &str,
     input: &[T],
 ) -> impl Iterator<Item = (&'static Emitted, Vec<T>)> {
     // Some kernels look one element further than they use.
-    let mut padded = [input, &[T::ZERO; 64]].concat();
+    let mut padded = [input, &[T::default(); 64]].concat();
     padded.truncate(128 / size_of::<T>());
     let input = Buffer::from_slice(&padded).unwrap();
     emitted().iter().map(move |emitted| {

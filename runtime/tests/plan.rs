@@ -429,7 +429,7 @@ fn bools_that_stay_bools_need_nobody() {
     plan.buffer(Some("x"), Role::Input, DType::Bool, &[2])
         .unwrap();
     plan.buffer(None, Role::Temp, DType::Bool, &[2]).unwrap();
-    plan.bytes(None, Role::Output, 2).unwrap();
+    plan.buffer(None, Role::Output, DType::Bool, &[2]).unwrap();
     plan.fill(range(1, 0, 2), DType::Bool, 1).unwrap();
     plan.copy(range(0, 0, 1), range(1, 1, 1)).unwrap();
     plan.copy(range(1, 0, 2), range(2, 0, 2)).unwrap();
@@ -441,6 +441,43 @@ fn bools_that_stay_bools_need_nobody() {
         .unwrap();
     instance.run(&[]).unwrap();
     assert_eq!(output::<u8>(&instance, "y"), [1, 0]);
+}
+
+#[test]
+fn an_output_that_calls_bytes_bool_needs_someone_to_vouch_for_them() {
+    let mut plan = PlanBuilder::new("called bool");
+    plan.bytes(Some("x"), Role::Input, 2).unwrap();
+    plan.output("y", 0, 0, DType::Bool, &[2]).unwrap();
+    let error = Executable::new(plan.build(), Vec::new(), vec![None]).unwrap_err();
+    assert_refused(&error, "ops", "bool");
+}
+
+#[test]
+fn a_scalar_without_bounds_needs_someone_to_vouch_for_its_values() {
+    let signature = Signature::builder()
+        .write(DType::I32, 4)
+        .scalar(DType::I64, "at", svod_runtime::Bounds::Unstated)
+        .build()
+        .unwrap();
+    let text = "void put(int *y, long at) { y[at] = 7; }";
+    // SAFETY: its values of `at` are those of this test, from 0 to 3.
+    let put = unsafe { runtime().load(&Source::c("put", text), signature.clone()) }.unwrap();
+    let plan = || {
+        let mut plan = PlanBuilder::new("unstated");
+        plan.buffer(None, Role::Output, DType::I32, &[4]).unwrap();
+        plan.kernel("put", signature.clone());
+        plan.launch(0, &[range(0, 0, 16)], &[("at", 3.into())], 1)
+            .unwrap();
+        plan.output("y", 0, 0, DType::I32, &[4]).unwrap();
+        plan.build()
+    };
+    let error = Executable::new(plan(), vec![put.clone()], vec![None]).unwrap_err();
+    assert_refused(&error, "ops", "bounds");
+    // SAFETY: `at` is 3, and the buffer has 4 elements.
+    let vouched = unsafe { Executable::new_unchecked(plan(), vec![put], vec![None]) };
+    let mut instance = vouched.unwrap().instance().unwrap();
+    instance.run(&[]).unwrap();
+    assert_eq!(output::<i32>(&instance, "y"), [0, 0, 0, 7]);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use half::{bf16, f16};
 
 use crate::Error;
 use crate::memory::View;
-use crate::signature::{DType, Element};
+use crate::signature::{DType, Element, Number};
 
 /// How far a result may be from what was recorded: `|got − expected| ≤ atol +
 /// rtol · |expected|`, NumPy's rule.
@@ -112,6 +112,31 @@ pub fn compare(
         difference.outside += usize::from(!near);
     }
     Ok(difference)
+}
+
+/// Elements of any type as numbers, exactly.
+///
+/// # Errors
+///
+/// [`Error::Buffer`] where the memory is not aligned to its elements.
+pub fn to_numbers(view: View<'_>) -> Result<Vec<Number>, Error> {
+    fn all<T: Element + Into<i128>>(view: View<'_>) -> Result<Vec<Number>, Error> {
+        let elements = view.as_slice::<T>()?.iter();
+        Ok(elements.map(|&v| Number::Int(v.into())).collect())
+    }
+    match view.dtype() {
+        DType::Bool | DType::U8 => all::<u8>(view),
+        DType::I8 => all::<i8>(view),
+        DType::I16 => all::<i16>(view),
+        DType::U16 => all::<u16>(view),
+        DType::I32 => all::<i32>(view),
+        DType::U32 => all::<u32>(view),
+        DType::I64 => all::<i64>(view),
+        DType::U64 => all::<u64>(view),
+        DType::F16 | DType::BF16 | DType::F32 | DType::F64 => {
+            Ok(to_f64(view)?.into_iter().map(Number::Float).collect())
+        }
+    }
 }
 
 /// Elements of any type as `f64`, the nearest where it has no equal.

@@ -87,7 +87,6 @@ pub(super) fn read_text(path: &Path) -> Result<String, Error> {
 pub(super) struct Weights {
     path: PathBuf,
     length: u64,
-    data_start: usize,
     tensors: HashMap<String, Tensor>,
 }
 
@@ -115,7 +114,7 @@ impl Weights {
         file.read_exact(&mut size)
             .map_err(|_| malformed("it ends too early".into()))?;
         let size = u64::from_le_bytes(size);
-        if size > MAX_HEADER || size > length - 8 {
+        if size > MAX_HEADER || size > length.saturating_sub(8) {
             return Err(malformed(format!(
                 "its header would have {size} bytes, the file has {length}"
             )));
@@ -126,7 +125,7 @@ impl Weights {
         let metadata: Metadata =
             serde_json::from_slice(&header).map_err(|e| malformed(e.to_string()))?;
 
-        let data_length = length - data_start as u64;
+        let data_length = length.saturating_sub(data_start as u64);
         let mut tensors = HashMap::new();
         for (name, info) in metadata.tensors() {
             let (start, end) = info.data_offsets;
@@ -160,7 +159,6 @@ impl Weights {
         Ok(Weights {
             path,
             length,
-            data_start,
             tensors,
         })
     }
@@ -189,7 +187,6 @@ impl Weights {
                 ),
             ));
         }
-        debug_assert!(self.data_start <= map.len());
         Ok(Arc::new(map))
     }
 

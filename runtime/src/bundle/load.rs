@@ -201,7 +201,8 @@ unsafe fn kernels(
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     std::thread::scope(|scope| {
         for _ in 1..threads.min(plan.len()) {
-            scope.spawn(work);
+            // Where the system has no more threads, this one does the work.
+            let _ = std::thread::Builder::new().spawn_scoped(scope, work);
         }
         work();
     });

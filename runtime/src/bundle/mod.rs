@@ -16,7 +16,7 @@ mod test;
 
 use std::path::{Path, PathBuf};
 
-pub use compare::{Difference, Tolerance, compare, to_f64};
+pub use compare::{Difference, Tolerance, compare, to_f64, to_numbers};
 pub use load::Progress;
 pub use test::{Classified, OutputReport, Test, TestReport};
 
@@ -94,6 +94,22 @@ impl Bundle {
     #[must_use]
     pub const fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// Reads an array file for the input `name`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Run`] where the plan has no input of that name, what
+    /// [`npy::read`] returns, and [`Error::File`] where the array is of another
+    /// type or shape.
+    pub fn read_input(&self, name: &str, file: &Path) -> Result<npy::Array, Error> {
+        let input = self.plan.input(name);
+        let input = input.ok_or_else(|| Error::run(format!("there is no input `{name}`")))?;
+        let array = npy::read(file)?;
+        read::check_input(input, array.elements.dtype(), &array.shape)
+            .map_err(|reason| Error::file(file, reason))?;
+        Ok(array)
     }
 
     /// What made it, in its own words.

@@ -85,8 +85,17 @@ pub fn read(path: &Path) -> Result<Array, Error> {
 ///
 /// # Errors
 ///
-/// [`Error::System`] where the file cannot be written.
+/// [`Error::System`] where the file cannot be written, [`Error::File`] where the
+/// shape is not that of so many elements.
 pub fn write(path: &Path, shape: &[usize], elements: View<'_>) -> Result<(), Error> {
+    let count = shape.iter().try_fold(1_usize, |n, d| n.checked_mul(*d));
+    if count != Some(elements.len()) {
+        let reason = format!(
+            "{} elements are not those of the shape {shape:?}",
+            elements.len()
+        );
+        return Err(Error::file(path, reason));
+    }
     let dimensions: Vec<_> = shape.iter().map(|d| format!("{d},")).collect();
     let mut header = format!(
         "{{'descr': '{}', 'fortran_order': False, 'shape': ({}), }}",
@@ -116,11 +125,12 @@ pub fn write(path: &Path, shape: &[usize], elements: View<'_>) -> Result<(), Err
 fn open(path: &Path) -> Result<(ArrayHeader, BufReader<File>), Error> {
     let system = |e| Error::system(format!("read {}", path.display()), e);
     let malformed = |reason: &str| Error::file(path, format!("it is no array file: {reason}"));
-    let file = File::open(path).map_err(system)?;
-    let meta = file.metadata().map_err(system)?;
+    // Before it is opened: opening a pipe waits for who writes it.
+    let meta = std::fs::metadata(path).map_err(system)?;
     if !meta.is_file() {
         return Err(malformed("it is no file"));
     }
+    let file = File::open(path).map_err(system)?;
     let mut file = BufReader::new(file);
     let mut take = |bytes: &mut [u8]| match file.read_exact(bytes) {
         Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Err(malformed("it ends too early")),
@@ -315,6 +325,15 @@ mod tests {
                 assert_eq!((array.shape, array.elements.dtype()), (shape, dtype));
             }
         }
+    }
+
+    #[test]
+    fn a_shape_of_other_elements_is_not_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.npy");
+        let three = View::from_slice(&[1.0_f32, 2.0, 3.0]);
+        assert!(write(&path, &[2, 2], three).is_err());
+        assert!(!path.exists());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::test::Test;
 use super::{Bundle, Classifier, Tolerance, npy};
 use crate::Error;
 use crate::error::Place;
-use crate::plan::{BufferRange, Plan, PlanBuilder, Role, Value, VariableId};
+use crate::plan::{BufferRange, Plan, PlanBuffer, PlanBuilder, Role, Value, VariableId};
 use crate::signature::{DType, Number, Signature};
 
 /// The version of the format that is read. Older ones always load.
@@ -322,15 +322,8 @@ fn read_test(root: &Root, plan: &Plan, place: &Place, raw: &RawTest) -> Result<T
         };
         let path = root.file(&place, file)?;
         let header = npy::read_header(&path)?;
-        // Untyped bytes are recorded as what they are.
-        let dtype = input.dtype.unwrap_or(DType::U8);
-        if header.dtype != dtype || header.shape != input.shape {
-            let reason = format!(
-                "`{file}` holds {} of shape {:?}, the input is {dtype} of shape {:?}",
-                header.dtype, header.shape, input.shape
-            );
-            return Err(Error::plan(place, reason));
-        }
+        check_input(input, header.dtype, &header.shape)
+            .map_err(|reason| Error::plan(place, format!("`{file}` {reason}")))?;
         inputs.push((name.clone(), path));
     }
     let mut outputs = Vec::new();
@@ -368,10 +361,17 @@ fn read_test(root: &Root, plan: &Plan, place: &Place, raw: &RawTest) -> Result<T
         let place = place.key("variables").key(&variable.name);
         return Err(Error::plan(place, "it has no value"));
     }
-    let truth = match &raw.truth {
-        Some(file) => Some(root.file(&place.key("truth"), file)?),
-        None => None,
-    };
+    let truth = raw.truth.as_ref().map(|file| {
+        let place = place.key("truth");
+        let path = root.file(&place, file)?;
+        let header = npy::read_header(&path)?;
+        if header.dtype.is_float() || header.shape.len() != 1 {
+            let reason = format!("`{file}` holds no row of whole numbers");
+            return Err(Error::plan(place, reason));
+        }
+        Ok(path)
+    });
+    let truth = truth.transpose()?;
     Ok(Test {
         variables: raw.variables.clone().into_iter().collect(),
         inputs,
@@ -382,6 +382,20 @@ fn read_test(root: &Root, plan: &Plan, place: &Place, raw: &RawTest) -> Result<T
         },
         truth,
     })
+}
+
+/// Whether an array of that type and shape is what an input takes.
+pub(super) fn check_input(input: &PlanBuffer, dtype: DType, shape: &[usize]) -> Result<(), String> {
+    // Untyped bytes are given as what they are.
+    let expected = input.dtype.unwrap_or(DType::U8);
+    if dtype == expected && shape == input.shape {
+        return Ok(());
+    }
+    Err(format!(
+        "holds {dtype} of shape {shape:?}, the input `{}` is {expected} of shape {:?}",
+        input.name.as_deref().unwrap_or_default(),
+        input.shape
+    ))
 }
 
 fn check_classifier(plan: &Plan, classifier: &Classifier) -> Result<(), Error> {

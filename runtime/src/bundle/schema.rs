@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::marker::PhantomData;
 
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -24,7 +25,7 @@ pub(super) struct RawPlan {
     pub(super) name: String,
     #[serde(default)]
     pub(super) producer: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "names")]
     pub(super) variables: BTreeMap<String, RawVariable>,
     pub(super) kernels: Vec<RawKernel>,
     pub(super) buffers: Vec<RawBuffer>,
@@ -34,6 +35,34 @@ pub(super) struct RawPlan {
     #[serde(default)]
     pub(super) tests: Vec<RawTest>,
     pub(super) classifier: Option<RawClassifier>,
+}
+
+/// An object by names, of which none stands twice.
+fn names<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, T>, D::Error> {
+    struct Names<T>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Names<T> {
+        type Value = BTreeMap<String, T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut found = BTreeMap::new();
+            while let Some(name) = map.next_key::<String>()? {
+                if found.contains_key(&name) {
+                    return Err(A::Error::custom(format!("the name `{name}` stands twice")));
+                }
+                found.insert(name, map.next_value()?);
+            }
+            Ok(found)
+        }
+    }
+
+    deserializer.deserialize_map(Names(PhantomData))
 }
 
 #[derive(Deserialize)]
@@ -110,7 +139,7 @@ pub(super) struct RawOp {
     pub(super) launch: Option<usize>,
     #[serde(default)]
     pub(super) args: Vec<RawArg>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "names")]
     pub(super) scalars: BTreeMap<String, RawValue>,
     pub(super) grid: Option<RawValue>,
     pub(super) flops: Option<Number>,
@@ -250,11 +279,11 @@ pub(super) struct RawOutput {
 
 #[derive(Deserialize)]
 pub(super) struct RawTest {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "names")]
     pub(super) variables: BTreeMap<String, i64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "names")]
     pub(super) inputs: BTreeMap<String, String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "names")]
     pub(super) outputs: BTreeMap<String, String>,
     #[serde(default)]
     pub(super) rtol: f64,

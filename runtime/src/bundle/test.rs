@@ -132,7 +132,8 @@ impl Bundle {
         Ok(Some(Classified { answers, truth }))
     }
 
-    /// For each row of an output with rows, where its highest score is.
+    /// For each row of an output with rows, where its highest score is; the first of
+    /// several, and 0 where none is a number.
     ///
     /// # Errors
     ///
@@ -142,7 +143,7 @@ impl Bundle {
         let shape = self.plan.outputs().iter().find(|o| o.name == output);
         let classes = shape.and_then(|o| o.shape.last().copied()).unwrap_or(1);
         let highest = |row: &[f64]| {
-            let ranked = row.iter().enumerate();
+            let ranked = row.iter().enumerate().filter(|(_, v)| !v.is_nan());
             let highest = ranked.max_by(|(i, a), (j, b)| a.total_cmp(b).then(j.cmp(i)));
             highest.map_or(0, |(i, _)| i)
         };

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, Write};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -40,9 +41,17 @@ pub(super) fn compile(
         let doing = format!("{doing} while compiling kernel `{}`", source.entry);
         move |e: std::io::Error| Error::system(doing, e)
     };
-    let object = memfd_create("svod-object", MemfdFlags::CLOEXEC)
-        .map_err(|e| system("create a file in memory")(e.into()))?;
-    let mut object = File::from(object);
+    // Files in memory, so that a compiler reads and writes at its own pace.
+    let memory_file = |name: &str| {
+        let file = memfd_create(name, MemfdFlags::CLOEXEC);
+        file.map(File::from)
+            .map_err(|e| system("create a file in memory")(e.into()))
+    };
+    let mut text = memory_file("svod-source")?;
+    write!(text, "# 1 {:?}\n{}\n", source.name, source.text)
+        .and_then(|()| text.rewind())
+        .map_err(system("write to a file in memory"))?;
+    let mut object = memory_file("svod-object")?;
     let stdout = object
         .try_clone()
         .map_err(system("share a file in memory"))?;
@@ -55,31 +64,24 @@ pub(super) fn compile(
     if compiler.family == Family::Gcc {
         command.args(GCC_FLAGS);
     }
-    if let Some(dir) = &source.include_dir {
-        command.arg("-iquote").arg(dir);
-    }
+    // A source that comes by standard input lies, to a compiler, in the current
+    // folder, and that is where it looks for what is included.
+    let dir = source.include_dir.as_deref().unwrap_or(Path::new("/"));
+    command.current_dir(dir);
     command
         .args(&options.flags)
         .args(["-x", "c", "-", "-o", "/proc/self/fd/1"])
         // Diagnostics are shown to people who may pipe them anywhere.
         .env("TERM", "dumb")
         .env("LC_ALL", "C")
-        .stdin(Stdio::piped())
+        .stdin(text)
         .stdout(stdout)
         .stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(|e| Error::BadCompiler {
+    let output = command.output().map_err(|e| Error::BadCompiler {
         compiler: compiler.path.clone(),
-        reason: "it cannot be started".into(),
+        reason: format!("it cannot be started in {}", dir.display()),
         source: Some(e),
     })?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // A compiler that stops reading has something to say; that it closed
-        // its input is not the error to report.
-        let _ = write!(stdin, "# 1 {:?}\n{}\n", source.name, source.text);
-    }
-    let output = child
-        .wait_with_output()
-        .map_err(system("wait for the compiler"))?;
     if !output.status.success() {
         let mut diagnostics = String::from_utf8_lossy(&output.stderr).into_owned();
         if diagnostics.trim().is_empty() {
@@ -88,8 +90,8 @@ pub(super) fn compile(
         return Err(Error::Compile {
             kernel: source.entry.clone(),
             compiler: compiler.path.clone(),
+            hint: hint(compiler, source, &diagnostics),
             diagnostics,
-            hint: hint(compiler, source),
         });
     }
     let mut bytes = Vec::new();
@@ -101,20 +103,13 @@ pub(super) fn compile(
 }
 
 /// Sources captured from compilers that target clang use what gcc lacks.
-fn hint(compiler: &CCompiler, source: &Source) -> Option<String> {
+fn hint(compiler: &CCompiler, source: &Source, diagnostics: &str) -> Option<String> {
     if compiler.family == Family::Clang {
         return None;
     }
-    const CLANG_ONLY: [&str; 5] = [
-        "ext_vector_type",
-        "__builtin_bit_cast",
-        "__builtin_convertvector",
-        "__fp16",
-        "__bf16",
-    ];
-    let used = CLANG_ONLY
-        .iter()
-        .find(|word| source.text.contains(**word))?;
+    const CLANG_ONLY: [&str; 4] = ["ext_vector_type", "__builtin_bit_cast", "__fp16", "__bf16"];
+    let is_at_fault = |word: &&&str| source.text.contains(**word) && diagnostics.contains(**word);
+    let used = CLANG_ONLY.iter().find(is_at_fault)?;
     Some(format!(
         "the source uses `{used}`, which clang has and gcc lacks: install clang (on Debian: \
          apt-get install clang-19) or name one in SVOD_CC"

@@ -1,9 +1,9 @@
 //! Source to object: one kernel, one relocatable object.
 //!
-//! C goes through a C compiler as a process. The source is written to its
-//! standard input, and the object is collected from an anonymous file in
-//! memory that is its standard output, so that nothing is left on disk when
-//! the process is interrupted and a full disk stops nothing.
+//! C goes through a C compiler as a process. Its standard input and its standard
+//! output are anonymous files in memory that hold the source and take the object,
+//! so that nothing is left on disk when the process is interrupted, and a full disk
+//! stops nothing.
 //!
 //! LLVM IR in process and the object cache join here, behind the same two
 //! types: a [`Source`] goes in, an [`Object`] comes out.
@@ -56,7 +56,8 @@ impl Source {
         self
     }
 
-    /// The folder in which `#include "…"` looks first.
+    /// The folder in which `#include "…"` looks first; `/` where this is not
+    /// called.
     #[must_use]
     pub fn include_dir(mut self, dir: impl Into<PathBuf>) -> Source {
         self.include_dir = Some(dir.into());

@@ -77,14 +77,23 @@ impl Toolchain {
     /// A path is used as it is, a bare name is looked for.
     fn named(&self, cc: &Path) -> Result<PathBuf, Error> {
         if cc.components().count() > 1 {
-            return Ok(cc.to_owned());
+            // Compilers are started in other folders.
+            return std::path::absolute(cc).map_err(|e| Error::BadCompiler {
+                compiler: cc.to_owned(),
+                reason: "its path cannot be made absolute".into(),
+                source: Some(e),
+            });
         }
         self.folders()
             .map(|dir| dir.join(cc))
             .find(|path| executable(path))
             .ok_or_else(|| Error::BadCompiler {
                 compiler: cc.to_owned(),
-                reason: format!("no program of that name is in {}", self.searched()),
+                reason: format!(
+                    "no program of that name is in {}; it names a program alone, flags go to \
+                     RuntimeBuilder::flag",
+                    self.searched()
+                ),
                 source: None,
             })
     }
@@ -147,7 +156,7 @@ impl Toolchain {
     fn searched(&self) -> String {
         let folders: Vec<_> = self.folders().map(|d| d.display().to_string()).collect();
         if folders.is_empty() {
-            "the folders of PATH, which is empty".into()
+            "PATH, or the search path that was given, which is empty".into()
         } else {
             folders.join(", ")
         }

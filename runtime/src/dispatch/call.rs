@@ -3,6 +3,7 @@
 use std::ffi::c_void;
 
 use super::kernel::Kernel;
+use super::packing::Slots;
 use super::trampoline::{Enter, call_inline};
 use crate::Error;
 
@@ -18,7 +19,7 @@ pub struct Call {
     inline_args: u8,
     enter: Enter,
     target: *const c_void,
-    slots: Box<[u64]>,
+    slots: Slots,
     index: usize,
     kernel: Kernel,
 }
@@ -32,16 +33,12 @@ impl Call {
     #[must_use]
     pub fn new(kernel: &Kernel) -> Call {
         let packing = kernel.packing();
-        let mut slots = vec![0; packing.slots].into_boxed_slice();
-        // SAFETY: there are `packing.slots` slots, in memory that stays where it
-        // is when the call moves.
-        unsafe { packing.bind(slots.as_mut_ptr()) };
         let (enter, target) = kernel.way_in();
         Call {
             inline_args: kernel.inline_args(),
             enter,
             target,
-            slots,
+            slots: Slots::new(packing),
             index: packing.index,
             kernel: kernel.clone(),
         }
@@ -60,7 +57,7 @@ impl Call {
     /// Where the signature has no such parameter.
     pub fn set_buffer(&mut self, i: usize, buffer: *mut u8) {
         let slot = self.kernel.packing().buffers[i];
-        self.slots[usize::from(slot)] = buffer as u64;
+        self.slots.set(slot.into(), buffer as u64);
     }
 
     /// Sets the scalar parameter `i`, counted among the scalars, to a slot as
@@ -71,7 +68,7 @@ impl Call {
     /// Where the signature has no such parameter.
     pub fn set_scalar(&mut self, i: usize, slot_value: u64) {
         let slot = self.kernel.packing().scalars[i];
-        self.slots[usize::from(slot)] = slot_value;
+        self.slots.set(slot.into(), slot_value);
     }
 
     /// Makes the call for the grid index that was set last, 0 at first. Returns
@@ -99,9 +96,9 @@ impl Call {
     /// maximum.
     #[inline(always)]
     pub unsafe fn call_at(&mut self, index: u64) -> i32 {
-        // SAFETY: `index` was made by `Packing` as one of `Packing::slots` slots,
-        // and that many there are.
-        unsafe { *self.slots.get_unchecked_mut(self.index) = index };
+        // SAFETY: `index` was made by `Packing` as one of `Packing::slots` slots, and
+        // that many there are.
+        unsafe { self.slots.as_ptr().add(self.index).write(index) };
         // SAFETY: promised by the caller.
         unsafe { self.call() }
     }

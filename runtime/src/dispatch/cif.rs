@@ -18,6 +18,7 @@ pub struct KernelCif {
     cif: Cif,
     args: usize,
     index: Option<usize>,
+    packed: bool,
     returns: Returns,
 }
 
@@ -53,6 +54,7 @@ impl KernelCif {
                 },
             ),
             index,
+            packed: signature.convention() == Convention::Packed,
             returns,
         }
     }
@@ -61,12 +63,14 @@ impl KernelCif {
     /// extended to 64 bits, floating point as its bits in the low bytes, as
     /// [`Scalar::to_slot`](crate::Scalar::to_slot) gives them. An `index` takes
     /// the place of what the grid index's slot holds; the slots themselves are
-    /// only read, so that threads can share them. Returns the status, 0 where
-    /// the kernel returns nothing.
+    /// only read, so that threads can share them; without an index parameter it is
+    /// ignored. Returns the status, 0 where the kernel returns nothing.
     ///
     /// # Panics
     ///
-    /// Where there are fewer slots than arguments.
+    /// Where there are fewer slots than arguments; where an index is given for the
+    /// packed convention, whose index lies in memory that threads may share, and is
+    /// the caller's to write.
     ///
     /// # Safety
     ///
@@ -75,6 +79,10 @@ impl KernelCif {
     #[inline]
     pub unsafe fn call(&self, entry: *const c_void, slots: &[u64], index: Option<u64>) -> i32 {
         assert!(slots.len() >= self.args, "a slot for each argument");
+        assert!(
+            !self.packed || index.is_none(),
+            "no index for a packed call"
+        );
         // SAFETY: promised by the caller; the slots are there, as just checked.
         unsafe { self.call_slots(entry, slots.as_ptr(), index) }
     }
@@ -169,6 +177,12 @@ pub(super) struct CifTarget {
     pub(super) cif: KernelCif,
     pub(super) entry: *const c_void,
 }
+
+// SAFETY: the interface is `Sync`, and the entry is the address of code, which is
+// only called.
+unsafe impl Send for CifTarget {}
+// SAFETY: as above.
+unsafe impl Sync for CifTarget {}
 
 /// # Safety
 ///

@@ -9,7 +9,7 @@ use super::packing::Packing;
 use super::trampoline::{Enter, MAX_INLINE_ARGS, NOT_INLINE, by_count, may_be_fresh};
 use crate::Error;
 use crate::link::Image;
-use crate::signature::{Convention, DType, MAX_PARAMS, Param, Returns, Signature};
+use crate::signature::{Convention, MAX_PARAMS, Param, Returns, Signature};
 
 /// A callable entry with its signature. Clones share it.
 #[derive(Clone, Debug)]
@@ -28,7 +28,7 @@ struct Inner {
     /// The entry, or a `CifTarget` that leads to it.
     target: *const c_void,
     /// What `target` points to, if it does not point to code.
-    _cif: Option<Box<CifTarget>>,
+    _cif: Option<Arc<CifTarget>>,
     /// What the code lies in; none for code that is part of the process.
     _image: Option<Arc<Image>>,
 }
@@ -107,7 +107,7 @@ impl Kernel {
         let (enter, target, cif) = match trampoline {
             Some(enter) => (enter, entry, None),
             None => {
-                let cif = Box::new(CifTarget {
+                let cif = Arc::new(CifTarget {
                     cif: KernelCif::new(&signature),
                     entry,
                 });
@@ -116,7 +116,7 @@ impl Kernel {
                 } else {
                     Enter::Void(enter_void)
                 };
-                (enter, std::ptr::from_ref(&*cif).cast(), Some(cif))
+                (enter, Arc::as_ptr(&cif).cast(), Some(cif))
             }
         };
         Kernel {
@@ -260,6 +260,3 @@ fn in_float_registers(signature: &Signature) -> bool {
             Param::Buffer(_) | Param::Index(_) => false,
         })
 }
-
-/// The dtype of an index never travels in a floating-point register.
-const _: () = assert!(!DType::I32.is_float() && !DType::I64.is_float());

@@ -1,5 +1,7 @@
 //! Which parameter lies in which slot.
 
+use std::ptr::NonNull;
+
 use crate::signature::{Convention, Param, Signature};
 
 /// The slots of a kernel's frame.
@@ -96,5 +98,50 @@ impl Packing {
                 slots.add(1).write(slots.add(values) as u64);
             }
         }
+    }
+}
+
+/// The memory of a frame. It stays where it is when this moves, and is only
+/// touched through one pointer, since a packed frame points into itself.
+#[derive(Debug)]
+pub(super) struct Slots {
+    start: NonNull<u64>,
+    len: usize,
+}
+
+impl Slots {
+    /// Zeros, bound.
+    pub(super) fn new(packing: &Packing) -> Slots {
+        let slots: Box<[u64]> = vec![0; packing.slots].into();
+        let len = slots.len();
+        let start = NonNull::from(Box::leak(slots)).cast();
+        let slots = Slots { start, len };
+        // SAFETY: there are `packing.slots` of them.
+        unsafe { packing.bind(slots.as_ptr()) };
+        slots
+    }
+
+    #[inline(always)]
+    pub(super) const fn as_ptr(&self) -> *mut u64 {
+        self.start.as_ptr()
+    }
+
+    /// Sets one slot.
+    ///
+    /// # Panics
+    ///
+    /// Where there is none of that number.
+    pub(super) fn set(&mut self, slot: usize, value: u64) {
+        assert!(slot < self.len, "a slot of the frame");
+        // SAFETY: as just checked.
+        unsafe { self.start.add(slot).write(value) };
+    }
+}
+
+impl Drop for Slots {
+    fn drop(&mut self) {
+        let slots = std::ptr::slice_from_raw_parts_mut(self.start.as_ptr(), self.len);
+        // SAFETY: leaked by `new` as a box of this length, and freed once.
+        drop(unsafe { Box::from_raw(slots) });
     }
 }

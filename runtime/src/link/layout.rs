@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::elf::{MAX_ALIGN, ObjectFile, SymbolAt};
+use super::elf::{MAX_ALIGN, ObjectFile, Section, SymbolAt};
 use super::x86_64;
 
 /// What may be done with a segment's memory.
@@ -42,6 +42,17 @@ impl Layout {
         self.size
     }
 
+    /// Whether an object with such parts fits it.
+    pub(super) fn is_of(&self, object: &ObjectFile<'_>) -> bool {
+        let fits = |(section, offset): (&Section<'_>, &u64)| {
+            let end = offset.checked_add(section.data.len() as u64);
+            end.is_some_and(|end| end <= self.size)
+        };
+        self.sections.len() == object.sections.len()
+            && self.stand_ins.len() == object.symbols.len()
+            && object.sections.iter().zip(&self.sections).all(fits)
+    }
+
     /// The image's segments in the order of their addresses.
     #[must_use]
     pub fn segments(&self) -> &[Segment] {
@@ -53,11 +64,17 @@ impl Layout {
     #[must_use]
     pub fn function(&self, object: &ObjectFile<'_>, name: &str) -> Option<u64> {
         match object.function(name)?.at {
-            SymbolAt::Section { section, offset } => Some(self.sections[section] + offset),
+            SymbolAt::Section { section, offset } => {
+                self.sections.get(section)?.checked_add(offset)
+            }
             _ => None,
         }
     }
 }
+
+/// The largest page of any system that this may run on is 64 KiB; more than this
+/// is a mistake, and would ask for memory to no end.
+const MAX_PAGE: u64 = 16 << 20;
 
 /// What a symbol may need in the image beside itself.
 #[derive(Clone, Copy, Debug, Default)]
@@ -70,12 +87,13 @@ pub(super) struct StandIns {
 
 const GOT_SLOT_SIZE: u64 = 8;
 
-/// Lays out an object on pages of `page` bytes, a power of two of at least 4096.
+/// Lays out an object on pages of `page` bytes, a power of two from 4 KiB to 16 MiB;
+/// another number is taken for the nearest of these.
 ///
 /// Pure: it depends on nothing but its arguments.
 #[must_use]
 pub fn layout(object: &ObjectFile<'_>, page: u64) -> Layout {
-    let page = page.max(MAX_ALIGN).next_power_of_two();
+    let page = page.clamp(MAX_ALIGN, MAX_PAGE).next_power_of_two();
     let mut needs = vec![(false, false); object.symbols.len()];
     for relocation in object.sections.iter().flat_map(|s| &s.relocations) {
         let undefined = object.symbols[relocation.symbol].at == SymbolAt::Undefined;

@@ -2,11 +2,10 @@
 //!
 //! [`layout`] says how many bytes an object needs and where each section goes;
 //! [`link`] computes the image's bytes for a base address. Neither touches
-//! memory that runs, so both are tested and fuzzed like any parser, and work
-//! for objects of any architecture on any host. Only [`Image`] maps and is the
-//! host's.
+//! memory that runs, so both are tested and fuzzed like any parser, on any host.
+//! Only [`Image`] maps and is the host's. Objects are those of x86-64 so far.
 //!
-//! An image has up to three segments, each on pages of its own, in this order:
+//! An image has up to two segments, each on pages of its own, in this order:
 //!
 //! ```text
 //! base ┌──────────────────────────┐
@@ -16,7 +15,7 @@
 //!      └──────────────────────────┘
 //! ```
 //!
-//! The third, writable one is refused for now: a kernel keeps no state. No page
+//! Writable sections are refused: a kernel keeps no state. No page
 //! is ever writable and executable at the same time: an image is filled while it
 //! is plain data, and turned to its rights afterwards.
 //!

@@ -18,7 +18,8 @@ const CODE_FILL: u8 = 0xcc;
 ///
 /// [`Error::UndefinedSymbol`] where `resolver` does not know a symbol,
 /// [`Error::RelocationOverflow`] where a value does not fit its field,
-/// [`Error::UnsupportedObject`] where the image would pass the end of memory.
+/// [`Error::UnsupportedObject`] where the image would pass the end of memory, or
+/// the layout is another object's.
 pub fn link(
     object: &ObjectFile<'_>,
     layout: &Layout,
@@ -39,11 +40,19 @@ pub(super) fn link_into(
     base: u64,
     resolver: &dyn Resolver,
 ) -> Result<(), Error> {
-    if base.checked_add(layout.size()).is_none() {
-        return Err(Error::UnsupportedObject {
+    let unsupported = |feature: String| {
+        Err(Error::UnsupportedObject {
             kernel: object.kernel.to_owned(),
-            feature: format!("an image at {base:#x} would pass the end of memory"),
-        });
+            feature,
+        })
+    };
+    if base.checked_add(layout.size()).is_none() {
+        return unsupported(format!(
+            "an image at {base:#x} would pass the end of memory"
+        ));
+    }
+    if !layout.is_of(object) {
+        return unsupported("the layout is another object's".into());
     }
     Linker {
         object,

@@ -1,7 +1,7 @@
 //! The symbols that a kernel may use and not define.
 //!
-//! Compilers call memory functions, libm and helpers for half precision on
-//! their own account, in freestanding code as well. The runtime owns the list
+//! Compilers call memory functions, libm and helpers of their own, for half
+//! precision and for 128-bit integers, in freestanding code as well. The runtime owns the list
 //! of what they get: nothing is looked up in whatever the process happens to
 //! have loaded, so that a kernel links the same everywhere or not at all.
 //!
@@ -12,7 +12,7 @@
 //! the half.
 
 use std::collections::HashMap;
-use std::ffi::{c_int, c_void};
+use std::ffi::{c_int, c_long, c_longlong, c_void};
 
 use half::{bf16, f16};
 
@@ -80,7 +80,7 @@ macro_rules! built_in {
         /// Functions of the C library and of libm, which Rust's standard
         /// library links.
         mod c {
-            use super::{c_int, c_void};
+            use super::{c_int, c_long, c_longlong, c_void};
             unsafe extern "C" {
                 $(pub(super) fn $c($(_: $arg),*) -> $ret;)*
             }
@@ -126,11 +126,21 @@ built_in! {
         frexp(f64, *mut c_int) -> f64;  frexpf(f32, *mut c_int) -> f32;
         hypot(f64, f64) -> f64;     hypotf(f32, f32) -> f32;
         ldexp(f64, c_int) -> f64;   ldexpf(f32, c_int) -> f32;
-        lgamma(f64) -> f64;         lgammaf(f32) -> f32;
+        lgamma_r(f64, *mut c_int) -> f64;  lgammaf_r(f32, *mut c_int) -> f32;
         log(f64) -> f64;            logf(f32) -> f32;
         log10(f64) -> f64;          log10f(f32) -> f32;
         log1p(f64) -> f64;          log1pf(f32) -> f32;
         log2(f64) -> f64;           log2f(f32) -> f32;
+        logb(f64) -> f64;           logbf(f32) -> f32;
+        ilogb(f64) -> c_int;        ilogbf(f32) -> c_int;
+        lrint(f64) -> c_long;       lrintf(f32) -> c_long;
+        llrint(f64) -> c_longlong;  llrintf(f32) -> c_longlong;
+        lround(f64) -> c_long;      lroundf(f32) -> c_long;
+        llround(f64) -> c_longlong; llroundf(f32) -> c_longlong;
+        nextafter(f64, f64) -> f64; nextafterf(f32, f32) -> f32;
+        scalbn(f64, c_int) -> f64;  scalbnf(f32, c_int) -> f32;
+        scalbln(f64, c_long) -> f64;  scalblnf(f32, c_long) -> f32;
+        remquo(f64, f64, *mut c_int) -> f64;  remquof(f32, f32, *mut c_int) -> f32;
         modf(f64, *mut f64) -> f64; modff(f32, *mut f32) -> f32;
         nearbyint(f64) -> f64;      nearbyintf(f32) -> f32;
         pow(f64, f64) -> f64;       powf(f32, f32) -> f32;
@@ -154,7 +164,103 @@ built_in! {
         "__truncdfhf2" => truncate_double_half;
         "__truncsfbf2" => truncate_single_bfloat;
         "__truncdfbf2" => truncate_double_bfloat;
+
+        "lgamma" => lgamma;
+        "lgammaf" => lgammaf;
+
+        "__divti3" => divide_i128;
+        "__modti3" => remainder_i128;
+        "__udivti3" => divide_u128;
+        "__umodti3" => remainder_u128;
+        "__multi3" => multiply_i128;
+        "__fixdfti" => double_to_i128;
+        "__fixsfti" => single_to_i128;
+        "__fixunsdfti" => double_to_u128;
+        "__fixunssfti" => single_to_u128;
+        "__floattidf" => i128_to_double;
+        "__floattisf" => i128_to_single;
+        "__floatuntidf" => u128_to_double;
+        "__floatuntisf" => u128_to_single;
+        "__powidf2" => power_double;
+        "__powisf2" => power_single;
+        "__popcountdi2" => count_ones_64;
+        "__popcountsi2" => count_ones_32;
     }
+}
+
+/// libm's own writes the sign to a global of the process, which launches on several
+/// threads would race for.
+extern "C" fn lgamma(x: f64) -> f64 {
+    let mut sign = 0;
+    // SAFETY: it writes the sign where it is told to.
+    unsafe { c::lgamma_r(x, &raw mut sign) }
+}
+
+extern "C" fn lgammaf(x: f32) -> f32 {
+    let mut sign = 0;
+    // SAFETY: as above.
+    unsafe { c::lgammaf_r(x, &raw mut sign) }
+}
+
+// The compiler's helpers, as libgcc and compiler-rt define them. What C leaves
+// undefined, division by zero among it, is 0 here, as a panic would be worse.
+
+extern "C" fn divide_i128(a: i128, b: i128) -> i128 {
+    if b == 0 { 0 } else { a.wrapping_div(b) }
+}
+
+extern "C" fn remainder_i128(a: i128, b: i128) -> i128 {
+    if b == 0 { 0 } else { a.wrapping_rem(b) }
+}
+
+extern "C" fn divide_u128(a: u128, b: u128) -> u128 {
+    a.checked_div(b).unwrap_or(0)
+}
+
+extern "C" fn remainder_u128(a: u128, b: u128) -> u128 {
+    a.checked_rem(b).unwrap_or(0)
+}
+
+extern "C" fn multiply_i128(a: i128, b: i128) -> i128 {
+    a.wrapping_mul(b)
+}
+
+/// Conversions, each of which rounds to the nearest or cuts the fraction off, as
+/// C's do.
+macro_rules! conversions {
+    ($($name:ident: $from:ty => $to:ty;)*) => {$(
+        #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, clippy::cast_sign_loss)]
+        extern "C" fn $name(x: $from) -> $to {
+            x as $to
+        }
+    )*};
+}
+
+conversions! {
+    double_to_i128: f64 => i128;
+    single_to_i128: f32 => i128;
+    double_to_u128: f64 => u128;
+    single_to_u128: f32 => u128;
+    i128_to_double: i128 => f64;
+    i128_to_single: i128 => f32;
+    u128_to_double: u128 => f64;
+    u128_to_single: u128 => f32;
+}
+
+extern "C" fn power_double(x: f64, n: c_int) -> f64 {
+    x.powi(n)
+}
+
+extern "C" fn power_single(x: f32, n: c_int) -> f32 {
+    x.powi(n)
+}
+
+extern "C" fn count_ones_64(x: u64) -> u32 {
+    x.count_ones()
+}
+
+extern "C" fn count_ones_32(x: u32) -> u32 {
+    x.count_ones()
 }
 
 /// The half in the low bits of a vector register.

@@ -190,7 +190,8 @@ impl Block {
             .ok_or_else(nothing)?;
         // SAFETY: the size is not zero.
         let allocated = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or_else(nothing)?;
-        let pad = allocated.align_offset(align);
+        let address = allocated.addr().get();
+        let pad = address.next_multiple_of(align) - address;
         // SAFETY: `pad` is below `align`, by which the allocation is longer.
         let start = unsafe { allocated.byte_add(pad) };
         Ok(Block {

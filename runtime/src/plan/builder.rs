@@ -55,7 +55,7 @@ impl PlanBuilder {
                 buffers: Vec::new(),
                 ops: Vec::new(),
                 outputs: Vec::new(),
-                reinterprets_bool: false,
+                unvouched: None,
             },
             total_bytes: 0,
         }
@@ -277,12 +277,18 @@ impl PlanBuilder {
         let reinterprets_bool = signature.buffers().zip(args).any(|(param, arg)| {
             param.dtype == DType::Bool && param.access != Access::Write && untyped(arg)
         });
+        let unbounded = signature.unbounded().is_some();
         let aligns: Vec<_> = signature.buffers().map(|p| p.align).collect();
         for (arg, align) in args.iter().zip(aligns) {
             let buffer = &mut self.plan.buffers[arg.buffer];
             buffer.align = buffer.align.max(align);
         }
-        self.plan.reinterprets_bool |= reinterprets_bool;
+        if reinterprets_bool {
+            self.plan.unvouched = Some(READS_BOOL);
+        }
+        if unbounded {
+            self.plan.unvouched = Some(UNSTATED_BOUNDS);
+        }
         Ok(self.push(Op::Launch(Launch {
             kernel,
             args: args.to_vec(),
@@ -311,8 +317,9 @@ impl PlanBuilder {
             return Err(Error::plan(op, "`from` and `to` overlap"));
         }
         let dtype = |range: &BufferRange| self.plan.buffers[range.buffer].dtype;
-        self.plan.reinterprets_bool |=
-            dtype(&to) == Some(DType::Bool) && dtype(&from) != Some(DType::Bool);
+        if dtype(&to) == Some(DType::Bool) && dtype(&from) != Some(DType::Bool) {
+            self.plan.unvouched = Some(READS_BOOL);
+        }
         Ok(self.push(Op::Copy { from, to }))
     }
 
@@ -406,6 +413,9 @@ impl PlanBuilder {
             let reason = format!("{offset} bytes is no whole number of elements of {dtype}");
             return Err(Error::plan(place.key("offset"), reason));
         }
+        if dtype == DType::Bool && found.dtype.is_none() {
+            self.plan.unvouched = Some(READS_BOOL);
+        }
         self.plan.outputs.push(PlanOutput {
             name,
             range,
@@ -472,6 +482,12 @@ impl PlanBuilder {
         }
     }
 }
+
+const READS_BOOL: &str = "bytes that need not be 0 or 1 are taken for bool; declare their \
+    buffers as bool, or vouch for them with Executable::new_unchecked";
+
+const UNSTATED_BOUNDS: &str = "a kernel's scalar states no bounds; state them in its signature, or \
+    vouch for the plan's values with Executable::new_unchecked";
 
 /// The bytes of elements of `size` bytes in a shape, if memory can hold them.
 fn byte_count(size: usize, shape: &[usize]) -> Option<usize> {

@@ -33,34 +33,34 @@ impl Executable {
     ///
     /// [`Error::Plan`] where kernels or contents are not the plan's: another
     /// number, another signature, another size; a constant without contents,
-    /// contents for what is given or computed. And where the plan takes bytes of
-    /// unknown origin for `bool`, which a kernel assumes to be 0 or 1: only
-    /// [`new_unchecked`](Self::new_unchecked) does that.
+    /// contents for what is given or computed. And where the plan does what only
+    /// [`new_unchecked`](Self::new_unchecked) can vouch for: it takes bytes of
+    /// unknown origin for `bool`, or launches a kernel with a scalar that states
+    /// no bounds.
     pub fn new(
         plan: Plan,
         kernels: Vec<Kernel>,
         contents: Vec<Option<Constant>>,
     ) -> Result<Executable, Error> {
-        if plan.reinterprets_bool {
-            return Err(Error::plan(
-                "ops",
-                "bytes that need not be 0 or 1 are read as bool; declare their buffers as bool, \
-                 or vouch for them with Executable::new_unchecked",
-            ));
+        if let Some(reason) = plan.unvouched {
+            return Err(Error::plan("ops", reason));
         }
-        // SAFETY: there is nothing to vouch for, as just checked.
+        // SAFETY: the builder notes each thing that has to be vouched for, and it
+        // noted none.
         unsafe { Executable::new_unchecked(plan, kernels, contents) }
     }
 
-    /// As [`new`](Self::new), where the plan may take any bytes for `bool`.
+    /// As [`new`](Self::new), for any plan.
     ///
     /// # Errors
     ///
-    /// As [`new`](Self::new), but for that.
+    /// As [`new`](Self::new), but for what has to be vouched for.
     ///
     /// # Safety
     ///
-    /// What the plan's kernels read as `bool` must be 0 or 1 whenever they do.
+    /// What is taken for `bool`, by the plan's kernels or as its output, must be 0
+    /// or 1 whenever it is; and for the values that the plan gives to scalars without
+    /// stated bounds, its kernels must keep the rest of their contract.
     pub unsafe fn new_unchecked(
         plan: Plan,
         kernels: Vec<Kernel>,
@@ -98,7 +98,6 @@ impl Executable {
                             format!("contents of {} bytes for {}", content.bytes(), buffer.bytes);
                         return Err(Error::plan(place(), reason));
                     }
-                    // What reads untyped bytes as bool was asked about before.
                     if buffer.dtype.is_some() && content.dtype() != buffer.dtype {
                         return Err(Error::plan(place(), "contents of another type"));
                     }

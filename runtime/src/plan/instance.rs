@@ -15,6 +15,8 @@ pub struct Instance {
     // Steps hold addresses into `memory` and into the executable's constants;
     // neither moves or goes while the instance lives.
     steps: Vec<Step>,
+    /// The steps that depend on the run's variables.
+    varying: Vec<usize>,
     memory: Vec<Option<Buffer>>,
     /// Whether the caller has given each input; true for all that is none.
     given: Vec<bool>,
@@ -82,14 +84,22 @@ impl Instance {
         }
         let mut instance = Instance {
             steps: Vec::new(),
+            varying: Vec::new(),
             memory,
             given: plan.buffers.iter().map(|b| b.role != Role::Input).collect(),
             variables: plan.variables.iter().map(|v| v.min).collect(),
             torn: false,
             executable: executable.clone(),
         };
-        instance.steps = plan.ops.iter().map(|op| instance.step(op)).collect();
-        instance.reset();
+        for (i, op) in plan.ops.iter().enumerate() {
+            let mut step = instance.step(op);
+            step.evaluate(op, &instance.variables)?;
+            instance.steps.push(step);
+            if op.depends_on_variables() {
+                instance.varying.push(i);
+            }
+        }
+        instance.load_states();
         Ok(instance)
     }
 
@@ -184,8 +194,8 @@ impl Instance {
             let label = plan.buffer_label(missing);
             return Err(Error::run(format!("the input {label} was not given")));
         }
-        for (step, op) in self.steps.iter_mut().zip(&plan.ops) {
-            step.evaluate(op, &self.variables)?;
+        for &i in &self.varying {
+            self.steps[i].evaluate(&plan.ops[i], &self.variables)?;
         }
 
         let mut state_written = false;
@@ -218,6 +228,23 @@ impl Instance {
 
     /// Puts every state back to what it was at the start.
     pub fn reset(&mut self) {
+        let plan = self.executable.plan();
+        let contents = self.executable.contents();
+        for ((buffer, memory), content) in plan.buffers.iter().zip(&mut self.memory).zip(contents) {
+            if let (Role::State, Some(memory), None) = (buffer.role, memory, content) {
+                let start = memory.as_view_mut().start().as_ptr();
+                // SAFETY: the buffer's own bytes, borrowed exclusively; zero is a
+                // value of every element type.
+                unsafe { std::ptr::write_bytes(start, 0, buffer.bytes) };
+            }
+        }
+        self.load_states();
+        self.torn = false;
+    }
+
+    /// Copies to the states what they hold at the start; those without contents
+    /// are zeros, as which memory is born.
+    fn load_states(&mut self) {
         for (memory, content) in self.memory.iter_mut().zip(self.executable.contents()) {
             let (Some(buffer), Some(content)) = (memory, content) else {
                 continue;
@@ -233,19 +260,6 @@ impl Instance {
                 );
             }
         }
-        let plan = self.executable.plan();
-        for (i, buffer) in plan.buffers.iter().enumerate() {
-            let stateful = buffer.role == Role::State && self.executable.contents()[i].is_none();
-            if let (true, Some(memory)) = (stateful, &mut self.memory[i]) {
-                // SAFETY: the buffer's own bytes, borrowed exclusively; zero is a
-                // value of every element type.
-                unsafe {
-                    let start = memory.as_view_mut().start().as_ptr();
-                    std::ptr::write_bytes(start, 0, buffer.bytes);
-                }
-            }
-        }
-        self.torn = false;
     }
 
     /// Takes the run's variables, all of them and no others.
@@ -354,9 +368,9 @@ impl Step {
                     ..
                 }),
             ) => {
-                for (i, value) in scalars.iter().enumerate() {
-                    let dtype = call.kernel().signature().scalars().nth(i).map(|p| p.dtype);
-                    let Some(dtype) = dtype else { continue };
+                let dtypes = call.kernel().signature().scalars().map(|p| p.dtype);
+                let dtypes: Vec<_> = dtypes.collect();
+                for (i, (value, dtype)) in scalars.iter().zip(dtypes).enumerate() {
                     call.set_scalar(i, slot(dtype, number(value)?)?);
                 }
                 *grid = as_grid(number(grid_value)?).map_err(Error::run)?;

@@ -19,7 +19,7 @@ mod value;
 pub use builder::PlanBuilder;
 pub use executable::Executable;
 pub use instance::Instance;
-pub use value::{Operator, Value, Variable, VariableId};
+pub use value::{Expression, Operator, Value, Variable, VariableId};
 
 use crate::signature::{DType, Signature};
 
@@ -128,6 +128,20 @@ pub enum Op {
     },
 }
 
+impl Op {
+    /// Whether any of its numbers is computed from the run's variables.
+    fn depends_on_variables(&self) -> bool {
+        match self {
+            Op::Launch(launch) => {
+                let mut values = launch.scalars.iter().chain([&launch.grid]);
+                values.any(|v| !v.is_constant())
+            }
+            Op::Copy { .. } => false,
+            Op::Fill { value, .. } => !value.is_constant(),
+        }
+    }
+}
+
 /// A launch of a plan.
 #[derive(Clone, Debug)]
 pub struct Launch {
@@ -167,7 +181,8 @@ pub struct Plan {
     buffers: Vec<PlanBuffer>,
     ops: Vec<Op>,
     outputs: Vec<PlanOutput>,
-    reinterprets_bool: bool,
+    /// What only an unsafe load can vouch for, if the plan asks for it.
+    unvouched: Option<&'static str>,
 }
 
 impl Plan {

@@ -27,8 +27,19 @@ pub enum Value {
     Number(Number),
     /// What the run chose.
     Variable(VariableId),
-    /// Computed in 64-bit integers; overflow and division by zero are errors.
-    Op(Operator, Box<[Value; 2]>),
+    /// Computed in 64-bit integers; overflow and division by zero are errors. Made
+    /// by [`Value::op`].
+    Op(Expression),
+    /// Nested deeper than [`MAX_DEPTH`](Value::MAX_DEPTH); no plan takes it.
+    TooDeep,
+}
+
+/// Two values under an operator.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Expression {
+    operator: Operator,
+    operands: Box<[Value; 2]>,
+    depth: usize,
 }
 
 /// What is computed of two values.
@@ -72,8 +83,25 @@ impl Value {
     /// `a` and `b` under an operator.
     #[must_use]
     pub fn op(operator: Operator, a: impl Into<Value>, b: impl Into<Value>) -> Value {
-        Value::Op(operator, Box::new([a.into(), b.into()]))
+        let operands = [a.into(), b.into()];
+        let depth = |v: &Value| match v {
+            Value::Number(_) | Value::Variable(_) => Some(0),
+            Value::Op(expression) => Some(expression.depth),
+            Value::TooDeep => None,
+        };
+        match operands.each_ref().map(depth) {
+            [Some(a), Some(b)] if a.max(b) < Value::MAX_DEPTH => Value::Op(Expression {
+                operator,
+                operands: Box::new(operands),
+                depth: a.max(b) + 1,
+            }),
+            _ => Value::TooDeep,
+        }
     }
+
+    /// How deep operators may be nested: deeper than any JSON that is read, and not
+    /// so deep that a walk would leave the stack.
+    pub const MAX_DEPTH: usize = 256;
 
     /// The number, where `variables` holds the run's choice for each variable.
     pub(crate) fn evaluate(&self, variables: &[i64]) -> Result<Number, String> {
@@ -95,7 +123,9 @@ impl Value {
                 .get(id.0)
                 .copied()
                 .ok_or_else(|| "a variable of another plan".into()),
-            Value::Op(operator, operands) => {
+            Value::Op(Expression {
+                operator, operands, ..
+            }) => {
                 let [a, b] = &**operands;
                 let (a, b) = (a.integer(variables)?, b.integer(variables)?);
                 operator
@@ -103,6 +133,7 @@ impl Value {
                     .and_then(|v| i64::try_from(v).ok())
                     .ok_or_else(|| operator.failure(a, b))
             }
+            Value::TooDeep => Err(Value::too_deep()),
         }
     }
 
@@ -174,31 +205,45 @@ impl Value {
                 let v = variables.get(id.0).ok_or("a variable of another plan")?;
                 Some((v.min.into(), v.max.into()))
             }
-            Value::Op(operator, operands) => {
+            Value::Op(Expression {
+                operator, operands, ..
+            }) => {
                 let [a, b] = &**operands;
                 match (a.interval(variables)?, b.interval(variables)?) {
                     (Some(a), Some(b)) => operator.interval(a, b),
                     _ => None,
                 }
             }
+            Value::TooDeep => return Err(Value::too_deep()),
         })
+    }
+
+    fn too_deep() -> String {
+        format!("an expression nested deeper than {}", Value::MAX_DEPTH)
+    }
+
+    /// Whether it is the same in every run.
+    pub(crate) fn is_constant(&self) -> bool {
+        let mut found = Vec::new();
+        self.variables(&mut found);
+        found.is_empty()
     }
 
     /// How many operators and operands it has.
     fn size(&self) -> u128 {
         match self {
-            Value::Number(_) | Value::Variable(_) => 1,
-            Value::Op(_, operands) => 1 + operands.iter().map(Value::size).sum::<u128>(),
+            Value::Number(_) | Value::Variable(_) | Value::TooDeep => 1,
+            Value::Op(e) => 1 + e.operands.iter().map(Value::size).sum::<u128>(),
         }
     }
 
     /// The variables that it depends on, each once.
     fn variables(&self, found: &mut Vec<usize>) {
         match self {
-            Value::Number(_) => {}
+            Value::Number(_) | Value::TooDeep => {}
             Value::Variable(id) if found.contains(&id.0) => {}
             Value::Variable(id) => found.push(id.0),
-            Value::Op(_, operands) => operands.iter().for_each(|v| v.variables(found)),
+            Value::Op(e) => e.operands.iter().for_each(|v| v.variables(found)),
         }
     }
 }
@@ -232,6 +277,9 @@ impl Operator {
             Operator::Min => (a.0.min(b.0), a.1.min(b.1)),
             Operator::Max => (a.0.max(b.0), a.1.max(b.1)),
             Operator::FloorDiv | Operator::Mod if b.0 <= 0 && b.1 >= 0 => return None,
+            // What is smaller than any divisor is left as it is.
+            Operator::Mod if a.0 >= 0 && a.1 < b.0 => a,
+            Operator::Mod if a.0 >= 0 && b.0 > 0 => (0, a.1.min(b.1 - 1)),
             Operator::Mod if b.0 > 0 => (0, b.1 - 1),
             Operator::Mod => (b.0 + 1, 0),
             // Monotonic in each operand while the other is fixed, so that the
@@ -331,6 +379,25 @@ mod tests {
         assert_eq!(rest.prove(&variables(&[(0, 71)]), within(0, 0)), Ok(()));
         let many = variables(&[(0, i64::MAX)]);
         assert!(rest.prove(&many, within(0, 0)).is_err());
+    }
+
+    #[test]
+    fn what_is_nested_too_deep_is_refused_and_harms_nobody() {
+        let nest = |n| (0..n).fold(Value::from(0), |v, _| Value::op(Operator::Add, v, 1));
+        let deep = nest(Value::MAX_DEPTH);
+        assert_eq!(deep.evaluate(&[]), Ok(Number::Int(256)));
+        for n in [Value::MAX_DEPTH + 1, 1_000_000] {
+            let error = nest(n).prove(&[], |_| Ok(())).unwrap_err();
+            assert!(error.contains("deeper than 256"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_remainder_is_no_larger_than_what_is_divided() {
+        let n = Value::op(Operator::Min, Value::Variable(VariableId(0)), 60_000);
+        let vars = variables(&[(0, i64::MAX)]);
+        let rest = Value::op(Operator::Mod, n, 200_000);
+        assert_eq!(rest.prove(&vars, within(0, 60_000)), Ok(()));
     }
 
     fn value() -> impl Strategy<Value = Value> {

@@ -28,8 +28,8 @@ impl ArgShape {
         self.space == other.space
             && self.bytes > 0
             && other.bytes > 0
-            && self.start < other.start + other.bytes
-            && other.start < self.start + self.bytes
+            && self.start < other.start.saturating_add(other.bytes)
+            && other.start < self.start.saturating_add(self.bytes)
     }
 }
 

@@ -132,34 +132,31 @@ mod sealed {
 pub unsafe trait Element: sealed::Sealed + Copy + Send + Sync + 'static {
     /// The element type that a buffer made from this Rust type gets.
     const DTYPE: DType;
-    /// Zero.
-    const ZERO: Self;
 }
 
 macro_rules! elements {
-    ($($rust:ty => $dtype:ident, $zero:expr;)*) => {$(
+    ($($rust:ty => $dtype:ident;)*) => {$(
         impl sealed::Sealed for $rust {}
         // SAFETY: a plain number with no padding and no invalid bit pattern,
         // as wide as the element type that is named beside it.
         unsafe impl Element for $rust {
             const DTYPE: DType = DType::$dtype;
-            const ZERO: Self = $zero;
         }
         const _: () = assert!(size_of::<$rust>() == DType::$dtype.size());
     )*};
 }
 
 elements! {
-    i8 => I8, 0;
-    u8 => U8, 0;
-    i16 => I16, 0;
-    u16 => U16, 0;
-    i32 => I32, 0;
-    u32 => U32, 0;
-    i64 => I64, 0;
-    u64 => U64, 0;
-    f16 => F16, f16::ZERO;
-    bf16 => BF16, bf16::ZERO;
-    f32 => F32, 0.0;
-    f64 => F64, 0.0;
+    i8 => I8;
+    u8 => U8;
+    i16 => I16;
+    u16 => U16;
+    i32 => I32;
+    u32 => U32;
+    i64 => I64;
+    u64 => U64;
+    f16 => F16;
+    bf16 => BF16;
+    f32 => F32;
+    f64 => F64;
 }

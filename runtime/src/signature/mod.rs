@@ -6,8 +6,9 @@
 //!
 //! > For every scalar within its stated bounds and every grid up to its stated
 //! > maximum, the kernel touches only elements `[0, len)` of each buffer
-//! > parameter, writes only through those that allow it, keeps no state of its
-//! > own, and the calls of one grid are independent of each other.
+//! > parameter, writes only through those that allow it and only 0 or 1 to a
+//! > `bool`, keeps no state of its own, and the calls of one grid are independent
+//! > of each other.
 //!
 //! From there on everything is safe Rust, because each launch is checked
 //! against the signature ([`Misuse`] lists what is checked).
@@ -84,8 +85,8 @@ impl BufferParam {
     /// The bytes that the kernel may touch, from the first.
     #[must_use]
     pub const fn bytes(&self) -> usize {
-        // A signature is only built where this does not overflow.
-        self.len * self.dtype.size()
+        // Exact in a signature, which is only built where it is.
+        self.len.saturating_mul(self.dtype.size())
     }
 }
 
@@ -181,7 +182,7 @@ impl Signature {
     /// another's; bounds that are empty or that the type cannot hold; a second
     /// grid index, or one whose type cannot hold its maximum.
     pub fn new(
-        params: Vec<Param>,
+        mut params: Vec<Param>,
         convention: Convention,
         returns: Returns,
     ) -> Result<Signature, Error> {
@@ -211,6 +212,11 @@ impl Signature {
             };
             if let Some(reason) = problem {
                 return Err(Error::Signature { param: i, reason });
+            }
+        }
+        for param in &mut params {
+            if let Param::Scalar(p) = param {
+                p.bounds = p.bounds.rounded(p.dtype);
             }
         }
         Ok(Signature {
@@ -417,6 +423,18 @@ mod tests {
 
     fn reason(builder: SignatureBuilder) -> String {
         builder.build().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_bound_is_within_itself_whatever_its_type() {
+        for dtype in [DType::F16, DType::BF16, DType::F32, DType::F64] {
+            let built = Signature::builder().scalar(dtype, "x", Bounds::floats(-0.3, 0.1));
+            let built = built.build().unwrap();
+            for bound in [-0.3, 0.1] {
+                let scalar = Scalar::from_number(dtype, Number::Float(bound)).unwrap();
+                assert_eq!(built.check_scalars(&[scalar]), Ok(()), "{dtype}");
+            }
+        }
     }
 
     #[test]

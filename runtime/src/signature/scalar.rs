@@ -177,8 +177,9 @@ impl fmt::Display for Number {
 /// The values for which a kernel keeps inside its buffers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Bounds {
-    /// Nothing is stated. A safe launch is refused; an unsafe one, and a plan,
-    /// whose loading was unsafe, may use any value.
+    /// Nothing is stated. A safe launch is refused, and so is a plan that was made
+    /// in safe code; unsafe launches and bundles, whose loading was unsafe, may use
+    /// any value.
     Unstated,
     /// Any value of the type: the scalar takes no part in addressing.
     Any,
@@ -207,6 +208,18 @@ impl Bounds {
         Bounds::Between {
             min: Number::Float(min),
             max: Number::Float(max),
+        }
+    }
+
+    /// The bounds as values of a type, so that a bound is within itself.
+    pub(super) fn rounded(self, dtype: DType) -> Bounds {
+        let round = |n| Scalar::from_number(dtype, n).map_or(n, Scalar::number);
+        match self {
+            Bounds::Between { min, max } => Bounds::Between {
+                min: round(min),
+                max: round(max),
+            },
+            other => other,
         }
     }
 

@@ -761,7 +761,7 @@ fn a_fill_with_a_value_that_its_dtype_lacks_is_refused() {
 fn malformed_json_is_refused_with_its_place() {
     refused(
         r#"
-        variables = [] -> expected a map
+        variables = [] -> expected an object
         variables.n = 3 -> expected struct
         kernels[0].params = {} -> expected a sequence
         kernels[0].params[0].len = "8" -> expected u64
@@ -928,4 +928,19 @@ fn a_spoiled_bundle_is_refused_or_accepted_and_never_panics() {
         refused += usize::from(!opens(&files, "a value of plan.json", case));
     }
     assert!(refused > 500, "{refused} of 1500 refused");
+}
+
+#[test]
+fn a_name_that_stands_twice_is_refused() {
+    let files = Files::small();
+    let text = files.plan.to_string();
+    let twice = text.replacen(
+        r#""variables":{"#,
+        r#""variables":{"n":{"max":4,"min":1},"#,
+        1,
+    );
+    assert_ne!(text, twice);
+    files.write("plan.json", twice.as_bytes());
+    let error = Bundle::open(files.path()).unwrap_err();
+    assert_refused(&error, "variables", "twice");
 }
