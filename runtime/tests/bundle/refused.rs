@@ -934,12 +934,9 @@ fn a_spoiled_bundle_is_refused_or_accepted_and_never_panics() {
 fn a_name_that_stands_twice_is_refused() {
     let files = Files::small();
     let text = files.plan.to_string();
-    let twice = text.replacen(
-        r#""variables":{"#,
-        r#""variables":{"n":{"max":4,"min":1},"#,
-        1,
-    );
-    assert_ne!(text, twice);
+    // The plan's own variables come last.
+    let (before, after) = text.rsplit_once(r#""variables":{"#).unwrap();
+    let twice = format!(r#"{before}"variables":{{"n":{{"max":4,"min":1}},{after}"#);
     files.write("plan.json", twice.as_bytes());
     let error = Bundle::open(files.path()).unwrap_err();
     assert_refused(&error, "variables", "twice");
