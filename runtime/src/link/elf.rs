@@ -349,6 +349,7 @@ impl<'data> Reader<'data> {
                     .checked_sub(size_of_val(entries))
                     .ok_or_else(|| self.malformed("its relocation sections overlap"))?;
                 let section = &mut sections[target];
+                section.relocations.reserve(entries.len());
                 for entry in entries {
                     let kind = entry.r_type(LE, false);
                     let kind = x86_64::Kind::from_elf(kind).ok_or_else(|| {
