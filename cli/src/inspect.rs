@@ -4,18 +4,18 @@ use std::collections::BTreeMap;
 use std::io::Write;
 
 use anstyle::Style;
-use serde_json::{Value, json};
+use serde_json::{Value, json as object};
 use svod_runtime::bundle::Bundle;
 use svod_runtime::plan::{Op, Plan, Role};
 use svod_runtime::signature::{Convention, Param, Returns, Signature};
 
 use crate::show;
-use crate::{Failure, InspectArgs, Outcome};
+use crate::{Failure, InspectArgs, Outcome, json};
 
 pub(crate) fn inspect(args: &InspectArgs, out: &mut dyn Write) -> Outcome {
     let bundle = Bundle::open(&args.bundle)?;
     if args.json {
-        writeln!(out, "{:#}", as_json(&bundle))?;
+        writeln!(out, "{}", json::text(&as_json(&bundle)))?;
     } else {
         text(&bundle, out)?;
     }
@@ -153,7 +153,7 @@ fn as_json(bundle: &Bundle) -> Value {
     let (launches, copies, fills) = op_counts(plan);
     let uses = uses(plan);
     let kernels = plan.kernels().iter().enumerate().map(|(i, kernel)| {
-        json!({
+        object!({
             "entry": kernel.entry,
             "signature": signature(&kernel.signature),
             "source": bundle.source_file(i),
@@ -162,21 +162,21 @@ fn as_json(bundle: &Bundle) -> Value {
     });
     let roles = Role::ALL.into_iter().map(|role| {
         let count = plan.buffers().iter().filter(|b| b.role == role).count();
-        let value = json!({ "buffers": count, "bytes": plan.bytes(role) });
+        let value = object!({ "buffers": count, "bytes": plan.bytes(role) });
         (role.name().to_owned(), value)
     });
     let variables = plan
         .variables()
         .iter()
-        .map(|v| (v.name.clone(), json!({ "min": v.min, "max": v.max })));
+        .map(|v| (v.name.clone(), object!({ "min": v.min, "max": v.max })));
     let inputs = plan
         .inputs()
-        .map(|b| json!({ "name": b.name, "dtype": b.dtype.map(|d| d.name()), "shape": b.shape }));
+        .map(|b| object!({ "name": b.name, "dtype": b.dtype.map(|d| d.name()), "shape": b.shape }));
     let outputs = plan
         .outputs()
         .iter()
-        .map(|o| json!({ "name": o.name, "dtype": o.dtype.name(), "shape": o.shape }));
-    json!({
+        .map(|o| object!({ "name": o.name, "dtype": o.dtype.name(), "shape": o.shape }));
+    object!({
         "name": plan.name(),
         "producer": bundle.producer(),
         "ops": { "launches": launches, "copies": copies, "fills": fills },

@@ -5,6 +5,7 @@
 //! | `bundle`, `name` | the folder as it was given, and the plan's name |
 //! | `kernels`, `load_us` | how many, and what it took to compile and link them |
 //! | `runs` | a run of given inputs, or one for each recorded test |
+//! | `runs[].test`, `variables` | which recorded test, and what the variables were |
 //! | `runs[].times_us` | each repetition's time |
 //! | `runs[].outputs` | name, dtype, shape, min, max, NaNs, the first values, the best scores |
 //! | `runs[].compared` | for each recorded output, how it differs |
@@ -24,6 +25,20 @@ use svod_runtime::signature::Number;
 
 use crate::Failure;
 use crate::show::Summary;
+
+/// JSON's text. JSON escapes some control characters; a terminal acts on more.
+pub(crate) fn text(value: &Value) -> String {
+    let text = format!("{value:#}");
+    let acts = |c: char| ('\u{7f}'..='\u{9f}').contains(&c);
+    if !text.contains(acts) {
+        return text;
+    }
+    let escape = |c: char| match c {
+        c if acts(c) => format!("\\u{:04x}", u32::from(c)),
+        c => c.into(),
+    };
+    text.chars().map(escape).collect()
+}
 
 /// The object for the whole command.
 pub(crate) fn command(

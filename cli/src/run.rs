@@ -282,7 +282,7 @@ impl Run<'_> {
         accuracy: Option<(usize, usize)>,
     ) -> Outcome {
         let value = json::command(self.bundle, loading, runs, ok, accuracy);
-        writeln!(self.out, "{value:#}")?;
+        writeln!(self.out, "{}", json::text(&value))?;
         Ok(ok)
     }
 

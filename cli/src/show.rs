@@ -1,8 +1,9 @@
 //! Results and sizes as a person reads them.
 
+use std::cmp::Ordering;
 use std::time::Duration;
 
-use svod_runtime::bundle::{to_f64, to_numbers};
+use svod_runtime::bundle::{for_each_number, to_f64};
 use svod_runtime::signature::Number;
 use svod_runtime::{DType, Error, View};
 
@@ -27,28 +28,37 @@ pub(crate) struct Summary {
 
 impl Summary {
     pub(crate) fn new(shape: &[usize], elements: View<'_>) -> Result<Summary, Error> {
-        let values = to_numbers(elements)?;
-        let mut best = Vec::new();
+        let mut summary = Summary {
+            range: None,
+            nans: 0,
+            first: Vec::new(),
+            best: Vec::new(),
+        };
+        for_each_number(elements, |v| {
+            if summary.first.len() < FIRST {
+                summary.first.push(v);
+            }
+            summary.range = match summary.range {
+                _ if is_nan(v) => {
+                    summary.nans += 1;
+                    summary.range
+                }
+                None => Some((v, v)),
+                Some((min, max)) => Some((
+                    if is_less(v, min) { v } else { min },
+                    if is_less(max, v) { v } else { max },
+                )),
+            };
+        })?;
         if is_score_row(shape, elements.dtype()) {
             let ranked = to_f64(elements)?.into_iter().enumerate();
-            best = ranked.filter(|(_, v)| !v.is_nan()).collect();
-            best.sort_by(|(_, a), (_, b)| b.total_cmp(a));
-            best.truncate(BEST);
+            let mut ranked: Vec<_> = ranked.filter(|(_, v)| !v.is_nan()).collect();
+            // Equal ones, as 0 and -0 are, stay in their order.
+            ranked.sort_by(|(_, a), (_, b)| b.partial_cmp(a).unwrap_or(Ordering::Equal));
+            ranked.truncate(BEST);
+            summary.best = ranked;
         }
-        let numbers = values.iter().copied().filter(|v| !is_nan(*v));
-        let range = numbers.fold(None, |range, v| match range {
-            None => Some((v, v)),
-            Some((min, max)) => Some((
-                if is_less(v, min) { v } else { min },
-                if is_less(max, v) { v } else { max },
-            )),
-        });
-        Ok(Summary {
-            range,
-            nans: values.iter().filter(|v| is_nan(**v)).count(),
-            first: values.iter().copied().take(FIRST).collect(),
-            best,
-        })
+        Ok(summary)
     }
 
     /// `min … max`, and how many are no numbers.
@@ -106,11 +116,12 @@ fn exact(v: Number) -> String {
     }
 }
 
-/// What a bundle says, fit for a terminal: a control character shows as what it is,
-/// and does nothing.
+/// What a bundle says, fit for a terminal: control characters, and those that turn
+/// the direction of the text, show as what they are.
 pub(crate) fn plain(text: &str) -> String {
+    let turns = |c| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     let escape = |c: char| -> String {
-        if c.is_control() {
+        if c.is_control() || turns(c) {
             c.escape_default().collect()
         } else {
             c.into()

@@ -9,9 +9,9 @@
 //! compile     Source ──► Object
 //! link        Object ──► Image              pure layout and relocation, then mapping
 //! dispatch    Image + Signature ──► Kernel  prepared calls
-//! memory      Buffer, View                  aligned, zeroed
+//! memory      Buffer, View, Constant        aligned, zeroed
 //! plan        PlanBuilder ──► Plan ──► Executable ──► Instance
-//! bundle      files ──► Plan
+//! bundle      files ──► Plan ──► Executable
 //! ```
 //!
 //! [`Runtime`] holds what kernels are made with; [`Kernel::launch`] is a checked

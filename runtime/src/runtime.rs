@@ -137,7 +137,8 @@ impl RuntimeBuilder {
         self
     }
 
-    /// A further flag for the C compiler, after all others.
+    /// A further flag for the C compiler, after all others. Compilers run in the
+    /// folder of the source: a path in a flag is to be absolute.
     pub fn flag(mut self, flag: impl Into<String>) -> Self {
         self.options.flags.push(flag.into());
         self

@@ -316,6 +316,29 @@ fn a_source_includes_what_lies_in_its_folder() {
 }
 
 #[test]
+fn a_name_of_any_characters_is_shown_and_stands_in_nobodys_way() {
+    for compiler in compilers() {
+        let name = "a \"b\" \\c e\u{301}\u{200b}\n.c";
+        let source = |text| Source::c("k", text).named(name);
+        assert_eq!(
+            result_of(with(&compiler), &source("int k(void) { return 42; }")),
+            42
+        );
+        let runtime = with(&compiler).build().unwrap();
+        let message = runtime
+            .compile(&source("int k(void) { return x; }"))
+            .unwrap_err();
+        let message = message.to_string();
+        assert!(message.contains("e\u{301}\u{200b}?.c"), "{message}");
+        // Nothing is said but what concerns the source.
+        assert!(
+            !message.contains("remove") && !message.contains("/proc"),
+            "{message}"
+        );
+    }
+}
+
+#[test]
 fn what_lies_where_the_program_was_started_is_not_included() {
     if !inside() {
         let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -482,6 +505,15 @@ fn what_only_clang_has_is_explained_where_a_gcc_refuses_it() {
         for part in ["ext_vector_type", "clang", "apt-get install"] {
             assert!(message.contains(part), "{part} in: {message}");
         }
+        // Nor is it compiled to something else where gcc would go on: without the
+        // attribute, this adds numbers.
+        let text = "typedef float f4 __attribute__((aligned(16), ext_vector_type(4)));
+            void k(float *o, const float *a) { *(f4 *)o = *(f4 *)a + (f4){1, 1, 1, 1}; }";
+        let message = error(with(&gcc), text).to_string();
+        assert!(
+            message.contains("ext_vector_type") && message.contains("clang"),
+            "{message}"
+        );
         // An error that has nothing to do with it gets no such advice.
         let message = error(with(&gcc), "int k(void) { return unknown; }").to_string();
         assert!(!message.contains("clang"), "{message}");

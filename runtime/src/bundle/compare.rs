@@ -114,29 +114,32 @@ pub fn compare(
     Ok(difference)
 }
 
-/// Elements of any type as numbers, exactly.
+/// Shows each element, of any type, as a number, exactly.
 ///
 /// # Errors
 ///
 /// [`Error::Buffer`] where the memory is not aligned to its elements.
-pub fn to_numbers(view: View<'_>) -> Result<Vec<Number>, Error> {
-    fn all<T: Element + Into<i128>>(view: View<'_>) -> Result<Vec<Number>, Error> {
-        let elements = view.as_slice::<T>()?.iter();
-        Ok(elements.map(|&v| Number::Int(v.into())).collect())
-    }
+pub fn for_each_number(view: View<'_>, mut visit: impl FnMut(Number)) -> Result<(), Error> {
+    let mut integer = |v: i128| visit(Number::Int(v));
     match view.dtype() {
-        DType::Bool | DType::U8 => all::<u8>(view),
-        DType::I8 => all::<i8>(view),
-        DType::I16 => all::<i16>(view),
-        DType::U16 => all::<u16>(view),
-        DType::I32 => all::<i32>(view),
-        DType::U32 => all::<u32>(view),
-        DType::I64 => all::<i64>(view),
-        DType::U64 => all::<u64>(view),
-        DType::F16 | DType::BF16 | DType::F32 | DType::F64 => {
-            Ok(to_f64(view)?.into_iter().map(Number::Float).collect())
-        }
+        DType::Bool | DType::U8 => each(view, |v: u8| integer(v.into())),
+        DType::I8 => each(view, |v: i8| integer(v.into())),
+        DType::I16 => each(view, |v: i16| integer(v.into())),
+        DType::U16 => each(view, |v: u16| integer(v.into())),
+        DType::I32 => each(view, |v: i32| integer(v.into())),
+        DType::U32 => each(view, |v: u32| integer(v.into())),
+        DType::I64 => each(view, |v: i64| integer(v.into())),
+        DType::U64 => each(view, |v: u64| integer(v.into())),
+        DType::F16 => each(view, |v: f16| visit(Number::Float(v.into()))),
+        DType::BF16 => each(view, |v: bf16| visit(Number::Float(v.into()))),
+        DType::F32 => each(view, |v: f32| visit(Number::Float(v.into()))),
+        DType::F64 => each(view, |v: f64| visit(Number::Float(v))),
     }
+}
+
+fn each<T: Element>(view: View<'_>, visit: impl FnMut(T)) -> Result<(), Error> {
+    view.as_slice::<T>()?.iter().copied().for_each(visit);
+    Ok(())
 }
 
 /// Elements of any type as `f64`, the nearest where it has no equal.
@@ -144,25 +147,16 @@ pub fn to_numbers(view: View<'_>) -> Result<Vec<Number>, Error> {
 /// # Errors
 ///
 /// [`Error::Buffer`] where the memory is not aligned to its elements.
+#[allow(clippy::cast_precision_loss)] // the nearest is what is meant
 pub fn to_f64(view: View<'_>) -> Result<Vec<f64>, Error> {
-    fn all<T: Element>(view: View<'_>, to: impl Fn(T) -> f64) -> Result<Vec<f64>, Error> {
-        Ok(view.as_slice::<T>()?.iter().map(|&v| to(v)).collect())
-    }
-    #[allow(clippy::cast_precision_loss)] // the nearest is what is meant
-    match view.dtype() {
-        DType::Bool | DType::U8 => all::<u8>(view, f64::from),
-        DType::I8 => all::<i8>(view, f64::from),
-        DType::I16 => all::<i16>(view, f64::from),
-        DType::U16 => all::<u16>(view, f64::from),
-        DType::I32 => all::<i32>(view, f64::from),
-        DType::U32 => all::<u32>(view, f64::from),
-        DType::I64 => all::<i64>(view, |v| v as f64),
-        DType::U64 => all::<u64>(view, |v| v as f64),
-        DType::F16 => all::<f16>(view, f64::from),
-        DType::BF16 => all::<bf16>(view, f64::from),
-        DType::F32 => all::<f32>(view, f64::from),
-        DType::F64 => all::<f64>(view, |v| v),
-    }
+    let mut values = Vec::with_capacity(view.len());
+    for_each_number(view, |number| {
+        values.push(match number {
+            Number::Int(v) => v as f64,
+            Number::Float(v) => v,
+        });
+    })?;
+    Ok(values)
 }
 
 #[cfg(test)]

@@ -126,12 +126,11 @@ impl KernelSource {
         match language {
             RawLanguage::C => {
                 let source = Source::c(entry, read_text(path)?).named(name);
-                let dir = path.parent().map(|dir| dir.canonicalize());
-                let source = match dir {
-                    Some(Ok(dir)) => source.include_dir(dir),
-                    _ => source,
-                };
-                runtime.compile(&source)
+                let dir = path.parent().unwrap_or(path).canonicalize();
+                let dir = dir.map_err(|e| {
+                    Error::system(format!("find the folder of {}", path.display()), e)
+                })?;
+                runtime.compile(&source.include_dir(dir))
             }
             other => Err(Error::Language {
                 kernel: entry.to_owned(),

@@ -16,7 +16,7 @@ mod test;
 
 use std::path::{Path, PathBuf};
 
-pub use compare::{Difference, Tolerance, compare, to_f64, to_numbers};
+pub use compare::{Difference, Tolerance, compare, for_each_number, to_f64};
 pub use load::Progress;
 pub use test::{Classified, OutputReport, Test, TestReport};
 
@@ -73,7 +73,9 @@ impl Bundle {
     ///
     /// The bundle's kernels must keep the contracts of their signatures, as the
     /// [`signature`](crate::signature) module states them, for all that the plan
-    /// does with them; and the bundle's files must not be written while the
+    /// does with them: also for the values that it gives to scalars without stated
+    /// bounds. Untyped bytes that it takes for `bool` must be 0 or 1, those of inputs
+    /// that are given later among them. And the bundle's files must not be written while the
     /// executable lives, as its constants may be mapped from them.
     pub unsafe fn load(
         &self,

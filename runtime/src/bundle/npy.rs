@@ -31,8 +31,8 @@ pub struct ArrayHeader {
 impl ArrayHeader {
     /// How many elements there are.
     fn len(&self) -> usize {
-        // `read` refuses a shape whose elements cannot be counted.
-        self.shape.iter().product()
+        // `open` refuses a shape whose elements cannot be counted.
+        count(&self.shape).unwrap_or(0)
     }
 }
 
@@ -88,8 +88,7 @@ pub fn read(path: &Path) -> Result<Array, Error> {
 /// [`Error::System`] where the file cannot be written, [`Error::File`] where the
 /// shape is not that of so many elements.
 pub fn write(path: &Path, shape: &[usize], elements: View<'_>) -> Result<(), Error> {
-    let count = shape.iter().try_fold(1_usize, |n, d| n.checked_mul(*d));
-    if count != Some(elements.len()) {
+    if count(shape) != Some(elements.len()) {
         let reason = format!(
             "{} elements are not those of the shape {shape:?}",
             elements.len()
@@ -162,11 +161,9 @@ fn open(path: &Path) -> Result<(ArrayHeader, BufReader<File>), Error> {
     take(&mut header)?;
     let header = String::from_utf8(header).map_err(|_| malformed("its header is no text"))?;
     let header = parse(&header).map_err(|reason| Error::file(path, reason))?;
-    let bytes = header
-        .shape
-        .iter()
-        .try_fold(header.dtype.size() as u64, |n, &d| n.checked_mul(d as u64))
-        .and_then(|n| n.checked_add(data_start))
+    let bytes = count(&header.shape)
+        .and_then(|n| n.checked_mul(header.dtype.size()))
+        .and_then(|n| data_start.checked_add(n as u64))
         .ok_or_else(|| malformed("its shape is too large"))?;
     if bytes != meta.len() {
         return Err(malformed(&format!(
@@ -177,6 +174,14 @@ fn open(path: &Path) -> Result<(ArrayHeader, BufReader<File>), Error> {
         )));
     }
     Ok((header, file))
+}
+
+/// How many elements a shape has: none, if any of its dimensions is 0.
+fn count(shape: &[usize]) -> Option<usize> {
+    if shape.contains(&0) {
+        return Some(0);
+    }
+    shape.iter().try_fold(1_usize, |n, d| n.checked_mul(*d))
 }
 
 const fn descr(dtype: DType) -> &'static str {
@@ -318,8 +323,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.npy");
         for dtype in DType::ALL {
-            for shape in [vec![], vec![0], vec![5], vec![2, 3], vec![1, 1, 4]] {
-                let buffer = Buffer::zeroed(dtype, shape.iter().product()).unwrap();
+            for shape in [
+                vec![],
+                vec![0],
+                vec![5],
+                vec![2, 3],
+                vec![1 << 40, 1 << 40, 0],
+            ] {
+                let buffer = Buffer::zeroed(dtype, count(&shape).unwrap()).unwrap();
                 write(&path, &shape, buffer.as_view()).unwrap();
                 let array = read(&path).unwrap();
                 assert_eq!((array.shape, array.elements.dtype()), (shape, dtype));

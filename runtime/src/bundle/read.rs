@@ -72,12 +72,6 @@ pub(super) fn open(path: &Path) -> Result<Bundle, Error> {
     }
     let plan = builder.plan.build();
 
-    let mut tests = Vec::new();
-    for (i, test) in raw.tests.iter().enumerate() {
-        tests.push(read_test(&root, &plan, &Place::at("tests", i), test)?);
-    }
-    let labels = root.optional_text("labels.txt")?;
-    let labels = labels.iter().flat_map(|text| text.lines());
     let classifier = raw.classifier.map(|c| Classifier {
         images: c.images,
         scores: c.scores,
@@ -85,6 +79,13 @@ pub(super) fn open(path: &Path) -> Result<Bundle, Error> {
     if let Some(classifier) = &classifier {
         check_classifier(&plan, classifier)?;
     }
+    let mut tests = Vec::new();
+    for (i, test) in raw.tests.iter().enumerate() {
+        let place = Place::at("tests", i);
+        tests.push(read_test(&root, &plan, classifier.as_ref(), &place, test)?);
+    }
+    let labels = root.optional_text("labels.txt")?;
+    let labels = labels.iter().flat_map(|text| text.lines());
     Ok(Bundle {
         producer: raw.producer,
         sources,
@@ -313,7 +314,13 @@ fn estimate(number: Option<Number>) -> Option<u64> {
     }
 }
 
-fn read_test(root: &Root, plan: &Plan, place: &Place, raw: &RawTest) -> Result<Test, Error> {
+fn read_test(
+    root: &Root,
+    plan: &Plan,
+    classifier: Option<&Classifier>,
+    place: &Place,
+    raw: &RawTest,
+) -> Result<Test, Error> {
     let mut inputs = Vec::new();
     for (name, file) in &raw.inputs {
         let place = place.key("inputs").key(name);
@@ -365,8 +372,15 @@ fn read_test(root: &Root, plan: &Plan, place: &Place, raw: &RawTest) -> Result<T
         let place = place.key("truth");
         let path = root.file(&place, file)?;
         let header = npy::read_header(&path)?;
-        if header.dtype.is_float() || header.shape.len() != 1 {
-            let reason = format!("`{file}` holds no row of whole numbers");
+        let pictures = classifier
+            .and_then(|c| plan.input(&c.images))
+            .map(|i| i.shape[0]);
+        let right = match header.shape[..] {
+            [n] => pictures.is_none_or(|pictures| n == pictures),
+            _ => false,
+        };
+        if header.dtype.is_float() || !right {
+            let reason = format!("`{file}` holds no row of whole numbers, one for each picture");
             return Err(Error::plan(place, reason));
         }
         Ok(path)

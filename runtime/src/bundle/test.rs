@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::npy::{self, Array};
-use super::{Bundle, Difference, Tolerance, compare, to_f64};
+use super::{Bundle, Difference, Tolerance, compare, for_each_number, to_f64};
 use crate::Error;
 use crate::plan::Instance;
+use crate::signature::Number;
 
 /// A recorded run.
 #[derive(Clone, Debug)]
@@ -118,13 +119,14 @@ impl Bundle {
         };
         let Array { elements, .. } = npy::read(path)?;
         let answers = self.answers(instance, &classifier.scores)?;
-        // Small whole numbers, which an f64 holds exactly; what is none of the
-        // classes can be no answer.
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-        let truth: Vec<_> = to_f64(elements.as_view())?
-            .into_iter()
-            .map(|v| if v >= 0.0 { v as usize } else { usize::MAX })
-            .collect();
+        // What is none of the classes can be no answer.
+        let mut truth = Vec::with_capacity(elements.len());
+        for_each_number(elements.as_view(), |number| {
+            truth.push(match number {
+                Number::Int(v) => usize::try_from(v).unwrap_or(usize::MAX),
+                Number::Float(_) => usize::MAX,
+            });
+        })?;
         if truth.len() != answers.len() {
             let reason = format!("{} classes for {} pictures", truth.len(), answers.len());
             return Err(Error::file(path, reason));
@@ -143,8 +145,9 @@ impl Bundle {
         let shape = self.plan.outputs().iter().find(|o| o.name == output);
         let classes = shape.and_then(|o| o.shape.last().copied()).unwrap_or(1);
         let highest = |row: &[f64]| {
-            let ranked = row.iter().enumerate().filter(|(_, v)| !v.is_nan());
-            let highest = ranked.max_by(|(i, a), (j, b)| a.total_cmp(b).then(j.cmp(i)));
+            let ranked = row.iter().copied().enumerate();
+            let ranked = ranked.filter(|(_, v)| !v.is_nan());
+            let highest = ranked.reduce(|best, next| if next.1 > best.1 { next } else { best });
             highest.map_or(0, |(i, _)| i)
         };
         Ok(scores.chunks(classes.max(1)).map(highest).collect())

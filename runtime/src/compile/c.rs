@@ -28,9 +28,21 @@ const FLAGS: &[&str] = &[
     "-fno-ident",
 ];
 
-/// What only gcc needs: it contracts `a * b + c` at some levels and not at
-/// others; without contraction all its levels give the same bits.
-const GCC_FLAGS: &[&str] = &["-ffp-contract=off"];
+/// What only gcc needs. It contracts `a * b + c` at some levels and not at others;
+/// without contraction all its levels give the same bits. And it passes over an
+/// attribute that it does not know with a warning: clang's `ext_vector_type` would
+/// be lost, and a vector become a number.
+const GCC_FLAGS: &[&str] = &["-ffp-contract=off", "-Werror=attributes"];
+
+/// What would let the environment decide what a source includes and who compiles
+/// it.
+const NOT_INHERITED: &[&str] = &[
+    "CPATH",
+    "C_INCLUDE_PATH",
+    "COMPILER_PATH",
+    "GCC_EXEC_PREFIX",
+    "CCC_OVERRIDE_OPTIONS",
+];
 
 pub(super) fn compile(
     compiler: &CCompiler,
@@ -48,7 +60,7 @@ pub(super) fn compile(
             .map_err(|e| system("create a file in memory")(e.into()))
     };
     let mut text = memory_file("svod-source")?;
-    write!(text, "# 1 {:?}\n{}\n", source.name, source.text)
+    write!(text, "# 1 \"{}\"\n{}\n", quoted(&source.name), source.text)
         .and_then(|()| text.rewind())
         .map_err(system("write to a file in memory"))?;
     let mut object = memory_file("svod-object")?;
@@ -70,13 +82,14 @@ pub(super) fn compile(
     command.current_dir(dir);
     command
         .args(&options.flags)
-        .args(["-x", "c", "-", "-o", "/proc/self/fd/1"])
+        .args(["-x", "c", "-", "-o", output_name(compiler.family)])
         // Diagnostics are shown to people who may pipe them anywhere.
         .env("TERM", "dumb")
-        .env("LC_ALL", "C")
-        .stdin(text)
-        .stdout(stdout)
-        .stderr(Stdio::piped());
+        .env("LC_ALL", "C");
+    for name in NOT_INHERITED {
+        command.env_remove(name);
+    }
+    command.stdin(text).stdout(stdout).stderr(Stdio::piped());
     let output = command.output().map_err(|e| Error::BadCompiler {
         compiler: compiler.path.clone(),
         reason: format!("it cannot be started in {}", dir.display()),
@@ -100,6 +113,29 @@ pub(super) fn compile(
         .read_to_end(&mut bytes)
         .map_err(system("read the object"))?;
     Ok(bytes)
+}
+
+/// The standard output, as a compiler takes it for its object. clang knows it by a
+/// dash, and would try to remove a file that it is given by name when it fails; gcc's
+/// assembler takes names alone.
+const fn output_name(family: Family) -> &'static str {
+    match family {
+        Family::Clang => "-",
+        Family::Gcc => "/proc/self/fd/1",
+    }
+}
+
+/// A file's name in a C string.
+fn quoted(name: &str) -> String {
+    let mut quoted = String::new();
+    for c in name.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            c if c.is_control() => quoted.push('?'),
+            c => quoted.push(c),
+        }
+    }
+    quoted
 }
 
 /// Sources captured from compilers that target clang use what gcc lacks.

@@ -146,7 +146,8 @@ pub struct Options {
     pub opt_level: OptLevel,
     /// The CPU to tune for, as `-march` names it; `native` is this one.
     pub target_cpu: String,
-    /// Further flags, after all others, so that they win.
+    /// Further flags, after all others, so that they win. Compilers run in the folder
+    /// of the source: paths in flags are to be absolute.
     pub flags: Vec<String>,
 }
 

@@ -18,7 +18,7 @@ pub enum Family {
     Gcc,
 }
 
-/// A C compiler that was found and answered.
+/// A C compiler that was found. One that is called `clang-N` is believed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CCompiler {
     /// Its path.

@@ -1,9 +1,9 @@
 //! Image and signature to kernel: calls that are prepared, then made.
 //!
 //! A kernel's arguments are packed once, into 64-bit slots ([`Call`]). Making
-//! the call is then one indirect jump into a trampoline, which loads the slots
-//! into the registers and the stack as the C ABI asks and calls the entry. There
-//! is one trampoline for each number of arguments; where none fits, because a
+//! the call is then to load the slots into the registers and the stack as the C ABI
+//! asks and to call the entry: in place with up to 16 arguments, through a trampoline
+//! above. There is one for each number of arguments; where none fits, because a
 //! scalar travels in a floating-point register or the arguments are too many,
 //! libffi's call interface stands in its place ([`KernelCif`]), behind the same
 //! two pointers, so that the call itself never asks which it is.

@@ -127,12 +127,18 @@ impl<'data> Reader<'data> {
         let symbol_table = table
             .symbols(LE, bytes, elf::SHT_SYMTAB)
             .map_err(|e| self.malformed(e))?;
+        // Names may share their ends, and no more: many that are one long name over
+        // again would take time to no end.
+        let mut name_bytes_left = bytes.len().saturating_mul(16);
         let mut symbols = Vec::with_capacity(symbol_table.len());
         let mut functions = HashMap::new();
         for (index, symbol) in symbol_table.enumerate() {
             let name = symbol_table
                 .symbol_name(LE, symbol)
                 .map_err(|e| self.malformed(e))?;
+            name_bytes_left = name_bytes_left
+                .checked_sub(name.len())
+                .ok_or_else(|| self.malformed("its symbols' names overlap"))?;
             let name = self.text(name)?;
             let at = match symbol.st_shndx(LE) {
                 elf::SHN_UNDEF => SymbolAt::Undefined,
@@ -177,20 +183,23 @@ impl<'data> Reader<'data> {
                     return Err(self
                         .unsupported(format!("`{name}` is an indirect function (STT_GNU_IFUNC)")));
                 }
-                elf::STT_FUNC | elf::STT_NOTYPE
-                    if symbol.st_bind() != elf::STB_LOCAL
-                        && matches!(at, SymbolAt::Section { section, .. }
-                            if sections[section].executable) =>
-                {
-                    functions.insert(name, symbols.len());
-                }
                 _ => {}
+            }
+            let callable = matches!(symbol.st_type(), elf::STT_FUNC | elf::STT_NOTYPE)
+                && symbol.st_bind() != elf::STB_LOCAL
+                && matches!(at, SymbolAt::Section { section, .. } if sections[section].executable);
+            if callable && functions.insert(name, symbols.len()).is_some() {
+                return Err(self.malformed(format!("it defines `{name}` twice")));
             }
             symbols.push(Symbol { name, at });
         }
 
         let mut bytes_left = bytes.len();
         for section in table.iter() {
+            let other_table = section.link(LE) != symbol_table.section();
+            if section.sh_type(LE) == elf::SHT_RELA && other_table {
+                return Err(self.malformed("relocations refer to another symbol table"));
+            }
             self.relocations(
                 bytes,
                 section,

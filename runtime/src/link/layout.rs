@@ -88,7 +88,7 @@ pub(super) struct StandIns {
 const GOT_SLOT_SIZE: u64 = 8;
 
 /// Lays out an object on pages of `page` bytes, a power of two from 4 KiB to 16 MiB;
-/// another number is taken for the nearest of these.
+/// another number is taken for the next larger one, or the largest.
 ///
 /// Pure: it depends on nothing but its arguments.
 #[must_use]

@@ -243,8 +243,7 @@ impl<'a> ViewMut<'a> {
         if self.len != from.len {
             return refuse(format!("there are {} for {} places", from.len, self.len));
         }
-        // A kernel may have left anything in a buffer of type `bool`, so those
-        // are looked at as well.
+        // Those of type `bool` are looked at all the same: a kernel wrote them.
         if self.dtype == DType::Bool
             && let Some(at) = from.as_bytes().iter().position(|&b| b > 1)
         {

@@ -245,6 +245,12 @@ impl PlanBuilder {
                 Error::plan(place, in_kernel(reason))
             })?;
 
+        for (i, (name, _)) in scalars.iter().enumerate() {
+            if scalars[..i].iter().any(|(earlier, _)| earlier == name) {
+                let place = op.key("scalars").key(name);
+                return Err(Error::plan(place, in_kernel(&"it has two values")));
+            }
+        }
         let mut values = Vec::new();
         for param in signature.scalars() {
             let place = op.key("scalars").key(&param.name);
@@ -284,10 +290,10 @@ impl PlanBuilder {
             buffer.align = buffer.align.max(align);
         }
         if reinterprets_bool {
-            self.plan.unvouched = Some(READS_BOOL);
+            self.needs_vouching(op.key("args"), READS_BOOL);
         }
         if unbounded {
-            self.plan.unvouched = Some(UNSTATED_BOUNDS);
+            self.needs_vouching(op.key("scalars"), UNSTATED_BOUNDS);
         }
         Ok(self.push(Op::Launch(Launch {
             kernel,
@@ -318,7 +324,7 @@ impl PlanBuilder {
         }
         let dtype = |range: &BufferRange| self.plan.buffers[range.buffer].dtype;
         if dtype(&to) == Some(DType::Bool) && dtype(&from) != Some(DType::Bool) {
-            self.plan.unvouched = Some(READS_BOOL);
+            self.needs_vouching(op, READS_BOOL);
         }
         Ok(self.push(Op::Copy { from, to }))
     }
@@ -414,7 +420,7 @@ impl PlanBuilder {
             return Err(Error::plan(place.key("offset"), reason));
         }
         if dtype == DType::Bool && found.dtype.is_none() {
-            self.plan.unvouched = Some(READS_BOOL);
+            self.needs_vouching(place, READS_BOOL);
         }
         self.plan.outputs.push(PlanOutput {
             name,
@@ -429,6 +435,11 @@ impl PlanBuilder {
     #[must_use]
     pub fn build(self) -> Plan {
         self.plan
+    }
+
+    /// Notes what only an unsafe load can vouch for; the first such place is enough.
+    fn needs_vouching(&mut self, place: Place, reason: &'static str) {
+        self.plan.unvouched.get_or_insert((place, reason));
     }
 
     fn push(&mut self, op: Op) -> usize {

@@ -42,8 +42,8 @@ impl Executable {
         kernels: Vec<Kernel>,
         contents: Vec<Option<Constant>>,
     ) -> Result<Executable, Error> {
-        if let Some(reason) = plan.unvouched {
-            return Err(Error::plan("ops", reason));
+        if let Some((place, reason)) = &plan.unvouched {
+            return Err(Error::plan(place.clone(), reason));
         }
         // SAFETY: the builder notes each thing that has to be vouched for, and it
         // noted none.

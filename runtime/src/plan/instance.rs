@@ -204,7 +204,8 @@ impl Instance {
             // SAFETY: the plan was checked when it was built: every argument is
             // within its buffer, aligned, long enough, and overlaps no other
             // that is written; scalars and grids were proved to stay in bounds
-            // for all variables, and those of this run are within theirs.
+            // for all variables, and those of this run are within theirs; what
+            // has no bounds was vouched for when the executable was made.
             // Instance and executable own the memory, which no one else uses
             // while `self` is borrowed. Who loaded the kernels vouched for them.
             if let Err(error) = unsafe { step.run() } {
@@ -303,10 +304,11 @@ impl Instance {
         ) {
             (Some(buffer), _) => buffer.as_view().start(),
             (None, Some(constant)) => constant.start(),
-            // A constant without contents is no executable.
-            (None, None) => NonNull::dangling(),
+            // Not of an executable, all of whose constants have contents.
+            (None, None) => return NonNull::dangling(),
         };
-        // SAFETY: the range lies within the buffer, as the builder checked.
+        // SAFETY: the range lies within the buffer, as the builder checked, and the
+        // buffer's memory is as long as the plan says, as the executable did.
         unsafe { start.byte_add(range.offset) }
     }
 

@@ -21,6 +21,7 @@ pub use executable::Executable;
 pub use instance::Instance;
 pub use value::{Expression, Operator, Value, Variable, VariableId};
 
+use crate::error::Place;
 use crate::signature::{DType, Signature};
 
 /// What becomes of a buffer between runs, and who may write it.
@@ -182,7 +183,7 @@ pub struct Plan {
     ops: Vec<Op>,
     outputs: Vec<PlanOutput>,
     /// What only an unsafe load can vouch for, if the plan asks for it.
-    unvouched: Option<&'static str>,
+    unvouched: Option<(Place, &'static str)>,
 }
 
 impl Plan {

@@ -68,11 +68,16 @@ fn a_classifier_that_does_not_fit_its_plan_is_refused() {
 fn a_truth_for_another_number_of_pictures_is_an_error() {
     let files = classifier();
     files.npy("truth.npy", &[3], &[1_i32, 2, 0]);
+    assert_refused(&files.open().unwrap_err(), "tests[0].truth", "each picture");
+}
+
+#[test]
+fn of_equal_scores_the_first_answers() {
+    let files = classifier();
     let bundle = files.open().unwrap();
-    let error = bundle
-        .run_test(&bundle.tests()[0], &mut files.instance())
-        .unwrap_err();
-    assert_file(&error, "truth.npy", "3 classes for 2 pictures");
+    let instance = files.instance();
+    // Nothing has run: all scores are 0.
+    assert_eq!(bundle.answers(&instance, "scores").unwrap(), [0, 0]);
 }
 
 #[test]
