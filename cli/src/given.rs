@@ -22,7 +22,8 @@ pub(crate) fn what_to_give(bundle: &Bundle) -> String {
     message
 }
 
-/// Whether each input and variable is given once, and nothing else.
+/// Whether each input and variable is given once, and nothing else, and the variables
+/// are within their bounds.
 pub(crate) fn check_names(bundle: &Bundle, args: &RunArgs) -> Result<(), Failure> {
     let plan = bundle.plan();
     let inputs = plan.inputs().filter_map(|b| b.name.as_deref()).collect();
@@ -30,7 +31,8 @@ pub(crate) fn check_names(bundle: &Bundle, args: &RunArgs) -> Result<(), Failure
     check_set("input", inputs, given)?;
     let variables = plan.variables().iter().map(|v| v.name.as_str()).collect();
     let given = args.variables.iter().map(|(n, _)| n.as_str()).collect();
-    check_set("variable", variables, given)
+    check_set("variable", variables, given)?;
+    Ok(plan.check_variables(&args.variables())?)
 }
 
 fn check_set(what: &str, wanted: Vec<&str>, given: Vec<&str>) -> Result<(), Failure> {

@@ -83,6 +83,16 @@ struct RunArgs {
     json: bool,
 }
 
+impl RunArgs {
+    /// The variables as the library takes them.
+    fn variables(&self) -> Vec<(&str, i64)> {
+        self.variables
+            .iter()
+            .map(|(n, v)| (n.as_str(), *v))
+            .collect()
+    }
+}
+
 #[derive(Args)]
 struct InspectArgs {
     /// The bundle's folder

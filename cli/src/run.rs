@@ -115,8 +115,7 @@ impl Run<'_> {
         for (name, array) in inputs {
             instance.set_input(name, array.elements.as_view())?;
         }
-        let variables = self.args.variables.iter();
-        let variables: Vec<_> = variables.map(|(n, v)| (n.as_str(), *v)).collect();
+        let variables = self.args.variables();
         let mut times = Vec::new();
         for repeat in 0..self.args.repeat {
             if repeat > 0 {

@@ -163,6 +163,8 @@ fn given_inputs_are_classified_and_outputs_are_written() {
     let written = fs::read(output.join("scores.npy")).unwrap();
     let recorded = fs::read(format!("{DIGITS}/tests/3/scores.npy")).unwrap();
     assert_eq!(written.len(), recorded.len());
+    // The header is the one that NumPy wrote.
+    assert_eq!(written[..128], recorded[..128]);
 }
 
 #[test]

@@ -73,3 +73,8 @@ pub use launch::Arg;
 pub use memory::{Buffer, View, ViewMut};
 pub use runtime::{Runtime, RuntimeBuilder};
 pub use signature::{Bounds, DType, Element, Scalar, Signature};
+
+/// The README's program compiles and runs as well.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

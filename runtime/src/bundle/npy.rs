@@ -95,11 +95,13 @@ pub fn write(path: &Path, shape: &[usize], elements: View<'_>) -> Result<(), Err
         );
         return Err(Error::file(path, reason));
     }
-    let dimensions: Vec<_> = shape.iter().map(|d| format!("{d},")).collect();
+    // As NumPy writes it, so that equal arrays are equal files.
+    let dimensions: Vec<_> = shape.iter().map(ToString::to_string).collect();
     let mut header = format!(
-        "{{'descr': '{}', 'fortran_order': False, 'shape': ({}), }}",
+        "{{'descr': '{}', 'fortran_order': False, 'shape': ({}{}), }}",
         descr(elements.dtype()),
-        dimensions.join(" ")
+        dimensions.join(", "),
+        if shape.len() == 1 { "," } else { "" }
     );
     // Magic, version and length take 10 bytes; data begins at a multiple of 64.
     let end = (MAGIC.len() + 4 + header.len() + 1).next_multiple_of(64);
@@ -386,7 +388,7 @@ mod tests {
         let mut longer = good.clone();
         longer.push(0);
         let huge = String::from_utf8_lossy(&good[10..]).into_owned();
-        let huge = huge.replace("(2, 3,)", "(4294967296, 4294967296,)");
+        let huge = huge.replace("(2, 3)", "(4294967296, 4294967296)");
         let mut lies = good[..10].to_vec();
         lies.extend(huge.as_bytes());
         for bytes in [&good[..good.len() - 1], &longer, &good[..7], b"", &lies] {

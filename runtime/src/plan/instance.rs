@@ -188,8 +188,8 @@ impl Instance {
         if self.torn {
             return Err(Error::Torn);
         }
-        self.choose(variables)?;
         let plan = self.executable.plan();
+        plan.choose(variables, &mut self.variables)?;
         if let Some(missing) = self.given.iter().position(|given| !given) {
             let label = plan.buffer_label(missing);
             return Err(Error::run(format!("the input {label} was not given")));
@@ -259,39 +259,6 @@ impl Instance {
                     buffer.as_view_mut().start().as_ptr(),
                     content.bytes(),
                 );
-            }
-        }
-    }
-
-    /// Takes the run's variables, all of them and no others.
-    fn choose(&mut self, given: &[(&str, i64)]) -> Result<(), Error> {
-        let variables = &self.executable.plan().variables;
-        for (variable, chosen) in variables.iter().zip(&mut self.variables) {
-            let name = variable.name.as_str();
-            let (min, max) = (variable.min, variable.max);
-            let Some(&(_, value)) = given.iter().find(|(n, _)| *n == name) else {
-                return Err(Error::run(format!(
-                    "the variable `{name}` has no value; it takes {min} to {max}"
-                )));
-            };
-            if !(min..=max).contains(&value) {
-                return Err(Error::run(format!(
-                    "the variable `{name}` is {value}; it takes {min} to {max}"
-                )));
-            }
-            *chosen = value;
-        }
-        let unknown = given
-            .iter()
-            .find(|(n, _)| variables.iter().all(|v| v.name != *n));
-        match unknown {
-            None => Ok(()),
-            Some((name, _)) => {
-                let names: Vec<_> = variables.iter().map(|v| format!("`{}`", v.name)).collect();
-                let names = names.join(", ");
-                Err(Error::run(format!(
-                    "there is no variable `{name}`; there are: {names}"
-                )))
             }
         }
     }

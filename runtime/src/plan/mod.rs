@@ -21,6 +21,7 @@ pub use executable::Executable;
 pub use instance::Instance;
 pub use value::{Expression, Operator, Value, Variable, VariableId};
 
+use crate::Error;
 use crate::error::Place;
 use crate::signature::{DType, Signature};
 
@@ -237,6 +238,49 @@ impl Plan {
     /// Its inputs.
     pub fn inputs(&self) -> impl Iterator<Item = &PlanBuffer> {
         self.buffers.iter().filter(|b| b.role == Role::Input)
+    }
+
+    /// Checks values for a run's variables: all of them are to be given, within their
+    /// bounds, and no others.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Run`] names the variable.
+    pub fn check_variables(&self, given: &[(&str, i64)]) -> Result<(), Error> {
+        self.choose(given, &mut vec![0; self.variables.len()])
+    }
+
+    /// Checks a run's variables and puts them into the plan's order.
+    fn choose(&self, given: &[(&str, i64)], chosen: &mut [i64]) -> Result<(), Error> {
+        let variables = &self.variables;
+        for (variable, chosen) in variables.iter().zip(chosen) {
+            let name = variable.name.as_str();
+            let (min, max) = (variable.min, variable.max);
+            let Some(&(_, value)) = given.iter().find(|(n, _)| *n == name) else {
+                return Err(Error::run(format!(
+                    "the variable `{name}` has no value; it takes {min} to {max}"
+                )));
+            };
+            if !(min..=max).contains(&value) {
+                return Err(Error::run(format!(
+                    "the variable `{name}` is {value}; it takes {min} to {max}"
+                )));
+            }
+            *chosen = value;
+        }
+        let unknown = given
+            .iter()
+            .find(|(n, _)| variables.iter().all(|v| v.name != *n));
+        match unknown {
+            None => Ok(()),
+            Some((name, _)) => {
+                let names: Vec<_> = variables.iter().map(|v| format!("`{}`", v.name)).collect();
+                let names = names.join(", ");
+                Err(Error::run(format!(
+                    "there is no variable `{name}`; there are: {names}"
+                )))
+            }
+        }
     }
 
     /// The bytes of all buffers of one role.
