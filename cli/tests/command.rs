@@ -366,13 +366,17 @@ fn what_a_bundle_says_does_nothing_to_the_terminal() {
     edit(
         &dir.path().join("plan.json"),
         r#""name": "digits""#,
-        r#""name": "\u001b]0;title\u0007""#,
+        r#""name": "\u001b]0;title\u0007\u009b""#,
     );
     let bundle = dir.path().to_str().unwrap();
     for command in ["inspect", "run"] {
         let out = svod(&[command, bundle]).succeeds();
         assert!(!out.contains('\x1b') && !out.contains('\x07'), "{out:?}");
-        assert!(out.contains(r"\u{1b}]0;title\u{7}"), "{out}");
+        assert!(out.contains(r"\u{1b}]0;title\u{7}\u{9b}"), "{out}");
+        let out = svod(&[command, bundle, "--json"]).succeeds();
+        assert!(!out.contains(['\x1b', '\u{9b}']), "{out:?}");
+        let json: serde_json::Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(json["name"], "\u{1b}]0;title\u{7}\u{9b}");
     }
 }
 

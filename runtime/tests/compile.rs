@@ -349,6 +349,9 @@ fn what_lies_where_the_program_was_started_is_not_included() {
             .args([test, "--exact"])
             .env("SVOD_TEST_INSIDE", test)
             .env("SVOD_TEST_THERE", there.path())
+            // Nor what the environment names.
+            .env("CPATH", here.path())
+            .env("C_INCLUDE_PATH", here.path())
             .current_dir(here.path())
             .output()
             .unwrap();

@@ -546,6 +546,20 @@ fn an_index_of_64_bits_arrives_whole() {
     }
 }
 
+#[test]
+#[should_panic(expected = "no index for a packed call")]
+fn an_index_that_cannot_be_patched_into_a_packed_call_is_not_passed_over() {
+    extern "C" fn nothing(_: *mut *mut u8, _: *mut i64) {}
+    let signature = Signature::builder()
+        .index(DType::I64, 4)
+        .convention(Convention::Packed)
+        .build()
+        .unwrap();
+    let cif = KernelCif::new(&signature);
+    // SAFETY: it takes two pointers and looks at neither.
+    unsafe { cif.call(nothing as *const _, &[0, 0], Some(2)) };
+}
+
 // ---- Grids and statuses
 
 /// The same kernel behind each way in: a trampoline, libffi (for the sake of a

@@ -539,6 +539,148 @@ fn libm_functions_that_rust_has_not_give_known_values() {
 }
 
 #[test]
+fn libm_functions_that_round_and_scale_give_what_rust_gives() {
+    let text = r#"
+        extern long lrint(double), lround(double), lrintf(float), lroundf(float);
+        extern long long llrint(double), llround(double), llrintf(float), llroundf(float);
+        extern double nextafter(double, double), scalbn(double, int), scalbln(double, long);
+        extern double logb(double), remquo(double, double, int *);
+        extern float nextafterf(float, float), scalbnf(float, int), scalblnf(float, long);
+        extern float logbf(float), remquof(float, float, int *), lgammaf(float);
+        extern int ilogb(double), ilogbf(float);
+        void k(double *y, const double *x) {
+            int q, p;
+            y[0] = lrint(x[0]); y[1] = lround(x[0]); y[2] = llrint(x[0]); y[3] = llround(x[0]);
+            y[4] = lrintf(x[0]); y[5] = lroundf(x[0]); y[6] = llrintf(x[0]); y[7] = llroundf(x[0]);
+            y[8] = nextafter(x[1], 2); y[9] = nextafterf(x[1], 2);
+            y[10] = scalbn(x[2], 4); y[11] = scalbln(x[2], -4);
+            y[12] = scalbnf(x[2], 4); y[13] = scalblnf(x[2], -4);
+            y[14] = logb(x[3]); y[15] = logbf(x[3]); y[16] = ilogb(x[3]); y[17] = ilogbf(x[3]);
+            y[18] = remquo(x[3], 3, &q); y[19] = q; y[20] = remquof(x[3], 3, &p); y[21] = p;
+            y[22] = lgammaf(x[4]);
+        }"#;
+    let expected = [
+        2.0,
+        3.0,
+        2.0,
+        3.0,
+        2.0,
+        3.0,
+        2.0,
+        3.0, // 2.5 to even, and away from zero
+        1.0 + f64::EPSILON,
+        1.0 + f64::from(f32::EPSILON),
+        12.0,
+        0.046_875,
+        12.0,
+        0.046_875, // 0.75 by powers of two
+        3.0,
+        3.0,
+        3.0,
+        3.0, // 8 <= 10 < 16
+        1.0,
+        3.0,
+        1.0,
+        3.0, // 10 = 3 * 3 + 1
+        f64::from(24_f32.ln()),
+    ];
+    for compiler in compilers() {
+        let image = load(&object(with(&compiler).opt_level(OptLevel::O0), text)).unwrap();
+        let signature = Signature::builder()
+            .write(DType::F64, expected.len())
+            .read(DType::F64, 5);
+        // SAFETY: it writes as many elements and reads five.
+        let kernel = unsafe { kernel(&image, "k", signature.build().unwrap()) };
+        let x = Buffer::from_slice(&[2.5, 1.0, 0.75, 10.0, 5.0]).unwrap();
+        let mut y = Buffer::zeroed(DType::F64, expected.len()).unwrap();
+        kernel
+            .launch(&mut [(&mut y).into(), (&x).into()], &[], 1)
+            .unwrap();
+        let got = y.as_slice::<f64>().unwrap();
+        for (i, (got, expected)) in got.iter().zip(expected).enumerate() {
+            // Single precision in the last.
+            let slack = if i == 22 { 1e-6 } else { 0.0 };
+            assert!((got - expected).abs() <= slack, "{i}: {got} {expected}");
+        }
+    }
+}
+
+#[test]
+fn the_compilers_own_helpers_give_what_rust_gives() {
+    let text = r#"
+        typedef __int128 i; typedef unsigned __int128 u;
+        void k(u *y, const i *x, const double *d) {
+            u a = x[0], b = x[1];
+            y[0] = x[0] / x[1]; y[1] = x[0] % x[1]; y[2] = a / b; y[3] = a % b; y[4] = x[0] * x[1];
+            y[5] = (i)d[0]; y[6] = (i)(float)d[0]; y[7] = (u)-d[0]; y[8] = (u)(float)-d[0];
+            ((double *)(y + 9))[0] = (double)x[0]; ((double *)(y + 10))[0] = (float)x[0];
+            ((double *)(y + 11))[0] = (double)a; ((double *)(y + 12))[0] = (float)a;
+            ((double *)(y + 13))[0] = __builtin_powi(d[1], 7);
+            ((double *)(y + 14))[0] = __builtin_powif((float)d[1], -3);
+            y[15] = __builtin_popcountll((unsigned long)x[1]);
+            y[16] = __builtin_popcount((unsigned)x[1]);
+        }"#;
+    const OUT: usize = 17;
+    let pairs = [
+        (
+            -170_141_183_460_469_231_731_687_303_715_884_i128,
+            12_345_678_901_234_567_890_i128,
+        ),
+        (i128::MAX, -3),
+        (i128::MIN, 7),
+        (5, i128::MIN),
+        (1 << 100 | 1, 1 << 64 | 3),
+    ];
+    let (d, power) = (-1.234_567e25_f64, 1.5_f64);
+    for compiler in compilers() {
+        // A CPU without instructions for what a helper does.
+        let builder = with(&compiler).opt_level(OptLevel::O0).target_cpu("x86-64");
+        let image = load(&object(builder, text)).unwrap();
+        let signature = Signature::builder()
+            .write(DType::U64, 2 * OUT)
+            .read(DType::U64, 4)
+            .read(DType::F64, 2);
+        // SAFETY: it writes as many elements of 128 bits as half of those of 64, and
+        // reads two of each input.
+        let kernel = unsafe { kernel(&image, "k", signature.build().unwrap()) };
+        for (a, b) in pairs {
+            let words = |v: i128| [v as u64, (v >> 64) as u64];
+            let x = Buffer::from_slice(&[words(a), words(b)].concat()).unwrap();
+            let doubles = Buffer::from_slice(&[d, power]).unwrap();
+            let mut y = Buffer::zeroed(DType::U64, 2 * OUT).unwrap();
+            let mut args = [(&mut y).into(), (&x).into(), (&doubles).into()];
+            kernel.launch(&mut args, &[], 1).unwrap();
+            let y = y.as_slice::<u64>().unwrap();
+            let (ua, ub) = (a as u128, b as u128);
+            let float = |v: f64| u128::from(v.to_bits());
+            let expected: [u128; OUT] = [
+                a.wrapping_div(b) as u128,
+                a.wrapping_rem(b) as u128,
+                ua / ub,
+                ua % ub,
+                a.wrapping_mul(b) as u128,
+                d as i128 as u128,
+                d as f32 as i128 as u128,
+                -d as u128,
+                -d as f32 as u128,
+                float(a as f64),
+                float(f64::from(a as f32)),
+                float(ua as f64),
+                float(f64::from(ua as f32)),
+                float(17.085_937_5),
+                float(f64::from(1.0 / 3.375_f32)),
+                (b as u64).count_ones().into(),
+                (b as u32).count_ones().into(),
+            ];
+            for (i, expected) in expected.into_iter().enumerate() {
+                let got = u128::from(y[2 * i]) | u128::from(y[2 * i + 1]) << 64;
+                assert_eq!(got, expected, "{i} of {a} and {b}, {:?}", compiler.family);
+            }
+        }
+    }
+}
+
+#[test]
 fn every_symbol_of_the_list_can_be_linked() {
     let symbols = Symbols::default();
     let mut names: Vec<&str> = symbols.names().collect();
@@ -1338,6 +1480,78 @@ fn a_small_file_cannot_ask_for_much_memory_by_naming_the_same_bytes_often() {
             matches!(parsed, Err(Error::MalformedObject { .. })),
             "5000 times {size} bytes from a file of {}",
             bytes.len()
+        );
+    }
+}
+
+/// Where the header of the first section of a kind begins in an object.
+fn section_header(bytes: &[u8], kind: u32) -> usize {
+    let headers = word(bytes, 0x28) as usize;
+    let count = (word(bytes, 0x3c) & 0xffff) as usize;
+    (0..count)
+        .map(|i| headers + 64 * i)
+        .find(|at| word(bytes, *at as u64 + 4) as u32 == kind)
+        .unwrap()
+}
+
+/// Gives every symbol that is a function of its own the same name.
+fn with_one_name(bytes: &[u8], functions: usize) -> Vec<u8> {
+    let header = section_header(bytes, object::elf::SHT_SYMTAB.0) as u64;
+    let (start, size) = (word(bytes, header + 24), word(bytes, header + 32));
+    let mut same = bytes.to_vec();
+    let is_function = |at: u64| bytes[at as usize + 4] & 0xf == object::elf::STT_FUNC.0;
+    let symbols = (start..start + size)
+        .step_by(24)
+        .filter(|at| is_function(*at));
+    // The longest name comes last in the source, and its symbol among the last.
+    let symbols: Vec<_> = symbols.map(|at| at as usize).collect();
+    assert_eq!(symbols.len(), functions);
+    let name = |at: usize| bytes[at..at + 4].to_vec();
+    let last = name(*symbols.last().unwrap());
+    for at in symbols {
+        same[at..at + 4].copy_from_slice(&last);
+    }
+    same
+}
+
+#[test]
+fn a_function_that_is_defined_twice_is_refused() {
+    let text = "int a(void) { return 1; } int k(void) { return 2; }";
+    for compiler in compilers() {
+        let good = object(with(&compiler), text);
+        ObjectFile::parse("k", &good).unwrap();
+        let twice = with_one_name(&good, 2);
+        let error = ObjectFile::parse("k", &twice).unwrap_err();
+        assert!(error.to_string().contains("twice"), "{error}");
+    }
+}
+
+#[test]
+fn names_that_are_one_long_name_over_again_are_refused_before_they_take_long() {
+    // Local functions may share a name; these share one of 3,000 bytes.
+    let few = "__attribute__((used)) static int f";
+    let mut text: String = (0..2000)
+        .map(|i| format!("{few}{i}(void) {{ return {i}; }}\n"))
+        .collect();
+    text += &format!("{few}_{}(void) {{ return 0; }}", "x".repeat(3000));
+    let good = object(with(&compilers()[0]), &text);
+    ObjectFile::parse("k", &good).unwrap();
+    let error = ObjectFile::parse("k", &with_one_name(&good, 2001)).unwrap_err();
+    assert!(error.to_string().contains("names overlap"), "{error}");
+}
+
+#[test]
+fn relocations_of_another_symbol_table_are_refused() {
+    let text = "extern int f(int); int k(int x) { return f(x) + 1; }";
+    for compiler in compilers() {
+        let mut bytes = object(with(&compiler), text);
+        ObjectFile::parse("k", &bytes).unwrap();
+        let link = section_header(&bytes, object::elf::SHT_RELA.0) + 40;
+        bytes[link] ^= 1;
+        let error = ObjectFile::parse("k", &bytes).unwrap_err();
+        assert!(
+            error.to_string().contains("another symbol table"),
+            "{error}"
         );
     }
 }

@@ -486,6 +486,26 @@ fn a_scalar_without_bounds_needs_someone_to_vouch_for_its_values() {
 }
 
 #[test]
+fn a_runs_variables_can_be_checked_before_there_is_an_instance() {
+    let mut plan = PlanBuilder::new("variables");
+    plan.variable("m", -1, 1).unwrap();
+    plan.variable("n", 1, 4).unwrap();
+    let plan = plan.build();
+    plan.check_variables(&[("n", 4), ("m", -1)]).unwrap();
+    for (given, words) in [
+        (&[("n", 4)][..], "`m` has no value; it takes -1 to 1"),
+        (&[("m", 0), ("n", 5)], "`n` is 5; it takes 1 to 4"),
+        (
+            &[("m", 0), ("n", 1), ("o", 1)],
+            "no variable `o`; there are: `m`, `n`",
+        ),
+    ] {
+        let error = plan.check_variables(given).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+    }
+}
+
+#[test]
 fn a_plan_checks_the_same_whether_a_kernel_is_launched_by_it_or_alone() {
     let kernel = add_kernel();
     let x = Buffer::from_slice(&[1, 2, 3, 4]).unwrap();

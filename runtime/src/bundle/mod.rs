@@ -75,8 +75,8 @@ impl Bundle {
     /// [`signature`](crate::signature) module states them, for all that the plan
     /// does with them: also for the values that it gives to scalars without stated
     /// bounds. Untyped bytes that it takes for `bool` must be 0 or 1, those of inputs
-    /// that are given later among them. And the bundle's files must not be written while the
-    /// executable lives, as its constants may be mapped from them.
+    /// that are given later among them. And the bundle's files must not be written
+    /// while the executable lives, as its constants may be mapped from them.
     pub unsafe fn load(
         &self,
         runtime: &Runtime,

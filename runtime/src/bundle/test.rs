@@ -144,12 +144,27 @@ impl Bundle {
         let scores = to_f64(instance.output(output)?)?;
         let shape = self.plan.outputs().iter().find(|o| o.name == output);
         let classes = shape.and_then(|o| o.shape.last().copied()).unwrap_or(1);
-        let highest = |row: &[f64]| {
-            let ranked = row.iter().copied().enumerate();
-            let ranked = ranked.filter(|(_, v)| !v.is_nan());
-            let highest = ranked.reduce(|best, next| if next.1 > best.1 { next } else { best });
-            highest.map_or(0, |(i, _)| i)
-        };
         Ok(scores.chunks(classes.max(1)).map(highest).collect())
+    }
+}
+
+/// Where the highest number of a row is: the first of several, 0 without any.
+fn highest(row: &[f64]) -> usize {
+    let numbers = row.iter().copied().enumerate().filter(|(_, v)| !v.is_nan());
+    let highest = numbers.reduce(|best, next| if next.1 > best.1 { next } else { best });
+    highest.map_or(0, |(i, _)| i)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::highest;
+
+    #[test]
+    fn the_first_of_equal_scores_is_the_highest_and_a_nan_is_none() {
+        assert_eq!(highest(&[1.0, 3.0, 3.0, 2.0]), 1);
+        assert_eq!(highest(&[-0.0, 0.0]), 0);
+        assert_eq!(highest(&[f64::NAN, -2.0, f64::NAN, -1.0]), 3);
+        assert_eq!(highest(&[f64::NAN, f64::NEG_INFINITY]), 1);
+        assert_eq!(highest(&[f64::NAN]), 0);
     }
 }

@@ -26,8 +26,9 @@ pub struct KernelCif {
 // made and only reads in a call, and of types that belong to it alone; no thread
 // has a claim on it.
 unsafe impl Send for KernelCif {}
-// SAFETY: as above. `ffi_call` takes it as mutable; on x86-64 and aarch64 the libffi
-// that libffi-sys 4.2 builds only reads its types, flags and sizes.
+// SAFETY: as above. `ffi_call` takes it as mutable, and in the libffi that libffi-sys
+// 4.2.2 builds (`x86/ffi64.c`, `aarch64/ffi.c`) assigns to none of its fields; only
+// the functions that prepare it do.
 unsafe impl Sync for KernelCif {}
 
 impl KernelCif {

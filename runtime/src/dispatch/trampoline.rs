@@ -62,7 +62,7 @@ impl Enter {
 
 /// The largest number of arguments of an inline call. 16 covers the captured
 /// kernels; each further one is some 100 bytes of code in every caller. 0 sends all
-/// calls through trampolines.
+/// but calls without arguments through trampolines.
 pub(super) const MAX_INLINE_ARGS: usize = 16;
 
 /// In the place of a number of arguments: the call cannot be made inline.

@@ -31,8 +31,8 @@ impl Image {
     ///
     /// # Errors
     ///
-    /// As [`link`](super::link()), and [`Error::System`] where the memory cannot be had or its
-    /// rights cannot be set.
+    /// As [`link`](super::link()), and [`Error::System`] where the memory cannot be
+    /// had or its rights cannot be set.
     pub fn load(object: &ObjectFile<'_>, resolver: &dyn Resolver) -> Result<Image, Error> {
         let page = rustix::param::page_size();
         let layout = layout(object, page as u64);

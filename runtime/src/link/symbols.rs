@@ -172,7 +172,6 @@ built_in! {
         "__modti3" => remainder_i128;
         "__udivti3" => divide_u128;
         "__umodti3" => remainder_u128;
-        "__multi3" => multiply_i128;
         "__fixdfti" => double_to_i128;
         "__fixsfti" => single_to_i128;
         "__fixunsdfti" => double_to_u128;
@@ -184,7 +183,6 @@ built_in! {
         "__powidf2" => power_double;
         "__powisf2" => power_single;
         "__popcountdi2" => count_ones_64;
-        "__popcountsi2" => count_ones_32;
     }
 }
 
@@ -221,10 +219,6 @@ extern "C" fn remainder_u128(a: u128, b: u128) -> u128 {
     a.checked_rem(b).unwrap_or(0)
 }
 
-extern "C" fn multiply_i128(a: i128, b: i128) -> i128 {
-    a.wrapping_mul(b)
-}
-
 /// Conversions, each of which rounds to the nearest or cuts the fraction off, as
 /// C's do.
 macro_rules! conversions {
@@ -256,10 +250,6 @@ extern "C" fn power_single(x: f32, n: c_int) -> f32 {
 }
 
 extern "C" fn count_ones_64(x: u64) -> u32 {
-    x.count_ones()
-}
-
-extern "C" fn count_ones_32(x: u32) -> u32 {
     x.count_ones()
 }
 

@@ -72,15 +72,6 @@ fn a_truth_for_another_number_of_pictures_is_an_error() {
 }
 
 #[test]
-fn of_equal_scores_the_first_answers() {
-    let files = classifier();
-    let bundle = files.open().unwrap();
-    let instance = files.instance();
-    // Nothing has run: all scores are 0.
-    assert_eq!(bundle.answers(&instance, "scores").unwrap(), [0, 0]);
-}
-
-#[test]
 fn the_digits_are_told_apart() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/digits");
     let bundle = Bundle::open(path).unwrap_or_else(|e| panic!("{}", chain(&e)));
