@@ -144,7 +144,7 @@ impl RuntimeBuilder {
         self
     }
 
-    /// Adds a symbol that kernels may use, or replaces one of the list.
+    /// Adds a function that kernels may call, or replaces one of the list.
     ///
     /// # Safety
     ///
@@ -152,6 +152,17 @@ impl RuntimeBuilder {
     pub unsafe fn symbol(mut self, name: impl Into<String>, address: *const c_void) -> Self {
         // SAFETY: promised by the caller.
         unsafe { self.symbols.insert(name, address) };
+        self
+    }
+
+    /// Adds a constant that kernels may read, or replaces one of the list.
+    ///
+    /// # Safety
+    ///
+    /// As [`Symbols::insert_data`].
+    pub unsafe fn data_symbol(mut self, name: impl Into<String>, address: *const c_void) -> Self {
+        // SAFETY: promised by the caller.
+        unsafe { self.symbols.insert_data(name, address) };
         self
     }
 

@@ -13,7 +13,7 @@ use common::{Rng, compiler_of, compilers, kernel, load, load_with, object, with}
 use half::f16;
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
 use svod_runtime::compile::{Family, OptLevel};
-use svod_runtime::link::{Image, ObjectFile, Resolver, Rights, Symbols, layout, link};
+use svod_runtime::link::{Definition, Image, ObjectFile, Resolver, Rights, Symbols, layout, link};
 use svod_runtime::{Buffer, DType, Element, Error, Kernel, RuntimeBuilder, Scalar, Signature};
 
 const PAGE: u64 = 4096;
@@ -703,7 +703,11 @@ fn every_symbol_of_the_list_can_be_linked() {
     let mut out = Buffer::zeroed(DType::U64, names.len()).unwrap();
     kernel.launch(&mut [(&mut out).into()], &[], 1).unwrap();
     for (name, &got) in names.iter().zip(out.as_slice::<u64>().unwrap()) {
-        assert_eq!(Some(got), symbols.resolve(name), "{name}");
+        assert_eq!(
+            Some(got),
+            symbols.resolve(name).map(Definition::address),
+            "{name}"
+        );
         assert_ne!(got, 0, "{name}");
     }
 }
@@ -920,8 +924,8 @@ impl At {
 }
 
 impl Resolver for At {
-    fn resolve(&self, name: &str) -> Option<u64> {
-        self.0.get(name).copied()
+    fn resolve(&self, name: &str) -> Option<Definition> {
+        self.0.get(name).copied().map(Definition::Function)
     }
 }
 
@@ -1334,8 +1338,8 @@ fn survives(bytes: &[u8]) {
     /// Near, so that most fields hold.
     struct Anything;
     impl Resolver for Anything {
-        fn resolve(&self, _: &str) -> Option<u64> {
-            Some(FAR + 0x100_0000)
+        fn resolve(&self, _: &str) -> Option<Definition> {
+            Some(Definition::Function(FAR + 0x100_0000))
         }
     }
     let Ok(file) = ObjectFile::parse("k", bytes) else {

@@ -33,4 +33,4 @@ pub use elf::ObjectFile;
 pub use image::Image;
 pub use layout::{Layout, Rights, Segment, layout};
 pub use resolve::link;
-pub use symbols::{Resolver, Symbols};
+pub use symbols::{Definition, Resolver, Symbols};

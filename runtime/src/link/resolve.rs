@@ -2,7 +2,7 @@
 
 use super::elf::{ObjectFile, Relocation, Section, SymbolAt};
 use super::layout::{Layout, Rights};
-use super::symbols::Resolver;
+use super::symbols::{Definition, Resolver};
 use super::x86_64::{self, Kind};
 use crate::Error;
 
@@ -79,14 +79,13 @@ fn addresses(
         SymbolAt::Absolute(address) => Ok(address),
         // The null symbol, and what is declared and not used.
         SymbolAt::Undefined if !used || symbol.name.is_empty() => Ok(0),
-        SymbolAt::Undefined => {
-            resolver
-                .resolve(symbol.name)
-                .ok_or_else(|| Error::UndefinedSymbol {
-                    kernel: object.kernel.to_owned(),
-                    symbol: symbol.name.to_owned(),
-                })
-        }
+        SymbolAt::Undefined => resolver
+            .resolve(symbol.name)
+            .map(Definition::address)
+            .ok_or_else(|| Error::UndefinedSymbol {
+                kernel: object.kernel.to_owned(),
+                symbol: symbol.name.to_owned(),
+            }),
         SymbolAt::NotLoaded => Ok(0),
     };
     object.symbols.iter().zip(used).map(resolve).collect()

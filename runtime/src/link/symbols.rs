@@ -18,50 +18,83 @@ use half::{bf16, f16};
 
 use crate::signature::round_to_odd;
 
-/// Says where undefined symbols are.
+/// What an undefined symbol turns out to be, and where it is.
+///
+/// The difference matters where code refers to a symbol in 32 bits that do not reach
+/// it: a stub can stand for a function, and nothing can for data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Definition {
+    /// A function, at this address.
+    Function(u64),
+    /// A constant, at this address.
+    Data(u64),
+}
+
+impl Definition {
+    /// Where it is.
+    #[must_use]
+    pub const fn address(self) -> u64 {
+        match self {
+            Definition::Function(address) | Definition::Data(address) => address,
+        }
+    }
+}
+
+/// Says what undefined symbols are, and where.
 pub trait Resolver {
-    /// The address of `name`, if it is known.
-    fn resolve(&self, name: &str) -> Option<u64>;
+    /// What `name` is, if it is known.
+    fn resolve(&self, name: &str) -> Option<Definition>;
 }
 
 /// The symbols of one runtime: the built-in list and what an embedder added.
 #[derive(Clone, Debug)]
 pub struct Symbols {
-    addresses: HashMap<String, u64>,
+    definitions: HashMap<String, Definition>,
 }
 
 impl Default for Symbols {
     fn default() -> Symbols {
         Symbols {
-            addresses: BUILT_IN
+            definitions: BUILT_IN
                 .iter()
-                .map(|(name, address)| ((*name).to_owned(), address.0 as u64))
+                .map(|(name, address)| ((*name).to_owned(), Definition::Function(address.0 as u64)))
                 .collect(),
         }
     }
 }
 
 impl Symbols {
-    /// Adds a symbol, or replaces one.
+    /// Adds a function, or replaces one.
     ///
     /// # Safety
     ///
-    /// `address` must be that of a function, or of a constant, of the type that
-    /// kernels declare for `name`, and stay valid for as long as any kernel
-    /// that uses it.
+    /// `address` must be that of a function of the type that kernels declare for
+    /// `name`, and stay valid for as long as any kernel that uses it.
     pub unsafe fn insert(&mut self, name: impl Into<String>, address: *const c_void) {
-        self.addresses.insert(name.into(), address as u64);
+        self.definitions
+            .insert(name.into(), Definition::Function(address as u64));
+    }
+
+    /// Adds a constant, or replaces one.
+    ///
+    /// # Safety
+    ///
+    /// `address` must be that of a constant of the type that kernels declare for
+    /// `name`, and stay valid, and the same, for as long as any kernel that uses it.
+    pub unsafe fn insert_data(&mut self, name: impl Into<String>, address: *const c_void) {
+        self.definitions
+            .insert(name.into(), Definition::Data(address as u64));
     }
 
     /// The names, in no order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.addresses.keys().map(String::as_str)
+        self.definitions.keys().map(String::as_str)
     }
 }
 
 impl Resolver for Symbols {
-    fn resolve(&self, name: &str) -> Option<u64> {
-        self.addresses.get(name).copied()
+    fn resolve(&self, name: &str) -> Option<Definition> {
+        self.definitions.get(name).copied()
     }
 }
 
