@@ -93,7 +93,7 @@ pub enum Error {
     /// A kernel with writable globals.
     #[error(
         "kernel `{kernel}` keeps state: its section `{section}` is writable ({bytes} bytes); a \
-         kernel may have constants only"
+         kernel may have constants only, unless RuntimeBuilder::admit_state admits it"
     )]
     WritableSection {
         /// The kernel.

@@ -17,6 +17,7 @@ pub struct Runtime {
     toolchain: Toolchain,
     options: Options,
     symbols: Symbols,
+    admit_state: bool,
 }
 
 impl Runtime {
@@ -58,10 +59,16 @@ impl Runtime {
     /// # Safety
     ///
     /// The object's code must keep the contract of the signature, as the
-    /// [`signature`](crate::signature) module states it.
+    /// [`signature`](crate::signature) module states it; but for its own state, where
+    /// [`RuntimeBuilder::admit_state`] admits it.
     pub unsafe fn link(&self, object: &Object, signature: Signature) -> Result<Kernel, Error> {
         let file = ObjectFile::parse(object.entry(), object.bytes())?;
-        let image = Arc::new(Image::load(&file, &self.symbols)?);
+        let image = if self.admit_state {
+            Image::load_with_state(&file, &self.symbols)?
+        } else {
+            Image::load(&file, &self.symbols)?
+        };
+        let image = Arc::new(image);
         // SAFETY: promised by the caller.
         unsafe { Kernel::new(object.entry(), image, signature) }
     }
@@ -91,6 +98,7 @@ pub struct RuntimeBuilder {
     path: OsString,
     options: Options,
     symbols: Symbols,
+    admit_state: bool,
 }
 
 impl RuntimeBuilder {
@@ -144,6 +152,16 @@ impl RuntimeBuilder {
         self
     }
 
+    /// Admits kernels that keep state in writable sections of their own, which are
+    /// refused where this is not called. The calls of such a kernel, and of others in
+    /// the same object, are made one at a time, also those of one grid; a kernel must
+    /// not lead back to itself by a symbol of the embedder's. What it computes may
+    /// depend on all earlier calls, which no instance's reset undoes.
+    pub fn admit_state(mut self, admit: bool) -> Self {
+        self.admit_state = admit;
+        self
+    }
+
     /// Adds a function that kernels may call, or replaces one of the list.
     ///
     /// # Safety
@@ -176,6 +194,7 @@ impl RuntimeBuilder {
             toolchain: Toolchain::new(self.cc, self.path),
             options: self.options,
             symbols: self.symbols,
+            admit_state: self.admit_state,
         })
     }
 }

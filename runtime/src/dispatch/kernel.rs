@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::cif::{CifTarget, KernelCif, enter_status, enter_void};
 use super::packing::Packing;
+use super::serial::SerialTarget;
 use super::trampoline::{Enter, MAX_INLINE_ARGS, NOT_INLINE, by_count, may_be_fresh};
 use crate::Error;
 use crate::link::Image;
@@ -25,10 +26,12 @@ struct Inner {
     enter: Enter,
     /// The number of arguments, if `Call` can make the call inline.
     inline_args: u8,
-    /// The entry, or a `CifTarget` that leads to it.
+    /// The entry, or a `CifTarget` or `SerialTarget` that leads to it.
     target: *const c_void,
-    /// What `target` points to, if it does not point to code.
+    /// What `target` points to, if it does not point to code: libffi's interface, and
+    /// the lock of code that keeps state.
     _cif: Option<Arc<CifTarget>>,
+    _serial: Option<Arc<SerialTarget>>,
     /// What the code lies in; none for code that is part of the process.
     _image: Option<Arc<Image>>,
 }
@@ -119,6 +122,12 @@ impl Kernel {
                 (enter, Arc::as_ptr(&cif).cast(), Some(cif))
             }
         };
+        let serial = SerialTarget::new(image.as_ref(), enter, target).map(Arc::new);
+        let inlines = inlines && serial.is_none();
+        let (enter, target) = match &serial {
+            None => (enter, target),
+            Some(serial) => (serial.enter(), Arc::as_ptr(serial).cast()),
+        };
         Kernel {
             inner: Arc::new(Inner {
                 name,
@@ -132,6 +141,7 @@ impl Kernel {
                 enter,
                 target,
                 _cif: cif,
+                _serial: serial,
                 _image: image,
             }),
         }

@@ -19,6 +19,7 @@ mod call;
 mod cif;
 mod kernel;
 mod packing;
+mod serial;
 mod trampoline;
 
 pub use call::Call;

@@ -1,179 +1,324 @@
-//! An object file, read and checked once, in the few terms that linking needs.
+//! ELF: an object file's bytes, read and checked once.
+//!
+//! Nothing here trusts a number of the file. What takes memory or time is counted
+//! against the size of the file, so that a small one cannot ask for much of either.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use object::LittleEndian;
 use object::elf;
-use object::read::elf::{FileHeader, Rela as _, SectionHeader, Sym as _};
+use object::read::elf::{FileHeader, Rela as _, SectionHeader, SectionTable, Sym as _};
 
-use super::x86_64;
+use super::architecture::Architecture;
+use super::layout::Rights;
+use super::object_file::{COMMON, ObjectFile, Relocation, Section, Symbol, SymbolAt, TABLE_NAME};
 use crate::Error;
 
 /// The largest alignment, in bytes, that a section may ask for. An image begins
 /// at a page, and this is the smallest page there is.
 pub(super) const MAX_ALIGN: u64 = 4096;
 
-/// A section that takes part in the image.
-#[derive(Debug)]
-pub(super) struct Section<'data> {
-    pub(super) name: &'data str,
-    pub(super) data: &'data [u8],
-    pub(super) align: u64,
-    pub(super) executable: bool,
-    pub(super) relocations: Vec<Relocation>,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Relocation {
-    pub(super) offset: u64,
-    pub(super) kind: x86_64::Kind,
-    /// Index into [`ObjectFile::symbols`].
-    pub(super) symbol: usize,
-    pub(super) addend: i64,
-}
-
-#[derive(Debug)]
-pub(super) struct Symbol<'data> {
-    pub(super) name: &'data str,
-    pub(super) at: SymbolAt,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum SymbolAt {
-    /// In a section of [`ObjectFile::sections`], so many bytes in.
-    Section { section: usize, offset: u64 },
-    /// At a fixed address.
-    Absolute(u64),
-    /// Elsewhere: the runtime's list says where.
-    Undefined,
-    /// In a part of the file that is not loaded, or nowhere.
-    NotLoaded,
-}
-
-/// An object file that can be linked: what it holds is understood.
-#[derive(Debug)]
-pub struct ObjectFile<'data> {
-    pub(super) kernel: &'data str,
-    pub(super) sections: Vec<Section<'data>>,
-    pub(super) symbols: Vec<Symbol<'data>>,
-    /// Functions that an image can be entered by, to their symbols.
-    pub(super) functions: HashMap<&'data str, usize>,
-}
+/// The most zeroed memory, in bytes, that an object may ask for beyond its own size
+/// (`.bss` and common symbols). Kernels that keep state at all keep little; without
+/// an end, a hundred bytes could ask for all memory there is. `u64::MAX` turns it off.
+const MAX_ZEROED: u64 = 64 << 20;
 
 type Header = elf::FileHeader64<LittleEndian>;
+/// Functions that an image can be entered by, to their symbols.
+type Functions<'data> = HashMap<&'data str, usize>;
+type SectionHeader64 = elf::SectionHeader64<LittleEndian>;
 const LE: LittleEndian = LittleEndian;
 
-impl<'data> ObjectFile<'data> {
-    /// Reads an object file; `kernel` is what errors call it.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::MalformedObject`] for bytes that contradict themselves,
-    /// [`Error::UnsupportedObject`] and [`Error::WritableSection`] for what
-    /// this linker refuses, by name.
-    pub fn parse(kernel: &'data str, bytes: &'data [u8]) -> Result<ObjectFile<'data>, Error> {
-        Reader { kernel }.read(bytes)
-    }
-
-    /// Whether `name` is a function that this object defines.
-    pub(super) fn function(&self, name: &str) -> Option<&Symbol<'data>> {
-        self.functions.get(name).map(|&i| &self.symbols[i])
-    }
-}
-
-struct Reader<'data> {
+/// Reads an object file; `kernel` is what errors call it.
+pub(super) fn read<'data>(
     kernel: &'data str,
+    bytes: &'data [u8],
+) -> Result<ObjectFile<'data>, Error> {
+    let (header, architecture) = Reader::header(kernel, bytes)?;
+    let table = header
+        .sections(LE, bytes)
+        .map_err(|e| malformed(kernel, e))?;
+    let mut reader = Reader {
+        kernel,
+        bytes,
+        table: &table,
+        architecture,
+        loaded: vec![None; table.len()],
+        sections: Vec::new(),
+        zeroed_left: MAX_ZEROED,
+    };
+    reader.read_sections()?;
+    let (symbols, functions) = reader.read_symbols()?;
+    reader.read_relocations(&symbols)?;
+    Ok(ObjectFile {
+        kernel,
+        architecture,
+        sections: reader.sections,
+        symbols,
+        functions,
+    })
 }
 
-impl<'data> Reader<'data> {
+struct Reader<'a, 'data> {
+    kernel: &'data str,
+    bytes: &'data [u8],
+    table: &'a SectionTable<'data, Header>,
+    architecture: Architecture,
+    /// Which of ours each section of the file is, if it is loaded.
+    loaded: Vec<Option<usize>>,
+    sections: Vec<Section<'data>>,
+    /// How much more zeroed memory the object may ask for.
+    zeroed_left: u64,
+}
+
+fn malformed(kernel: &str, reason: impl std::fmt::Display) -> Error {
+    Error::MalformedObject {
+        kernel: kernel.to_owned(),
+        reason: reason.to_string(),
+    }
+}
+
+fn unsupported(kernel: &str, feature: impl Into<String>) -> Error {
+    Error::UnsupportedObject {
+        kernel: kernel.to_owned(),
+        feature: feature.into(),
+    }
+}
+
+impl<'data> Reader<'_, 'data> {
     fn malformed(&self, reason: impl std::fmt::Display) -> Error {
-        Error::MalformedObject {
-            kernel: self.kernel.to_owned(),
-            reason: reason.to_string(),
-        }
+        malformed(self.kernel, reason)
     }
 
     fn unsupported(&self, feature: impl Into<String>) -> Error {
-        Error::UnsupportedObject {
-            kernel: self.kernel.to_owned(),
-            feature: feature.into(),
+        unsupported(self.kernel, feature)
+    }
+
+    fn header(kernel: &str, bytes: &'data [u8]) -> Result<(&'data Header, Architecture), Error> {
+        let unsupported = |feature: String| Err(unsupported(kernel, feature));
+        match object::FileKind::parse(bytes) {
+            Ok(object::FileKind::Elf64) => {}
+            Ok(object::FileKind::Elf32) => {
+                return unsupported("it is a 32-bit ELF file, not a 64-bit one".into());
+            }
+            Ok(other) => return unsupported(format!("it is no ELF file ({other:?})")),
+            Err(_) => return Err(malformed(kernel, "it is no object file")),
+        }
+        let header = Header::parse(bytes).map_err(|e| malformed(kernel, e))?;
+        if !header.is_little_endian() {
+            return unsupported("it is big-endian".into());
+        }
+        match header.e_type(LE) {
+            elf::ET_REL => {}
+            elf::ET_DYN => {
+                return unsupported("it is a shared object, not a relocatable one".into());
+            }
+            elf::ET_EXEC => {
+                return unsupported("it is a program, not a relocatable object".into());
+            }
+            other => return unsupported(format!("its ELF type is {}", other.0)),
+        }
+        let machine = header.e_machine(LE);
+        match Architecture::of_machine(machine) {
+            Some(architecture) => Ok((header, architecture)),
+            None => unsupported(format!(
+                "it is for the ELF machine {}, and this linker knows x86-64 and aarch64",
+                machine.0
+            )),
         }
     }
 
-    fn read(&self, bytes: &'data [u8]) -> Result<ObjectFile<'data>, Error> {
-        let header = self.header(bytes)?;
-        let table = header.sections(LE, bytes).map_err(|e| self.malformed(e))?;
+    fn text(&self, bytes: &'data [u8]) -> Result<&'data str, Error> {
+        std::str::from_utf8(bytes).map_err(|_| self.malformed("a name in it is not UTF-8"))
+    }
 
-        // Which sections are loaded, and as which of ours. Together they hold no
-        // more than the file does, or some of them lie on top of each other, and
-        // a small file could ask for any amount of memory.
-        let mut loaded = vec![None; table.len()];
-        let mut sections = Vec::new();
-        let mut bytes_left = bytes.len();
-        for (index, section) in table.enumerate() {
-            let name = table
-                .section_name(LE, section)
-                .map_err(|e| self.malformed(e))?;
-            let name = self.text(name)?;
-            if let Some(section) = self.section(bytes, name, section)? {
+    // ---- Sections
+
+    /// Which sections are loaded, and as which of ours. Together they hold no more
+    /// than the file does, or some of them lie on top of each other, and a small file
+    /// could ask for any amount of memory.
+    fn read_sections(&mut self) -> Result<(), Error> {
+        let repeated = self.repeated_group_members()?;
+        let mut bytes_left = self.bytes.len();
+        for (index, header) in self.table.enumerate() {
+            let name = self.table.section_name(LE, header);
+            let name = self.text(name.map_err(|e| self.malformed(e))?)?;
+            if repeated.contains(&index.0) {
+                continue;
+            }
+            if let Some(section) = self.section(name, header)? {
                 bytes_left = bytes_left
                     .checked_sub(section.data.len())
                     .ok_or_else(|| self.malformed("its sections overlap"))?;
-                loaded[index.0] = Some(sections.len());
-                sections.push(section);
+                self.ask_for_zeroed(section.size - section.data.len() as u64, section.name)?;
+                self.loaded[index.0] = Some(self.sections.len());
+                self.sections.push(section);
             }
         }
+        Ok(())
+    }
 
-        let symbol_table = table
-            .symbols(LE, bytes, elf::SHT_SYMTAB)
-            .map_err(|e| self.malformed(e))?;
+    /// The members of section groups of which the object has an earlier copy: a
+    /// linker that joined objects may leave both.
+    fn repeated_group_members(&self) -> Result<HashSet<usize>, Error> {
+        let mut signatures = HashSet::new();
+        let mut repeated = HashSet::new();
+        let mut bytes_left = self.bytes.len();
+        for header in self.table.iter() {
+            let group = header.group(LE, self.bytes);
+            let Some((flags, members)) = group.map_err(|e| self.malformed(e))? else {
+                continue;
+            };
+            bytes_left = bytes_left
+                .checked_sub(size_of_val(members))
+                .ok_or_else(|| self.malformed("its section groups overlap"))?;
+            let is_comdat = flags.0 & elf::GRP_COMDAT.0 != 0;
+            let signature = (header.link(LE).0, header.sh_info(LE));
+            let signature = self.group_signature(signature)?;
+            if is_comdat && !signature.is_empty() && !signatures.insert(signature) {
+                repeated.extend(members.iter().map(|m| m.get(LE) as usize));
+            }
+        }
+        Ok(repeated)
+    }
+
+    /// The name that a group goes by: that of a symbol, of the table `link`.
+    fn group_signature(&self, (link, info): (usize, u32)) -> Result<&'data [u8], Error> {
+        let symbols = self
+            .table
+            .symbol_table_by_index(LE, self.bytes, object::SectionIndex(link));
+        let symbols = symbols.map_err(|e| self.malformed(e))?;
+        let symbol = symbols.symbol(object::SymbolIndex(info as usize));
+        let symbol = symbol.map_err(|e| self.malformed(e))?;
+        symbols
+            .symbol_name(LE, symbol)
+            .map_err(|e| self.malformed(e))
+    }
+
+    /// The section as it is loaded, or `None` where it is not.
+    fn section(
+        &self,
+        name: &'data str,
+        header: &'data SectionHeader64,
+    ) -> Result<Option<Section<'data>>, Error> {
+        let flags = header.sh_flags(LE);
+        let kind = header.sh_type(LE);
+        let size = header.sh_size(LE);
+        let has = |flag: elf::SectionFlags| flags.0 & flag.0 != 0;
+        // Unwind tables are read by debuggers alone; their absence harms no call.
+        let unwind = self.architecture == Architecture::X86_64 && kind == elf::SHT_X86_64_UNWIND;
+        // Notes describe the object; compilers mark them as loaded all the same.
+        if !has(elf::SHF_ALLOC) || unwind || name == ".eh_frame" || kind == elf::SHT_NOTE {
+            return Ok(None);
+        }
+        if has(elf::SHF_COMPRESSED) {
+            return Err(self.unsupported(format!("section `{name}` is compressed")));
+        }
+        if has(elf::SHF_TLS) && size > 0 {
+            return Err(self.unsupported(format!("section `{name}` is thread-local")));
+        }
+        let starts = |prefixes: &[&str]| {
+            let rest = |prefix: &&str| name.strip_prefix(*prefix);
+            let mut rests = prefixes.iter().filter_map(rest);
+            rests.any(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        let runs_by_itself = matches!(
+            kind,
+            elf::SHT_INIT_ARRAY | elf::SHT_FINI_ARRAY | elf::SHT_PREINIT_ARRAY
+        ) || starts(&[
+            ".ctors",
+            ".dtors",
+            ".init",
+            ".fini",
+            ".init_array",
+            ".fini_array",
+            ".preinit_array",
+        ]);
+        if runs_by_itself && size > 0 {
+            return Err(self.unsupported(format!(
+                "section `{name}` holds constructors or destructors, which nothing would run"
+            )));
+        }
+        match kind {
+            elf::SHT_PROGBITS | elf::SHT_NOBITS => {}
+            _ if runs_by_itself => return Ok(None),
+            other => {
+                return Err(
+                    self.unsupported(format!("section `{name}` is of the ELF type {}", other.0))
+                );
+            }
+        }
+        // Constants that hold addresses are writable to a dynamic linker only.
+        let constant = starts(&[".data.rel.ro"]);
+        let rights = match (has(elf::SHF_EXECINSTR), has(elf::SHF_WRITE) && !constant) {
+            (true, true) => {
+                return Err(self.unsupported(format!(
+                    "section `{name}` is writable and executable at once"
+                )));
+            }
+            (true, false) => Rights::Code,
+            (false, true) => Rights::Data,
+            (false, false) => Rights::Constants,
+        };
+        if kind == elf::SHT_NOBITS && rights == Rights::Code && size > 0 {
+            return Err(self.unsupported(format!("section `{name}` is code without bytes")));
+        }
+        let data = if size == 0 || kind == elf::SHT_NOBITS {
+            &[]
+        } else {
+            let data = header.data(LE, self.bytes);
+            data.map_err(|e| self.malformed(e))?
+        };
+        Ok(Some(Section {
+            name,
+            data,
+            size,
+            align: self.alignment(format_args!("section `{name}`"), header.sh_addralign(LE))?,
+            rights,
+            relocations: Vec::new(),
+        }))
+    }
+
+    fn alignment(&self, what: std::fmt::Arguments<'_>, align: u64) -> Result<u64, Error> {
+        let align = align.max(1);
+        if !align.is_power_of_two() || align > MAX_ALIGN {
+            return Err(self.unsupported(format!(
+                "{what} wants an alignment of {align} bytes; a page, {MAX_ALIGN} bytes, is the \
+                 most that can be served"
+            )));
+        }
+        Ok(align)
+    }
+
+    fn ask_for_zeroed(&mut self, bytes: u64, name: &str) -> Result<(), Error> {
+        self.zeroed_left = self.zeroed_left.checked_sub(bytes).ok_or_else(|| {
+            self.unsupported(format!(
+                "`{name}` asks for {bytes} bytes of zeroed memory; an object may have \
+                 {MAX_ZEROED}"
+            ))
+        })?;
+        Ok(())
+    }
+
+    // ---- Symbols
+
+    fn read_symbols(&mut self) -> Result<(Vec<Symbol<'data>>, Functions<'data>), Error> {
+        let table = self.table.symbols(LE, self.bytes, elf::SHT_SYMTAB);
+        let table = table.map_err(|e| self.malformed(e))?;
         // Names may share their ends, and no more: many that are one long name over
         // again would take time to no end.
-        let mut name_bytes_left = bytes.len().saturating_mul(16);
-        let mut symbols = Vec::with_capacity(symbol_table.len());
-        let mut functions = HashMap::new();
-        for (index, symbol) in symbol_table.enumerate() {
-            let name = symbol_table
-                .symbol_name(LE, symbol)
-                .map_err(|e| self.malformed(e))?;
+        let mut name_bytes_left = self.bytes.len().saturating_mul(16);
+        let mut symbols: Vec<Symbol<'_>> = Vec::with_capacity(table.len());
+        // What other objects could see, to the symbol that defines it.
+        let mut definitions: HashMap<&str, usize> = HashMap::new();
+        let mut replaceable = Vec::new();
+        for (index, symbol) in table.enumerate() {
+            let name = table.symbol_name(LE, symbol);
+            let name = name.map_err(|e| self.malformed(e))?;
             name_bytes_left = name_bytes_left
                 .checked_sub(name.len())
                 .ok_or_else(|| self.malformed("its symbols' names overlap"))?;
             let name = self.text(name)?;
-            let at = match symbol.st_shndx(LE) {
-                elf::SHN_UNDEF => SymbolAt::Undefined,
-                elf::SHN_ABS => SymbolAt::Absolute(symbol.st_value(LE)),
-                elf::SHN_COMMON => {
-                    return Err(Error::WritableSection {
-                        kernel: self.kernel.to_owned(),
-                        section: format!("COMMON ({name})"),
-                        bytes: symbol.st_size(LE),
-                    });
-                }
-                _ => {
-                    let section = symbol_table
-                        .symbol_section(LE, symbol, index)
-                        .map_err(|e| self.malformed(e))?;
-                    let section =
-                        section
-                            .and_then(|s| loaded.get(s.0).copied())
-                            .ok_or_else(|| {
-                                self.malformed(format!("symbol `{name}` is in no section"))
-                            })?;
-                    match section {
-                        Some(section) => {
-                            let offset = symbol.st_value(LE);
-                            if offset > sections[section].data.len() as u64 {
-                                return Err(self.malformed(format!(
-                                    "symbol `{name}` lies outside its section"
-                                )));
-                            }
-                            SymbolAt::Section { section, offset }
-                        }
-                        None => SymbolAt::NotLoaded,
-                    }
-                }
-            };
             match symbol.st_type() {
                 elf::STT_TLS => {
                     return Err(self
@@ -185,217 +330,196 @@ impl<'data> Reader<'data> {
                 }
                 _ => {}
             }
-            let callable = matches!(symbol.st_type(), elf::STT_FUNC | elf::STT_NOTYPE)
-                && symbol.st_bind() != elf::STB_LOCAL
-                && matches!(at, SymbolAt::Section { section, .. } if sections[section].executable);
-            if callable && functions.insert(name, symbols.len()).is_some() {
-                return Err(self.malformed(format!("it defines `{name}` twice")));
+            let section = || {
+                let section = table.symbol_section(LE, symbol, index);
+                section.map_err(|e| self.malformed(e))
+            };
+            let at = match symbol.st_shndx(LE) {
+                elf::SHN_UNDEF if name == TABLE_NAME => SymbolAt::Table,
+                elf::SHN_UNDEF => SymbolAt::Undefined,
+                elf::SHN_ABS => SymbolAt::Absolute(symbol.st_value(LE)),
+                elf::SHN_COMMON => self.common(name, symbol)?,
+                _ => self.in_section(name, symbol.st_value(LE), section()?)?,
+            };
+            let weak = symbol.st_bind() == elf::STB_WEAK;
+            let global = symbol.st_bind() != elf::STB_LOCAL;
+            if global && (weak || at == SymbolAt::NotLoaded) {
+                replaceable.push(symbols.len());
             }
-            symbols.push(Symbol { name, at });
+            if global && matches!(at, SymbolAt::Section { .. } | SymbolAt::Absolute(_)) {
+                match definitions.get(name).map(|&earlier| &symbols[earlier]) {
+                    Some(earlier) if !weak && !earlier.weak => {
+                        return Err(self.malformed(format!("it defines `{name}` twice")));
+                    }
+                    Some(_) if weak => {}
+                    _ => drop(definitions.insert(name, symbols.len())),
+                }
+            }
+            symbols.push(Symbol {
+                name,
+                at,
+                size: symbol.st_size(LE),
+                weak,
+            });
         }
+        // What is another copy of its group, or weak, gives way to the definition.
+        for i in replaceable {
+            if let Some(&definition) = definitions.get(symbols[i].name) {
+                symbols[i].at = symbols[definition].at;
+            }
+        }
+        let is_function = |(_, i): &(&str, usize)| {
+            let callable = table
+                .symbol(object::SymbolIndex(*i))
+                .is_ok_and(|s| matches!(s.st_type(), elf::STT_FUNC | elf::STT_NOTYPE));
+            callable
+                && matches!(symbols[*i].at, SymbolAt::Section { section, .. }
+                    if self.sections[section].rights.executes())
+        };
+        let functions = definitions.into_iter().filter(is_function).collect();
+        Ok((symbols, functions))
+    }
 
-        let mut bytes_left = bytes.len();
-        for section in table.iter() {
-            let other_table = section.link(LE) != symbol_table.section();
-            if section.sh_type(LE) == elf::SHT_RELA && other_table {
-                return Err(self.malformed("relocations refer to another symbol table"));
-            }
-            self.relocations(
-                bytes,
-                section,
-                &loaded,
-                &mut sections,
-                &symbols,
-                &mut bytes_left,
-            )?;
+    fn in_section(
+        &self,
+        name: &str,
+        offset: u64,
+        section: Option<object::SectionIndex>,
+    ) -> Result<SymbolAt, Error> {
+        let section = section.and_then(|s| self.loaded.get(s.0).copied());
+        let section =
+            section.ok_or_else(|| self.malformed(format!("symbol `{name}` is in no section")))?;
+        let Some(section) = section else {
+            return Ok(SymbolAt::NotLoaded);
+        };
+        if offset > self.sections[section].size {
+            return Err(self.malformed(format!("symbol `{name}` lies outside its section")));
         }
-        Ok(ObjectFile {
-            kernel: self.kernel,
-            sections,
-            symbols,
-            functions,
+        Ok(SymbolAt::Section { section, offset })
+    }
+
+    /// Room of its own for a common symbol: a variable that C code left without a
+    /// value. Its value in the file is its alignment.
+    fn common(
+        &mut self,
+        name: &'data str,
+        symbol: &elf::Sym64<LittleEndian>,
+    ) -> Result<SymbolAt, Error> {
+        let (size, align) = (symbol.st_size(LE), symbol.st_value(LE));
+        let align = self.alignment(format_args!("the common symbol `{name}`"), align)?;
+        // Many small ones with a large alignment take as much as a few large ones.
+        self.ask_for_zeroed(size.saturating_add(align), name)?;
+        self.sections.push(Section {
+            name: COMMON,
+            data: &[],
+            size,
+            align,
+            rights: Rights::Data,
+            relocations: Vec::new(),
+        });
+        Ok(SymbolAt::Section {
+            section: self.sections.len() - 1,
+            offset: 0,
         })
     }
 
-    fn text(&self, bytes: &'data [u8]) -> Result<&'data str, Error> {
-        std::str::from_utf8(bytes).map_err(|_| self.malformed("a name in it is not UTF-8"))
-    }
+    // ---- Relocations
 
-    fn header(&self, bytes: &'data [u8]) -> Result<&'data Header, Error> {
-        match object::FileKind::parse(bytes) {
-            Ok(object::FileKind::Elf64) => {}
-            Ok(object::FileKind::Elf32) => {
-                return Err(self.unsupported("it is a 32-bit ELF file, not a 64-bit one"));
-            }
-            Ok(other) => return Err(self.unsupported(format!("it is no ELF file ({other:?})"))),
-            Err(_) => return Err(self.malformed("it is no object file")),
-        }
-        let header = Header::parse(bytes).map_err(|e| self.malformed(e))?;
-        if !header.is_little_endian() {
-            return Err(self.unsupported("it is big-endian"));
-        }
-        match header.e_type(LE) {
-            elf::ET_REL => {}
-            elf::ET_DYN => {
-                return Err(self.unsupported("it is a shared object, not a relocatable one"));
-            }
-            elf::ET_EXEC => {
-                return Err(self.unsupported("it is a program, not a relocatable object"));
-            }
-            other => return Err(self.unsupported(format!("its ELF type is {}", other.0))),
-        }
-        match header.e_machine(LE) {
-            elf::EM_X86_64 => Ok(header),
-            elf::EM_AARCH64 => Err(self.unsupported("it is for aarch64, this linker does x86-64")),
-            other => Err(self.unsupported(format!(
-                "it is for the ELF machine {}, this linker does x86-64",
-                other.0
-            ))),
+    /// What errors call a relocation.
+    fn name(&self, number: elf::RelocationType) -> String {
+        match self.architecture.relocation_name(number) {
+            Some(name) => name.to_owned(),
+            None => format!("number {}", number.0),
         }
     }
 
-    /// The section as it is loaded, or `None` where it is not.
-    fn section(
-        &self,
-        bytes: &'data [u8],
-        name: &'data str,
-        header: &'data elf::SectionHeader64<LittleEndian>,
-    ) -> Result<Option<Section<'data>>, Error> {
-        let flags = header.sh_flags(LE);
-        let kind = header.sh_type(LE);
-        let has = |flag: elf::SectionFlags| flags.0 & flag.0 != 0;
-        // Unwind tables are read by debuggers alone; their absence harms no call.
-        let skipped = kind == elf::SHT_X86_64_UNWIND || name == ".eh_frame";
-        // Notes describe the object; compilers mark them as loaded all the same.
-        if !has(elf::SHF_ALLOC) || skipped || kind == elf::SHT_NOTE {
-            return Ok(None);
-        }
-        if has(elf::SHF_COMPRESSED) {
-            return Err(self.unsupported(format!("section `{name}` is compressed")));
-        }
-        if has(elf::SHF_TLS) && header.sh_size(LE) > 0 {
-            return Err(self.unsupported(format!("section `{name}` is thread-local")));
-        }
-        match kind {
-            elf::SHT_INIT_ARRAY | elf::SHT_FINI_ARRAY | elf::SHT_PREINIT_ARRAY => {
+    fn read_relocations(&mut self, symbols: &[Symbol<'data>]) -> Result<(), Error> {
+        let table = self.table.symbols(LE, self.bytes, elf::SHT_SYMTAB);
+        let symbol_table = table.map_err(|e| self.malformed(e))?.section();
+        let mut bytes_left = self.bytes.len();
+        for header in self.table.iter() {
+            let form = match header.sh_type(LE) {
+                elf::SHT_RELA => "RELA",
+                elf::SHT_REL => "REL",
+                elf::SHT_RELR => "RELR",
+                elf::SHT_CREL => "CREL",
+                _ => continue,
+            };
+            let target = self.loaded.get(header.sh_info(LE) as usize).copied();
+            let target = target
+                .ok_or_else(|| self.malformed(format!("a {form} section patches no section")))?;
+            if form == "RELA" && header.link(LE) != symbol_table {
+                return Err(self.malformed("relocations refer to another symbol table"));
+            }
+            let Some(target) = target else { continue };
+            if form != "RELA" {
                 return Err(self.unsupported(format!(
-                    "section `{name}` holds constructors or destructors, which nothing would run"
+                    "relocations in another form than RELA (SHT_{form})"
                 )));
             }
-            elf::SHT_PROGBITS | elf::SHT_NOBITS => {}
-            other => {
-                return Err(
-                    self.unsupported(format!("section `{name}` is of the ELF type {}", other.0))
-                );
+            let entries = header.rela(LE, self.bytes);
+            let Some((entries, _)) = entries.map_err(|e| self.malformed(e))? else {
+                continue;
+            };
+            bytes_left = bytes_left
+                .checked_sub(size_of_val(entries))
+                .ok_or_else(|| self.malformed("its relocation sections overlap"))?;
+            let mut relocations = Vec::with_capacity(entries.len());
+            for entry in entries {
+                relocations.push(self.relocation(&self.sections[target], symbols, entry)?);
             }
+            self.sections[target].relocations.append(&mut relocations);
         }
-        // Constants that hold addresses are writable to a dynamic linker only.
-        let constant = name == ".data.rel.ro" || name.starts_with(".data.rel.ro.");
-        if has(elf::SHF_WRITE) && !constant {
-            // Compilers write empty .data and .bss sections into every object.
-            if header.sh_size(LE) == 0 {
-                return Ok(None);
-            }
-            return Err(Error::WritableSection {
-                kernel: self.kernel.to_owned(),
-                section: name.to_owned(),
-                bytes: header.sh_size(LE),
-            });
-        }
-        if kind == elf::SHT_NOBITS && header.sh_size(LE) > 0 {
-            return Err(self.unsupported(format!("section `{name}` has no bytes in the file")));
-        }
-        let align = header.sh_addralign(LE).max(1);
-        if !align.is_power_of_two() || align > MAX_ALIGN {
-            return Err(self.unsupported(format!(
-                "section `{name}` wants an alignment of {align} bytes; a page, {} bytes, is the \
-                 most that can be served",
-                MAX_ALIGN
-            )));
-        }
-        let data = if header.sh_size(LE) == 0 {
-            &[]
-        } else {
-            header.data(LE, bytes).map_err(|e| self.malformed(e))?
-        };
-        Ok(Some(Section {
-            name,
-            data,
-            align,
-            executable: has(elf::SHF_EXECINSTR),
-            relocations: Vec::new(),
-        }))
+        Ok(())
     }
 
-    fn relocations(
+    fn relocation(
         &self,
-        bytes: &'data [u8],
-        header: &'data elf::SectionHeader64<LittleEndian>,
-        loaded: &[Option<usize>],
-        sections: &mut [Section<'data>],
-        symbols: &[Symbol<'data>],
-        bytes_left: &mut usize,
-    ) -> Result<(), Error> {
-        let target = header.sh_info(LE) as usize;
-        let target = |name: &str| match loaded.get(target) {
-            Some(Some(section)) => Ok(Some(*section)),
-            Some(None) => Ok(None),
-            None => Err(self.malformed(format!("a {name} section patches no section"))),
+        section: &Section<'_>,
+        symbols: &[Symbol<'_>],
+        entry: &elf::Rela64<LittleEndian>,
+    ) -> Result<Relocation, Error> {
+        let number = entry.r_type(LE, false);
+        let kind = self.architecture.relocation(number).ok_or_else(|| {
+            self.unsupported(format!(
+                "the relocation {} in section `{}`",
+                self.name(number),
+                section.name
+            ))
+        })?;
+        let (offset, addend) = (entry.r_offset(LE), entry.r_addend(LE));
+        let symbol = entry.r_sym(LE, false) as usize;
+        let Some(referred) = symbols.get(symbol) else {
+            return Err(self.malformed("a relocation refers to no symbol"));
         };
-        match header.sh_type(LE) {
-            elf::SHT_REL if target("REL")?.is_some() => {
-                Err(self.unsupported("relocations without addends (SHT_REL)"))
-            }
-            elf::SHT_RELA => {
-                let Some(target) = target("RELA")? else {
-                    return Ok(());
-                };
-                let Some((entries, _)) = header.rela(LE, bytes).map_err(|e| self.malformed(e))?
-                else {
-                    return Ok(());
-                };
-                *bytes_left = bytes_left
-                    .checked_sub(size_of_val(entries))
-                    .ok_or_else(|| self.malformed("its relocation sections overlap"))?;
-                let section = &mut sections[target];
-                section.relocations.reserve(entries.len());
-                for entry in entries {
-                    let kind = entry.r_type(LE, false);
-                    let kind = x86_64::Kind::from_elf(kind).ok_or_else(|| {
-                        self.unsupported(format!(
-                            "the relocation {} in section `{}`",
-                            x86_64::elf_name(kind),
-                            section.name
-                        ))
-                    })?;
-                    let symbol = entry.r_sym(LE, false) as usize;
-                    let offset = entry.r_offset(LE);
-                    let Some(referred) = symbols.get(symbol) else {
-                        return Err(self.malformed("a relocation refers to no symbol"));
-                    };
-                    if referred.at == SymbolAt::NotLoaded {
-                        return Err(self.malformed(format!(
-                            "section `{}` refers to `{}`, which is not loaded",
-                            section.name, referred.name
-                        )));
-                    }
-                    let end = offset.checked_add(kind.width() as u64);
-                    if end.is_none_or(|end| end > section.data.len() as u64) {
-                        return Err(self.malformed(format!(
-                            "a relocation lies outside section `{}`",
-                            section.name
-                        )));
-                    }
-                    section.relocations.push(Relocation {
-                        offset,
-                        kind,
-                        symbol,
-                        addend: entry.r_addend(LE),
-                    });
-                }
-                Ok(())
-            }
-            _ => Ok(()),
+        if referred.at == SymbolAt::NotLoaded {
+            return Err(self.malformed(format!(
+                "section `{}` refers to `{}`, which is not loaded",
+                section.name, referred.name
+            )));
         }
+        // A slot holds an address, not one with a number added: x86-64 adds it to
+        // the slot's own, to reach it from the end of an instruction.
+        if self.architecture == Architecture::Aarch64 && kind.compute.needs_slot() && addend != 0 {
+            return Err(self.unsupported(format!(
+                "the relocation {} with an addend in section `{}`",
+                self.name(number),
+                section.name
+            )));
+        }
+        let end = offset.checked_add(kind.field.width.into());
+        if end.is_none_or(|end| end > section.data.len() as u64) {
+            return Err(self.malformed(format!(
+                "a relocation lies outside section `{}`",
+                section.name
+            )));
+        }
+        Ok(Relocation {
+            offset,
+            kind,
+            elf: number,
+            symbol,
+            addend,
+        })
     }
 }

@@ -2,14 +2,24 @@
 
 use std::ffi::c_void;
 use std::ptr::NonNull;
+use std::sync::Mutex;
 
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 
-use super::elf::ObjectFile;
+use super::architecture::Architecture;
 use super::layout::{Rights, layout};
+use super::object_file::ObjectFile;
 use super::resolve::link_into;
 use super::symbols::Resolver;
 use crate::Error;
+
+/// Up to this many bytes, an image's memory is asked for at once: all of it is about
+/// to be written, and one call to the kernel is cheaper than a fault for each page. A
+/// larger one has much zeroed data, of which little may ever be touched. 0 turns it off.
+const MAX_POPULATED: usize = 1 << 20;
+
+/// Linux's flag, on x86-64, for memory in the lowest 2 GiB.
+const MAP_32BIT: MapFlags = MapFlags::from_bits_retain(0x40);
 
 /// Linked code, mapped with the rights that it needs and no others.
 #[derive(Debug)]
@@ -17,11 +27,14 @@ pub struct Image {
     base: NonNull<c_void>,
     size: usize,
     functions: Vec<(String, NonNull<c_void>)>,
+    /// Held during each call, where the code keeps state.
+    state: Option<Mutex<()>>,
 }
 
-// SAFETY: an image is written before it is handed out and never again; its
-// pages are readable or executable only, so sharing and moving it between
-// threads is sharing constants.
+// SAFETY: an image is written before it is handed out and never again by us. Where
+// its code has no state, its pages are readable or executable only, so that sharing
+// and moving it between threads is sharing constants. Where it has some, `dispatch`
+// makes one call of it at a time, which is what `load_with_state` asks for.
 unsafe impl Send for Image {}
 // SAFETY: as above.
 unsafe impl Sync for Image {}
@@ -31,9 +44,31 @@ impl Image {
     ///
     /// # Errors
     ///
-    /// As [`link`](super::link()), and [`Error::System`] where the memory cannot be
-    /// had or its rights cannot be set.
+    /// As [`link`](super::link()); [`Error::WritableSection`] for code that keeps
+    /// state, [`Error::UnsupportedObject`] for that of another machine, and
+    /// [`Error::System`] where the memory cannot be had or its rights cannot be set.
     pub fn load(object: &ObjectFile<'_>, resolver: &dyn Resolver) -> Result<Image, Error> {
+        object.check_stateless()?;
+        Image::load_with_state(object, resolver)
+    }
+
+    /// As [`load`](Self::load), for code that may keep state in writable sections.
+    /// Kernels of such an image are called one at a time, on whatever threads.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load), but for the state.
+    pub fn load_with_state(
+        object: &ObjectFile<'_>,
+        resolver: &dyn Resolver,
+    ) -> Result<Image, Error> {
+        if Some(object.architecture()) != Architecture::HOST {
+            return Err(object.unsupported(format!(
+                "it is for {}, and this machine is {}",
+                object.architecture(),
+                std::env::consts::ARCH
+            )));
+        }
         let page = rustix::param::page_size();
         let layout = layout(object, page as u64);
         let system = |doing: &str| {
@@ -44,6 +79,13 @@ impl Image {
         let size = usize::try_from(layout.size())
             .unwrap_or(usize::MAX)
             .max(page);
+        let mut flags = MapFlags::PRIVATE;
+        if size <= MAX_POPULATED {
+            flags |= MapFlags::POPULATE;
+        }
+        if cfg!(target_arch = "x86_64") && object.needs_low_address() {
+            flags |= MAP_32BIT;
+        }
         // SAFETY: a new private mapping, at an address that the kernel chooses
         // among those that nothing uses, replaces nothing.
         let base = unsafe {
@@ -51,18 +93,18 @@ impl Image {
                 std::ptr::null_mut(),
                 size,
                 ProtFlags::READ | ProtFlags::WRITE,
-                // All of it is about to be written: one call to the kernel is
-                // cheaper than a fault for each page.
-                MapFlags::PRIVATE | MapFlags::POPULATE,
+                flags,
             )
         }
         .map_err(system("map memory"))?;
         let base =
             NonNull::new(base).ok_or_else(|| system("map memory")(rustix::io::Errno::NOMEM))?;
+        let keeps_state = layout.segments().iter().any(|s| s.rights == Rights::Data);
         let mut image = Image {
             base,
             size,
             functions: Vec::new(),
+            state: keeps_state.then(Mutex::default),
         };
 
         // SAFETY: the mapping is `size` bytes long, zeroed and writable, and
@@ -73,6 +115,7 @@ impl Image {
             let rights = match segment.rights {
                 Rights::Code => MprotectFlags::READ | MprotectFlags::EXEC,
                 Rights::Constants => MprotectFlags::READ,
+                Rights::Data => continue,
             };
             let [start, end] = [segment.range.start, segment.range.end].map(|o| o as usize);
             // SAFETY: segments lie inside the mapping, on pages of their own.
@@ -102,6 +145,11 @@ impl Image {
     /// The names of its functions.
     pub fn functions(&self) -> impl Iterator<Item = &str> {
         self.functions.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// The lock to hold during each call, where the code keeps state.
+    pub(crate) const fn state(&self) -> Option<&Mutex<()>> {
+        self.state.as_ref()
     }
 
     /// The bytes of memory that it takes.

@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use super::elf::{MAX_ALIGN, ObjectFile, Section, SymbolAt};
-use super::x86_64;
+use super::elf::MAX_ALIGN;
+use super::object_file::{ObjectFile, Section, SymbolAt};
 
 /// What may be done with a segment's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -12,6 +12,14 @@ pub enum Rights {
     Code,
     /// Read.
     Constants,
+    /// Read and write: what code that keeps state writes to.
+    Data,
+}
+
+impl Rights {
+    pub(super) const fn executes(self) -> bool {
+        matches!(self, Rights::Code)
+    }
 }
 
 /// A part of an image with rights of its own, on pages of its own.
@@ -32,6 +40,8 @@ pub struct Layout {
     pub(super) sections: Vec<u64>,
     /// For each symbol, the offsets of what stands for it.
     pub(super) stand_ins: Vec<StandIns>,
+    /// The offset of the global offset table, which begins where its slots do.
+    pub(super) table: u64,
     size: u64,
 }
 
@@ -45,7 +55,7 @@ impl Layout {
     /// Whether an object with such parts fits it.
     pub(super) fn is_of(&self, object: &ObjectFile<'_>) -> bool {
         let fits = |(section, offset): (&Section<'_>, &u64)| {
-            let end = offset.checked_add(section.data.len() as u64);
+            let end = offset.checked_add(section.size);
             end.is_some_and(|end| end <= self.size)
         };
         self.sections.len() == object.sections.len()
@@ -95,11 +105,12 @@ const GOT_SLOT_SIZE: u64 = 8;
 pub fn layout(object: &ObjectFile<'_>, page: u64) -> Layout {
     let page = page.clamp(MAX_ALIGN, MAX_PAGE).next_power_of_two();
     let mut needs = vec![(false, false); object.symbols.len()];
-    for relocation in object.sections.iter().flat_map(|s| &s.relocations) {
+    for relocation in object.relocations() {
         let undefined = object.symbols[relocation.symbol].at == SymbolAt::Undefined;
-        let stub = undefined && relocation.kind == x86_64::Kind::Plt32;
+        let compute = relocation.kind.compute;
+        let stub = undefined && compute.may_need_stub() && !relocation.kind.holds_any_address();
         let (needs_slot, needs_stub) = &mut needs[relocation.symbol];
-        *needs_slot |= stub || relocation.kind == x86_64::Kind::GotPcRel;
+        *needs_slot |= stub || compute.needs_slot();
         *needs_stub |= stub;
     }
 
@@ -111,10 +122,10 @@ pub fn layout(object: &ObjectFile<'_>, page: u64) -> Layout {
         *at = start + size;
         start
     };
-    let mut place_sections = |at: &mut u64, executable: bool| {
+    let mut place_sections = |at: &mut u64, rights: Rights| {
         for (section, offset) in object.sections.iter().zip(&mut sections) {
-            if section.executable == executable {
-                *offset = place(at, section.data.len() as u64, section.align);
+            if section.rights == rights {
+                *offset = place(at, section.size, section.align);
             }
         }
     };
@@ -128,25 +139,31 @@ pub fn layout(object: &ObjectFile<'_>, page: u64) -> Layout {
         }
     };
 
-    place_sections(&mut at, true);
+    place_sections(&mut at, Rights::Code);
     let mut stand_ins = vec![StandIns::default(); needs.len()];
     for (stand_in, (_, stub)) in stand_ins.iter_mut().zip(&needs) {
-        let size = x86_64::STUB_SIZE;
+        let size = object.architecture.stub_size();
         stand_in.stub = stub.then(|| place(&mut at, size, size));
     }
     close(&mut at, 0, Rights::Code);
 
     let constants = at;
-    place_sections(&mut at, false);
+    place_sections(&mut at, Rights::Constants);
+    let table = place(&mut at, 0, GOT_SLOT_SIZE);
     for (stand_in, (slot, _)) in stand_ins.iter_mut().zip(&needs) {
         stand_in.slot = slot.then(|| place(&mut at, GOT_SLOT_SIZE, GOT_SLOT_SIZE));
     }
     close(&mut at, constants, Rights::Constants);
 
+    let data = at;
+    place_sections(&mut at, Rights::Data);
+    close(&mut at, data, Rights::Data);
+
     Layout {
         segments,
         sections,
         stand_ins,
+        table,
         size: at,
     }
 }

@@ -1,13 +1,10 @@
 //! Symbols to addresses, addresses to bytes.
 
-use super::elf::{ObjectFile, Relocation, Section, SymbolAt};
 use super::layout::{Layout, Rights};
+use super::object_file::{ObjectFile, Relocation, Section, Symbol, SymbolAt};
+use super::relocation::Compute;
 use super::symbols::{Definition, Resolver};
-use super::x86_64::{self, Kind};
 use crate::Error;
-
-/// What fills the gaps between code: `int3`, so that a stray jump traps.
-const CODE_FILL: u8 = 0xcc;
 
 /// The bytes of an object's image for the address `base`, a multiple of the
 /// page size that `layout` was made with; `layout` must be the object's.
@@ -40,154 +37,216 @@ pub(super) fn link_into(
     base: u64,
     resolver: &dyn Resolver,
 ) -> Result<(), Error> {
-    let unsupported = |feature: String| {
-        Err(Error::UnsupportedObject {
-            kernel: object.kernel.to_owned(),
-            feature,
-        })
-    };
     if base.checked_add(layout.size()).is_none() {
-        return unsupported(format!(
+        return Err(object.unsupported(format!(
             "an image at {base:#x} would pass the end of memory"
-        ));
+        )));
     }
     if !layout.is_of(object) {
-        return unsupported("the layout is another object's".into());
+        return Err(object.unsupported("the layout is another object's"));
     }
-    Linker {
+    let mut linker = Linker {
         object,
         layout,
         base,
-        addresses: addresses(object, layout, base, resolver)?,
-    }
-    .link(image)
+        targets: targets(object, layout, base, resolver)?,
+    };
+    linker.use_stubs_where_references_do_not_reach();
+    linker.link(image)
 }
 
-/// S: the address of each symbol.
-fn addresses(
+/// What a symbol turned out to be.
+#[derive(Clone, Copy, Debug)]
+struct Target {
+    /// S, as code is told it. A stub's, where it stands for the function.
+    address: u64,
+    /// What its slot in the GOT holds.
+    slot_value: u64,
+    /// Whether a stub can stand for it: only for a function that is not part of the
+    /// object.
+    is_function: bool,
+}
+
+fn targets(
     object: &ObjectFile<'_>,
     layout: &Layout,
     base: u64,
     resolver: &dyn Resolver,
-) -> Result<Vec<u64>, Error> {
+) -> Result<Vec<Target>, Error> {
     let mut used = vec![false; object.symbols.len()];
-    for relocation in object.sections.iter().flat_map(|s| &s.relocations) {
+    for relocation in object.relocations() {
         used[relocation.symbol] = true;
     }
-    let resolve = |(symbol, used): (&super::elf::Symbol<'_>, bool)| match symbol.at {
-        SymbolAt::Section { section, offset } => Ok(base + layout.sections[section] + offset),
-        SymbolAt::Absolute(address) => Ok(address),
-        // The null symbol, and what is declared and not used.
-        SymbolAt::Undefined if !used || symbol.name.is_empty() => Ok(0),
-        SymbolAt::Undefined => resolver
-            .resolve(symbol.name)
-            .map(Definition::address)
-            .ok_or_else(|| Error::UndefinedSymbol {
-                kernel: object.kernel.to_owned(),
-                symbol: symbol.name.to_owned(),
-            }),
-        SymbolAt::NotLoaded => Ok(0),
+    let target = |(symbol, used): (&Symbol<'_>, bool)| {
+        let (address, is_function) = match symbol.at {
+            SymbolAt::Section { section, offset } => {
+                (base + layout.sections[section] + offset, false)
+            }
+            SymbolAt::Absolute(address) => (address, false),
+            SymbolAt::Table => (base + layout.table, false),
+            SymbolAt::NotLoaded => (0, false),
+            // The null symbol, and what is declared and not used.
+            SymbolAt::Undefined if !used || symbol.name.is_empty() => (0, false),
+            SymbolAt::Undefined => match resolver.resolve(symbol.name) {
+                Some(Definition::Function(address)) => (address, true),
+                Some(Definition::Data(address)) => (address, false),
+                None if symbol.weak => (0, false),
+                None => {
+                    return Err(Error::UndefinedSymbol {
+                        kernel: object.kernel.to_owned(),
+                        symbol: symbol.name.to_owned(),
+                    });
+                }
+            },
+        };
+        Ok(Target {
+            address,
+            slot_value: address,
+            is_function,
+        })
     };
-    object.symbols.iter().zip(used).map(resolve).collect()
+    object.symbols.iter().zip(used).map(target).collect()
 }
 
 struct Linker<'a, 'data> {
     object: &'a ObjectFile<'data>,
     layout: &'a Layout,
     base: u64,
-    addresses: Vec<u64>,
+    targets: Vec<Target>,
+}
+
+const fn page(address: i128) -> i128 {
+    address & !0xfff
 }
 
 impl Linker<'_, '_> {
-    fn link(&self, image: &mut [u8]) -> Result<(), Error> {
-        for segment in &self.layout.segments {
-            if segment.rights == Rights::Code {
-                image[to_usize(segment.range.start)..to_usize(segment.range.end)].fill(CODE_FILL);
+    /// A function that some reference does not reach is its stub, for every reference:
+    /// one address in two instructions must not be put together of two.
+    fn use_stubs_where_references_do_not_reach(&mut self) {
+        let mut far = Vec::new();
+        for (section, start) in self.placed_sections() {
+            for relocation in &section.relocations {
+                let compute = relocation.kind.compute;
+                if self.targets[relocation.symbol].is_function
+                    && compute.is_reference()
+                    && self.fill(relocation, start, 0).is_none()
+                {
+                    far.push(relocation.symbol);
+                }
             }
         }
-        for (section, &offset) in self.object.sections.iter().zip(&self.layout.sections) {
+        for symbol in far {
+            if let Some(stub) = self.layout.stand_ins[symbol].stub {
+                self.targets[symbol].address = self.base + stub;
+            }
+        }
+    }
+
+    /// The sections with their offsets in the image.
+    fn placed_sections(&self) -> impl Iterator<Item = (&Section<'_>, u64)> {
+        let offsets = self.layout.sections.iter().copied();
+        self.object.sections.iter().zip(offsets)
+    }
+
+    fn link(&self, image: &mut [u8]) -> Result<(), Error> {
+        let architecture = self.object.architecture;
+        for segment in &self.layout.segments {
+            if segment.rights == Rights::Code {
+                image[to_usize(segment.range.start)..to_usize(segment.range.end)]
+                    .fill(architecture.code_fill());
+            }
+        }
+        for (section, offset) in self.placed_sections() {
             let start = to_usize(offset);
             image[start..start + section.data.len()].copy_from_slice(section.data);
         }
-        for (stand_in, address) in self.layout.stand_ins.iter().zip(&self.addresses) {
+        for (stand_in, target) in self.layout.stand_ins.iter().zip(&self.targets) {
             let Some(slot) = stand_in.slot else { continue };
-            write(image, slot, &address.to_le_bytes());
+            write(image, slot, &target.slot_value.to_le_bytes());
             let Some(stub) = stand_in.stub else { continue };
             // Both lie in one image, whose size 32 bits measure unless its object
             // was gigabytes long.
-            let code = x86_64::stub(self.base + stub, self.base + slot)
-                .ok_or_else(|| self.unsupported("it is larger than 2 GiB"))?;
-            write(image, stub, &code);
+            let code = architecture
+                .stub(self.base + stub, self.base + slot)
+                .ok_or_else(|| self.object.unsupported("it is larger than 2 GiB"))?;
+            write(image, stub, &code[..to_usize(architecture.stub_size())]);
         }
-        for (section, &start) in self.object.sections.iter().zip(&self.layout.sections) {
+        for (section, start) in self.placed_sections() {
             for relocation in &section.relocations {
-                let field = self.field(section, start, relocation)?;
-                let width = relocation.kind.width();
-                write(image, start + relocation.offset, &field[..width]);
+                let width = usize::from(relocation.kind.field.width);
+                let place = to_usize(start + relocation.offset);
+                let place = &mut image[place..place + width];
+                let mut word = [0; 8];
+                word[..width].copy_from_slice(place);
+                let filled = self
+                    .fill(relocation, start, u64::from_le_bytes(word))
+                    .ok_or_else(|| self.overflow(section, start, relocation))?;
+                place.copy_from_slice(&filled.to_le_bytes()[..width]);
             }
         }
         Ok(())
     }
 
-    /// The bytes that one relocation puts in place.
-    fn field(
-        &self,
-        section: &Section<'_>,
-        start: u64,
-        relocation: &Relocation,
-    ) -> Result<[u8; 8], Error> {
+    /// The word `old` as one relocation, in a section at `start`, leaves it; `None`
+    /// where the value does not fit.
+    fn fill(&self, relocation: &Relocation, start: u64, old: u64) -> Option<u64> {
+        let field = relocation.kind.field;
+        let direct = field.fill(old, self.value(relocation, start, false)?);
+        if direct.is_none() && relocation.kind.compute.is_branch() {
+            return field.fill(old, self.value(relocation, start, true)?);
+        }
+        direct
+    }
+
+    /// What a relocation computes, exactly, with the stub in place of the symbol or
+    /// not. `None` where the symbol lacks what it needs.
+    fn value(&self, relocation: &Relocation, start: u64, by_stub: bool) -> Option<i128> {
         let Relocation {
             offset,
             kind,
             symbol,
             addend,
+            ..
         } = *relocation;
-        let address = self.addresses[symbol];
-        let here = i128::from(self.base + start + offset);
-        let exact = |address: u64| i128::from(address) + i128::from(addend);
+        let in_image = |offset: u64| i128::from(self.base + offset);
+        let addend = i128::from(addend);
+        let place = in_image(start + offset);
+        let table = in_image(self.layout.table);
         let stand_ins = self.layout.stand_ins[symbol];
-        // The layout gave each symbol the stand-ins that its relocations need. Were
-        // one missing, the distance to it would fit no field.
-        let via = |offset: Option<u64>| {
-            offset.map_or(i128::MAX, |offset| exact(self.base + offset) - here)
-        };
-        let value = match kind {
-            Kind::None => 0,
-            Kind::Abs64 | Kind::Abs32 | Kind::Abs32Signed => exact(address),
-            Kind::Pc32 | Kind::Pc64 => exact(address) - here,
-            Kind::GotPcRel => via(stand_ins.slot),
-            Kind::Plt32 => {
-                let direct = exact(address) - here;
-                match stand_ins.stub {
-                    Some(_) if kind.encode(direct).is_none() => via(stand_ins.stub),
-                    _ => direct,
-                }
+        let symbol_address = || {
+            if by_stub {
+                stand_ins.stub.map(in_image)
+            } else {
+                Some(i128::from(self.targets[symbol].address))
             }
         };
-        kind.encode(value).ok_or_else(|| Error::RelocationOverflow {
-            kernel: self.object.kernel.to_owned(),
-            kind: kind.name(),
-            place: format!("{}+{offset:#x}", section.name),
-            symbol: self.symbol_name(symbol),
-            value,
+        let target = || Some(symbol_address()? + addend);
+        let slot = || Some(in_image(stand_ins.slot?) + addend);
+        Some(match kind.compute {
+            Compute::Nothing => 0,
+            Compute::Absolute => target()?,
+            Compute::Relative | Compute::Branch => target()? - place,
+            Compute::Page => page(target()?) - page(place),
+            Compute::FromTable | Compute::BranchFromTable => target()? - table,
+            Compute::Table => table + addend - place,
+            Compute::Slot => slot()?,
+            Compute::SlotRelative => slot()? - place,
+            Compute::SlotPage => page(slot()?) - page(place),
+            Compute::SlotFromTable => slot()? - table,
+            Compute::SlotFromPage => slot()? - page(table),
+            Compute::Size => i128::from(self.object.symbols[symbol].size) + addend,
         })
     }
 
-    /// Section symbols have no name of their own.
-    fn symbol_name(&self, symbol: usize) -> String {
-        let symbol = &self.object.symbols[symbol];
-        match symbol.at {
-            SymbolAt::Section { section, .. } if symbol.name.is_empty() => {
-                self.object.sections[section].name.to_owned()
-            }
-            _ => symbol.name.to_owned(),
-        }
-    }
-
-    fn unsupported(&self, feature: &str) -> Error {
-        Error::UnsupportedObject {
+    fn overflow(&self, section: &Section<'_>, start: u64, relocation: &Relocation) -> Error {
+        let architecture = self.object.architecture;
+        Error::RelocationOverflow {
             kernel: self.object.kernel.to_owned(),
-            feature: feature.to_owned(),
+            // Those that are done have names.
+            kind: architecture.relocation_name(relocation.elf).unwrap_or(""),
+            place: format!("{}+{:#x}", section.name, relocation.offset),
+            symbol: self.object.symbol_name(relocation.symbol).to_owned(),
+            value: self.value(relocation, start, false).unwrap_or_default(),
         }
     }
 }
@@ -198,7 +257,7 @@ fn write(image: &mut [u8], offset: u64, bytes: &[u8]) {
 }
 
 /// Offsets into an image that is about to be held in memory.
-#[allow(clippy::cast_possible_truncation)] // no larger than the object's own bytes, which are in memory
+#[allow(clippy::cast_possible_truncation)] // the reader bounds an image by its object's size
 const fn to_usize(offset: u64) -> usize {
     offset as usize
 }

@@ -1,0 +1,198 @@
+//! An object in the few terms that linking needs, and what of it is loaded.
+
+use std::collections::HashMap;
+
+use object::elf::RelocationType;
+
+use super::architecture::Architecture;
+use super::elf;
+use super::layout::Rights;
+use super::relocation::Kind;
+use crate::Error;
+
+/// A section that takes part in the image.
+#[derive(Debug)]
+pub(super) struct Section<'data> {
+    pub(super) name: &'data str,
+    /// What it holds; zeros, up to its size, where this is shorter.
+    pub(super) data: &'data [u8],
+    pub(super) size: u64,
+    pub(super) align: u64,
+    pub(super) rights: Rights,
+    pub(super) relocations: Vec<Relocation>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Relocation {
+    pub(super) offset: u64,
+    pub(super) kind: Kind,
+    /// Its number in the ABI, by which errors name it.
+    pub(super) elf: RelocationType,
+    /// Index into [`ObjectFile::symbols`].
+    pub(super) symbol: usize,
+    pub(super) addend: i64,
+}
+
+#[derive(Debug)]
+pub(super) struct Symbol<'data> {
+    pub(super) name: &'data str,
+    pub(super) at: SymbolAt,
+    pub(super) size: u64,
+    /// Whether it may stay undefined, and is 0 then; or, of a definition, whether
+    /// another one goes before it.
+    pub(super) weak: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SymbolAt {
+    /// In a section of [`ObjectFile::sections`], so many bytes in.
+    Section { section: usize, offset: u64 },
+    /// At a fixed address.
+    Absolute(u64),
+    /// Elsewhere: the runtime's list says where.
+    Undefined,
+    /// At the global offset table of the image, which large code counts from.
+    Table,
+    /// In a part of the file that is not loaded, or nowhere.
+    NotLoaded,
+}
+
+/// The name by which code asks for the address of its global offset table.
+pub(super) const TABLE_NAME: &str = "_GLOBAL_OFFSET_TABLE_";
+
+/// The name of what is a section to us, and to the file a common symbol: a variable
+/// that C code left without a value.
+pub(super) const COMMON: &str = "COMMON";
+
+/// An object file that can be linked: what it holds is understood.
+///
+/// What its code cannot reach is left out: tables for unwinding, and the variables
+/// that only those refer to.
+#[derive(Debug)]
+pub struct ObjectFile<'data> {
+    pub(super) kernel: &'data str,
+    pub(super) architecture: Architecture,
+    pub(super) sections: Vec<Section<'data>>,
+    pub(super) symbols: Vec<Symbol<'data>>,
+    /// Functions that an image can be entered by, to their symbols.
+    pub(super) functions: HashMap<&'data str, usize>,
+}
+
+impl<'data> ObjectFile<'data> {
+    /// Reads an object file; `kernel` is what errors call it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::MalformedObject`] for bytes that contradict themselves, and
+    /// [`Error::UnsupportedObject`] for what this linker refuses, by name.
+    pub fn parse(kernel: &'data str, bytes: &'data [u8]) -> Result<ObjectFile<'data>, Error> {
+        let mut object = elf::read(kernel, bytes)?;
+        object.leave_out_unreachable();
+        Ok(object)
+    }
+
+    /// What its code runs on.
+    #[must_use]
+    pub const fn architecture(&self) -> Architecture {
+        self.architecture
+    }
+
+    /// Refuses code that keeps state.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WritableSection`] names the first writable section that its code
+    /// can reach.
+    pub fn check_stateless(&self) -> Result<(), Error> {
+        let Some(i) = self.sections.iter().position(|s| s.rights == Rights::Data) else {
+            return Ok(());
+        };
+        let Section { name, size, .. } = self.sections[i];
+        let is_there = |s: &&Symbol<'_>| {
+            let start = SymbolAt::Section {
+                section: i,
+                offset: 0,
+            };
+            s.at == start
+        };
+        let symbol = self.symbols.iter().find(is_there).map_or("", |s| s.name);
+        Err(Error::WritableSection {
+            kernel: self.kernel.to_owned(),
+            section: match name {
+                COMMON => format!("{COMMON} ({symbol})"),
+                name => name.to_owned(),
+            },
+            bytes: size,
+        })
+    }
+
+    /// Whether its code keeps absolute addresses in 32 bits, so that it runs in the
+    /// lowest 2 GiB of memory alone.
+    #[must_use]
+    pub fn needs_low_address(&self) -> bool {
+        self.relocations().any(|r| {
+            let moves = !matches!(self.symbols[r.symbol].at, SymbolAt::Absolute(_));
+            moves && r.kind.needs_low_address()
+        })
+    }
+
+    /// Whether `name` is a function that this object defines.
+    pub(super) fn function(&self, name: &str) -> Option<&Symbol<'data>> {
+        self.functions.get(name).map(|&i| &self.symbols[i])
+    }
+
+    pub(super) fn relocations(&self) -> impl Iterator<Item = &Relocation> {
+        self.sections.iter().flat_map(|s| &s.relocations)
+    }
+
+    /// The name that errors use for a symbol. Section symbols have none of their own.
+    pub(super) fn symbol_name(&self, symbol: usize) -> &'data str {
+        let symbol = &self.symbols[symbol];
+        match symbol.at {
+            SymbolAt::Section { section, .. } if symbol.name.is_empty() => {
+                self.sections[section].name
+            }
+            _ => symbol.name,
+        }
+    }
+
+    pub(super) fn unsupported(&self, feature: impl Into<String>) -> Error {
+        Error::UnsupportedObject {
+            kernel: self.kernel.to_owned(),
+            feature: feature.into(),
+        }
+    }
+
+    /// Leaves out the sections that no code refers to, directly or through others.
+    fn leave_out_unreachable(&mut self) {
+        let mut reached: Vec<bool> = self.sections.iter().map(|s| s.rights.executes()).collect();
+        let mut to_visit: Vec<usize> = (0..reached.len()).filter(|&i| reached[i]).collect();
+        while let Some(i) = to_visit.pop() {
+            for relocation in &self.sections[i].relocations {
+                if let SymbolAt::Section { section, .. } = self.symbols[relocation.symbol].at
+                    && !std::mem::replace(&mut reached[section], true)
+                {
+                    to_visit.push(section);
+                }
+            }
+        }
+        let mut kept = 0;
+        let new_indices: Vec<Option<usize>> = reached
+            .iter()
+            .map(|&reached| {
+                kept += usize::from(reached);
+                reached.then(|| kept - 1)
+            })
+            .collect();
+        for symbol in &mut self.symbols {
+            if let SymbolAt::Section { section, offset } = symbol.at {
+                symbol.at = match new_indices[section] {
+                    Some(section) => SymbolAt::Section { section, offset },
+                    None => SymbolAt::NotLoaded,
+                };
+            }
+        }
+        let mut reached = reached.into_iter();
+        self.sections.retain(|_| reached.next().unwrap_or(true));
+    }
+}
