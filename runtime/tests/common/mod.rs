@@ -6,8 +6,10 @@
 // A helper of a test says what it expects by failing, as the test does.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use svod_runtime::compile::{CCompiler, Family, Toolchain};
 use svod_runtime::link::{Image, ObjectFile, Resolver, Symbols};
@@ -92,4 +94,66 @@ impl Rng {
     pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[self.below(from.len())]
     }
+}
+
+/// The compilers that are furthest apart among those of this machine: the oldest and the
+/// newest clang and gcc; all clangs and gcc where `SVOD_TEST_ALL_COMPILERS` is set.
+pub(crate) fn compiler_range() -> Vec<CCompiler> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut clangs = BTreeMap::new();
+    for dir in std::env::split_paths(&path) {
+        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let version = name.to_str().and_then(|n| n.strip_prefix("clang-"));
+            if let Some(major) = version.and_then(|v| v.parse().ok()) {
+                clangs.entry(major).or_insert_with(|| CCompiler {
+                    path: entry.path(),
+                    family: Family::Clang,
+                    major,
+                });
+            }
+        }
+    }
+    let mut range: Vec<CCompiler> = clangs.into_values().collect();
+    if std::env::var_os("SVOD_TEST_ALL_COMPILERS").is_none() && range.len() > 2 {
+        range.drain(1..range.len() - 1);
+    }
+    let no_clang = range.is_empty();
+    let others = compilers().into_iter();
+    range.extend(others.filter(|c| c.family == Family::Gcc || no_clang));
+    range
+}
+
+/// Does work in order of `items` on two threads: it is compilers that take the time.
+pub(crate) fn in_parallel<T: Sync, R: Send>(
+    items: &[T],
+    work: impl Fn(usize, &T) -> R + Sync,
+) -> Vec<R> {
+    let next = AtomicUsize::new(0);
+    let results = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while let i = next.fetch_add(1, Ordering::Relaxed)
+                    && let Some(item) = items.get(i)
+                {
+                    let result = work(i, item);
+                    results.lock().unwrap().push((i, result));
+                }
+            });
+        }
+    });
+    let mut results = results.into_inner().unwrap();
+    results.sort_by_key(|(i, _)| *i);
+    results.into_iter().map(|(_, result)| result).collect()
+}
+
+/// Says aloud that a test was skipped; a failure where `SVOD_TEST_NO_SKIP` is set, as it
+/// is where everything that tests need has been installed.
+pub(crate) fn skip(why: &str) {
+    assert!(
+        std::env::var_os("SVOD_TEST_NO_SKIP").is_none(),
+        "not to be skipped: {why}"
+    );
+    eprintln!("skipped: {why}");
 }

@@ -1,0 +1,91 @@
+//! The kernels of the corpus, and what they are given.
+
+use std::ffi::c_void;
+use std::path::Path;
+
+use half::f16;
+use object::{Object as _, ObjectSymbol as _};
+use svod_runtime::{Buffer, DType, Kernel, Signature};
+
+use crate::common::Rng;
+
+pub(crate) const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus/kernels.c");
+
+/// How many kernels every compiler can make of the source.
+pub(crate) const MIN_KERNELS: usize = 60;
+
+/// The bytes that a kernel reads, and that it may write.
+pub(crate) const BYTES: usize = 4096;
+
+/// An object, and the kernels that it defines.
+pub(crate) struct Kernels {
+    pub(crate) names: Vec<String>,
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Kernels {
+    pub(crate) fn of(object: &Path) -> Kernels {
+        let bytes = std::fs::read(object).unwrap();
+        let file = object::File::parse(&*bytes).unwrap();
+        let defined = file.symbols().filter(|s| s.is_definition());
+        let mut names: Vec<String> = defined
+            .filter_map(|s| s.name().ok().map(str::to_owned))
+            // A compiler names the static variables of a kernel after it, with a point.
+            .filter(|n| n.starts_with("k_") && !n.contains('.'))
+            .collect();
+        names.sort_unstable();
+        Kernels { names, bytes }
+    }
+}
+
+pub(crate) fn signature() -> Signature {
+    Signature::builder()
+        .write(DType::U8, BYTES)
+        .align(64)
+        .read(DType::U8, BYTES)
+        .align(64)
+        .build()
+        .unwrap()
+}
+
+/// What the kernel `name`, which begins with `k_` and a type, is given: numbers of that
+/// type, the same each time.
+pub(crate) fn input(name: &str) -> Vec<u8> {
+    let mut rng = Rng(17);
+    let unit = |x: u64| (x >> 11) as f64 / (1_u64 << 52) as f64 - 1.0;
+    let kind = name.split('_').nth(1).unwrap();
+    let mut bytes = Vec::with_capacity(BYTES);
+    while bytes.len() < BYTES {
+        let x = rng.next();
+        match kind {
+            "f32" => bytes.extend(((4.0 * unit(x)) as f32).to_le_bytes()),
+            "f64" => bytes.extend((4.0 * unit(x)).to_le_bytes()),
+            "h16" => bytes.extend(f16::from_f64(4.0 * unit(x)).to_le_bytes()),
+            "i32" => bytes.extend((x as i32 >> 1).to_le_bytes()),
+            "i64" => bytes.extend((x as i64 >> 2).to_le_bytes()),
+            "u8" => bytes.push(x as u8),
+            other => panic!("{name}: numbers of {other}"),
+        }
+    }
+    bytes
+}
+
+/// What a kernel makes of its input.
+pub(crate) fn launch(kernel: &Kernel, name: &str) -> Vec<u8> {
+    let input = Buffer::from_slice(&input(name)).unwrap();
+    let mut out = Buffer::zeroed(DType::U8, BYTES).unwrap();
+    let mut args = [(&mut out).into(), (&input).into()];
+    kernel.launch(&mut args, &[], 1).unwrap();
+    out.as_slice::<u8>().unwrap().to_vec()
+}
+
+/// What a kernel that was loaded otherwise makes of its input.
+///
+/// # Safety
+///
+/// `entry` must be a kernel of the corpus.
+pub(crate) unsafe fn call(entry: *const c_void, name: &str) -> Vec<u8> {
+    // SAFETY: promised by the caller; it stays where it is.
+    let kernel = unsafe { Kernel::from_entry(name, entry, signature()) };
+    launch(&kernel, name)
+}
