@@ -157,3 +157,9 @@ pub(crate) fn skip(why: &str) {
     );
     eprintln!("skipped: {why}");
 }
+
+/// An object file, linked into memory with the runtime's own symbols, its state admitted.
+pub(crate) fn load_state(bytes: &[u8]) -> Result<Arc<Image>, Error> {
+    let file = ObjectFile::parse("k", bytes)?;
+    Image::load_with_state(&file, &Symbols::default()).map(Arc::new)
+}
