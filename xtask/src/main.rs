@@ -1,13 +1,21 @@
 //! Chores of this repository: `cargo xtask test`.
 
+mod hostile;
+
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
 const USAGE: &str = "\
 Usage: cargo xtask test [ARGUMENTS OF cargo test]
+       cargo xtask asan [ARGUMENTS OF cargo test]
+       cargo xtask fuzz [SECONDS]
 
   test   installs what the tests need, where it can, says what it did, and runs
-         every test of the workspace";
+         every test of the workspace
+  asan   runs the tests of damaged input, or those that are named, under
+         AddressSanitizer; needs a nightly toolchain
+  fuzz   fuzzes each target for so many seconds, 60 if left out; needs a nightly
+         toolchain, and installs cargo-fuzz";
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
@@ -17,12 +25,10 @@ fn main() -> ExitCode {
             let ok = run(Command::new(cargo())
                 .args(["test", "--workspace"])
                 .args(args));
-            if ok {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::FAILURE
-            }
+            status(ok)
         }
+        Some("asan") => status(hostile::asan(args.collect())),
+        Some("fuzz") => status(hostile::fuzz(&args.collect::<Vec<_>>())),
         Some("help" | "--help" | "-h") => {
             println!("{USAGE}");
             ExitCode::SUCCESS
@@ -31,6 +37,14 @@ fn main() -> ExitCode {
             eprintln!("{USAGE}");
             ExitCode::from(2)
         }
+    }
+}
+
+const fn status(ok: bool) -> ExitCode {
+    if ok {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
     }
 }
 
@@ -100,6 +114,11 @@ fn output(program: &str, args: &[&str]) -> Option<String> {
     let output = Command::new(program).args(args).output().ok()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     output.status.success().then_some(text)
+}
+
+/// Whether a command can be run and ends well; what it says is not shown.
+fn succeeds(command: &mut Command) -> bool {
+    command.output().is_ok_and(|o| o.status.success())
 }
 
 fn run(command: &mut Command) -> bool {

@@ -36,8 +36,9 @@ struct Inner {
     _image: Option<Arc<Image>>,
 }
 
-// SAFETY: all of it is constant once made: code that is never written, a
-// libffi interface that is `Sync`, and pointers to these.
+// SAFETY: all of it is constant once made: code that is never written, a libffi
+// interface that is `Sync`, and pointers to these. Code that keeps state is entered
+// through a `SerialTarget`, which makes its calls one at a time.
 unsafe impl Send for Inner {}
 // SAFETY: as above.
 unsafe impl Sync for Inner {}

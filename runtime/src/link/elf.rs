@@ -206,9 +206,10 @@ impl<'data> Reader<'_, 'data> {
         let size = header.sh_size(LE);
         let has = |flag: elf::SectionFlags| flags.0 & flag.0 != 0;
         // Unwind tables are read by debuggers alone; their absence harms no call.
-        let unwind = self.architecture == Architecture::X86_64 && kind == elf::SHT_X86_64_UNWIND;
+        let unwind = matches!(name, ".eh_frame" | ".sframe")
+            || self.architecture == Architecture::X86_64 && kind == elf::SHT_X86_64_UNWIND;
         // Notes describe the object; compilers mark them as loaded all the same.
-        if !has(elf::SHF_ALLOC) || unwind || name == ".eh_frame" || kind == elf::SHT_NOTE {
+        if !has(elf::SHF_ALLOC) || unwind || kind == elf::SHT_NOTE {
             return Ok(None);
         }
         if has(elf::SHF_COMPRESSED) {

@@ -1,0 +1,240 @@
+//! What is done with bytes that nobody vouches for, up to the point where code from them
+//! would run. Errors are expected; a panic, or a check that fails here, is a finding.
+//!
+//! The tests beside this file drive it with mutations from a fixed seed, and the fuzz
+//! targets in `fuzz/` with whatever a fuzzer comes upon.
+
+use std::ffi::c_void;
+use std::path::Path;
+use std::sync::OnceLock;
+
+use sha2::{Digest, Sha256};
+use svod_runtime::bundle::{Bundle, npy};
+use svod_runtime::link::{Definition, ObjectFile, Resolver, layout, link};
+use svod_runtime::plan::Role;
+use svod_runtime::signature::{Convention, Number, Param, Returns};
+use svod_runtime::{Arg, Bounds, Buffer, Kernel, Runtime, Scalar, Signature};
+use tempfile::TempDir;
+
+// ---- Objects
+
+/// Knows most names, some as functions and some as data, near and far.
+struct Anything;
+
+const NEAR: u64 = 0x7f00_0000_0000;
+
+impl Resolver for Anything {
+    fn resolve(&self, name: &str) -> Option<Definition> {
+        let hash: u64 = name.bytes().map(u64::from).sum();
+        let address = if hash & 4 == 0 {
+            NEAR + 0x100_0000
+        } else {
+            0x1000
+        };
+        match hash & 7 {
+            7 => None,
+            3 => Some(Definition::Data(address)),
+            _ => Some(Definition::Function(address)),
+        }
+    }
+}
+
+/// Lays out and links an object, for several pages and places.
+pub(crate) fn object(bytes: &[u8]) {
+    let Ok(file) = ObjectFile::parse("hostile", bytes) else {
+        return;
+    };
+    for page in [4096, 65536] {
+        let layout = layout(&file, page);
+        // A section header takes 64 bytes of the file, and a section is padded to an
+        // alignment of a page at most; a symbol takes 24, and has a slot and a stub at
+        // most. Zeroed data has an end of its own.
+        let len = bytes.len() as u64;
+        let most = 2 * len + 4096 * (len / 64) + 4 * page + (64 << 20);
+        assert!(layout.size() <= most, "{} bytes from {len}", layout.size());
+        let mut end = 0;
+        for segment in layout.segments() {
+            assert_eq!(segment.range.start, end);
+            end = segment.range.end;
+            assert_eq!(end % page, 0);
+        }
+        assert_eq!(end, layout.size());
+        for base in [0x10_0000, NEAR, u64::MAX & !0xfff_ffff] {
+            if let Ok(image) = link(&file, &layout, base, &Anything) {
+                assert_eq!(image.len() as u64, layout.size());
+            }
+        }
+    }
+}
+
+// ---- Bundles
+
+/// What stands between the files of a packed bundle.
+pub(crate) const BETWEEN: &[u8] = b"\n--8<--\n";
+
+/// The files of a packed bundle, in their order. What is missing is not there.
+pub(crate) const FILES: [&str; 5] = [
+    "plan.json",
+    "weights.safetensors",
+    "tests/0/x.npy",
+    "tests/0/y.npy",
+    "kernels/k.o",
+];
+
+/// Stands in a packed plan for the digest of the object.
+pub(crate) const DIGEST: &str = "@digest";
+
+/// The files of a packed bundle; the last takes what is left.
+pub(crate) fn unpack(packed: &[u8]) -> Vec<&[u8]> {
+    let mut files = Vec::new();
+    let mut rest = packed;
+    while files.len() + 1 < FILES.len()
+        && let Some(at) = rest.windows(BETWEEN.len()).position(|w| w == BETWEEN)
+    {
+        files.push(&rest[..at]);
+        rest = &rest[at + BETWEEN.len()..];
+    }
+    files.push(rest);
+    files
+}
+
+/// A folder for a bundle, in memory where the system has such a place: thousands of
+/// bundles are written to it.
+pub(crate) fn folder() -> TempDir {
+    let in_memory = Path::new("/dev/shm");
+    let folder = tempfile::tempdir_in(in_memory).or_else(|_| tempfile::tempdir());
+    folder.expect("a folder for bundles")
+}
+
+/// Loads a packed bundle, from the folder `dir`, up to where its kernels would run.
+pub(crate) fn bundle(dir: &Path, packed: &[u8]) {
+    let files = unpack(packed);
+    let object = files.get(4).copied().unwrap_or_default();
+    for (i, name) in FILES.iter().enumerate() {
+        let path = dir.join(name);
+        let Some(bytes) = files.get(i) else {
+            let _ = std::fs::remove_file(path);
+            continue;
+        };
+        let mut bytes = bytes.to_vec();
+        if i == 0 {
+            let text = String::from_utf8_lossy(&bytes);
+            if text.contains(DIGEST) {
+                let digest: [u8; 32] = Sha256::digest(object).into();
+                let hex: String = digest.iter().map(|b| format!("{b:02x}")).collect();
+                bytes = text.replace(DIGEST, &hex).into_bytes();
+            }
+        }
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+    }
+    let Ok(bundle) = Bundle::open(dir) else {
+        return;
+    };
+    // No compiler is found in an empty search path: objects are all that is loaded.
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    let runtime = RUNTIME.get_or_init(|| Runtime::builder().build().unwrap());
+    // SAFETY: nothing of it is ever called, and nobody writes the folder before it is
+    // dropped.
+    let Ok(executable) = (unsafe { bundle.load(runtime, &|_| {}) }) else {
+        return;
+    };
+    // Whoever embeds a plan sees what it takes before anything is allocated.
+    let plan = bundle.plan();
+    let bytes: u128 = Role::ALL.iter().map(|&r| plan.bytes(r) as u128).sum();
+    if bytes > 64 << 20 {
+        return;
+    }
+    let Ok(mut instance) = executable.instance() else {
+        return;
+    };
+    for test in bundle.tests() {
+        let variables: Vec<_> = test
+            .variables
+            .iter()
+            .map(|(n, v)| (n.as_str(), *v))
+            .collect();
+        plan.check_variables(&variables).unwrap();
+        for (name, file) in &test.inputs {
+            if let Ok(array) = bundle.read_input(name, file) {
+                instance.set_input(name, array.elements.as_view()).unwrap();
+            }
+        }
+        for (_, file) in &test.outputs {
+            let _ = npy::read(file);
+        }
+    }
+    for output in plan.outputs() {
+        assert_eq!(
+            instance.output(&output.name).unwrap().as_bytes().len(),
+            output.range.bytes
+        );
+    }
+    instance.reset();
+}
+
+// ---- Signatures
+
+/// Takes no arguments, whatever it is called with.
+extern "C" fn nothing() -> i32 {
+    0
+}
+
+/// Makes a signature of bytes: the first says how it is called, the others are its
+/// parameters in JSON. Where there can be such a kernel, one is called, with what the
+/// signature allows and with what it does not.
+pub(crate) fn signature(bytes: &[u8]) {
+    let Some((how, params)) = bytes.split_first() else {
+        return;
+    };
+    let Ok(params) = serde_json::from_slice::<Vec<Param>>(params) else {
+        return;
+    };
+    let convention = if how & 1 == 0 {
+        Convention::C
+    } else {
+        Convention::Packed
+    };
+    let returns = if how & 2 == 0 {
+        Returns::Void
+    } else {
+        Returns::Status
+    };
+    let Ok(signature) = Signature::new(params, convention, returns) else {
+        return;
+    };
+    // SAFETY: in the C ABIs of these machines, a function that looks at none of its
+    // arguments can be called with any, and one whose result is not looked at may
+    // return one.
+    let kernel =
+        unsafe { Kernel::from_entry("nothing", nothing as *const c_void, signature.clone()) };
+    let bytes = signature
+        .buffers()
+        .try_fold(0_usize, |n, p| n.checked_add(p.bytes()));
+    if bytes.is_none_or(|b| b > 1 << 20) {
+        return;
+    }
+    let mut buffers: Vec<Buffer> = signature
+        .buffers()
+        .map(|p| Buffer::with_align(p.dtype, p.len, p.align).unwrap())
+        .collect();
+    let scalars: Vec<Scalar> = signature
+        .scalars()
+        .map(|p| match p.bounds {
+            Bounds::Between { min, .. } => Scalar::from_number(p.dtype, min).unwrap(),
+            Bounds::Any | Bounds::Unstated => Scalar::from_number(p.dtype, Number::Int(0)).unwrap(),
+        })
+        .collect();
+    let grid = signature.max_grid().min(3);
+    let mut args: Vec<Arg<'_>> = buffers.iter_mut().map(Arg::from).collect();
+    // SAFETY: the kernel does nothing, so that it keeps every contract.
+    unsafe { kernel.launch_unbounded(&mut args, &scalars, grid) }.unwrap();
+
+    let too_far = signature.max_grid().checked_add(1);
+    if let Some(too_far) = too_far {
+        assert!(kernel.launch(&mut args, &scalars, too_far).is_err());
+    }
+    if args.pop().is_some() {
+        assert!(kernel.launch(&mut args, &scalars, grid).is_err());
+    }
+}

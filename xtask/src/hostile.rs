@@ -1,0 +1,110 @@
+//! Input from anyone: `cargo xtask asan` and `cargo xtask fuzz`. Both need a nightly
+//! toolchain, for the sanitizer.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::{cargo, run, succeeds};
+
+/// The fuzz targets, as `fuzz/Cargo.toml` names them.
+const TARGETS: [&str; 3] = ["object", "bundle", "signature"];
+
+/// How long each target is fuzzed for where nothing is said, in seconds.
+const SECONDS: &str = "60";
+
+/// The host's triple, which the sanitizer must be told.
+fn host() -> Option<String> {
+    let output = Command::new("rustc").arg("-vV").output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    let line = text.lines().find_map(|l| l.strip_prefix("host: "));
+    line.map(str::to_owned)
+}
+
+fn has_nightly() -> bool {
+    let has = succeeds(Command::new("cargo").args(["+nightly", "--version"]));
+    if !has {
+        eprintln!("xtask: this needs a nightly toolchain: rustup toolchain install nightly");
+    }
+    has
+}
+
+/// The tests of damaged input, or those that `args` name, under AddressSanitizer.
+pub(crate) fn asan(args: Vec<String>) -> bool {
+    let Some(host) = host().filter(|_| has_nightly()) else {
+        return false;
+    };
+    let chosen = if args.is_empty() {
+        ["-p", "svod-runtime", "--test", "hostile"]
+            .map(str::to_owned)
+            .into()
+    } else {
+        args
+    };
+    let mut test = Command::new("cargo");
+    test.args(["+nightly", "test", "--target", &host])
+        .args(chosen);
+    // Code for the machine that builds it is of no use to the sanitizer's target folder.
+    test.env("CARGO_TARGET_DIR", "target/asan")
+        .env("RUSTFLAGS", "-Zsanitizer=address")
+        // More memory than there is must be an error to the library here as elsewhere.
+        .env("ASAN_OPTIONS", "allocator_may_return_null=1");
+    run(&mut test)
+}
+
+/// Each fuzz target for some time, from seeds of real objects and bundles.
+pub(crate) fn fuzz(args: &[String]) -> bool {
+    if !has_nightly() {
+        return false;
+    }
+    let seconds = args.first().map_or(SECONDS, String::as_str);
+    if !seconds.bytes().all(|b| b.is_ascii_digit()) {
+        eprintln!("xtask: `{seconds}` is no number of seconds");
+        return false;
+    }
+    if !succeeds(Command::new("cargo").args(["fuzz", "--version"])) {
+        println!("xtask: installing cargo-fuzz");
+        if !run(Command::new("cargo").args(["install", "--locked", "cargo-fuzz"])) {
+            return false;
+        }
+    }
+    let Ok(seeds) = std::path::absolute("fuzz/seeds") else {
+        return false;
+    };
+    let mut write = Command::new(cargo());
+    write.args([
+        "test",
+        "-p",
+        "svod-runtime",
+        "--test",
+        "hostile",
+        "seeds_are_written",
+    ]);
+    if !run(write.env("SVOD_TEST_WRITE_SEEDS", &seeds)) {
+        return false;
+    }
+    TARGETS
+        .iter()
+        .all(|target| fuzz_target(target, seconds, &seeds))
+}
+
+fn fuzz_target(target: &str, seconds: &str, seeds: &Path) -> bool {
+    println!("xtask: fuzzing {target} for {seconds} s");
+    let corpus = Path::new("fuzz/corpus").join(target);
+    if let Err(error) = std::fs::create_dir_all(&corpus) {
+        eprintln!("xtask: cannot make {}: {error}", corpus.display());
+        return false;
+    }
+    let mut fuzz = Command::new("cargo");
+    fuzz.args(["+nightly", "fuzz", "run", target]);
+    fuzz.arg(corpus).arg(seeds.join(target)).arg("--");
+    fuzz.arg(format!("-max_total_time={seconds}"));
+    // An input that takes ten seconds, or two GiB, is a finding.
+    fuzz.args([
+        "-timeout=10",
+        "-rss_limit_mb=2048",
+        "-print_final_stats=1",
+        "-verbosity=0",
+    ]);
+    fuzz.env("ASAN_OPTIONS", "allocator_may_return_null=1");
+    run(&mut fuzz)
+}
