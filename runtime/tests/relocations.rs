@@ -264,6 +264,16 @@ fn a_field_of_data_takes_all_values_that_it_can_hold_and_no_others() {
 }
 
 #[test]
+fn a_relocation_that_does_nothing_asks_for_nothing() {
+    for (architecture, kind) in [(X86_64, elf::R_X86_64_NONE), (Aarch64, elf::R_AARCH64_NONE)] {
+        let linked = one(architecture, kind, None, 9)
+            .link(BASE, &At::none())
+            .unwrap();
+        assert_eq!(linked.bytes::<128>(0), [AROUND; 128]);
+    }
+}
+
+#[test]
 fn a_size_is_the_symbols_size() {
     for (kind, width) in [(elf::R_X86_64_SIZE32, 4), (elf::R_X86_64_SIZE64, 8)] {
         let linked = one(X86_64, kind, None, 2)

@@ -12,6 +12,7 @@ use object::read::elf::{FileHeader, Rela as _, SectionHeader, SectionTable, Sym 
 use super::architecture::Architecture;
 use super::layout::Rights;
 use super::object_file::{COMMON, ObjectFile, Relocation, Section, Symbol, SymbolAt, TABLE_NAME};
+use super::relocation::Kind;
 use crate::Error;
 
 /// The largest alignment, in bytes, that a section may ask for. An image begins
@@ -467,7 +468,11 @@ impl<'data> Reader<'_, 'data> {
                 .ok_or_else(|| self.malformed("its relocation sections overlap"))?;
             let mut relocations = Vec::with_capacity(entries.len());
             for entry in entries {
-                relocations.push(self.relocation(&self.sections[target], symbols, entry)?);
+                let relocation = self.relocation(&self.sections[target], symbols, entry)?;
+                // A note to other tools asks nothing of this one, not even the symbol.
+                if relocation.kind != Kind::NOTHING {
+                    relocations.push(relocation);
+                }
             }
             self.sections[target].relocations.append(&mut relocations);
         }

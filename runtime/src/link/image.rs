@@ -64,9 +64,9 @@ impl Image {
     ) -> Result<Image, Error> {
         if Some(object.architecture()) != Architecture::HOST {
             return Err(object.unsupported(format!(
-                "it is for {}, and this machine is {}",
+                "it is for {}, and what runs on this machine is {}",
                 object.architecture(),
-                std::env::consts::ARCH
+                Architecture::HOST.map_or("no code yet", Architecture::name)
             )));
         }
         let page = rustix::param::page_size();

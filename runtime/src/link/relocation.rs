@@ -11,7 +11,7 @@
 /// Page(x) the first address of the 4 KiB around x.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Compute {
-    /// Nothing: the relocation is a note to other tools.
+    /// Nothing: the relocation is a note to other tools. The reader drops it.
     Nothing,
     /// S + A
     Absolute,
