@@ -7,6 +7,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::memory::Stray;
 use crate::signature::Misuse;
 
 /// Every error of this library.
@@ -165,6 +166,23 @@ pub enum Error {
         index: u64,
     },
 
+    /// A kernel has written beside a guarded buffer.
+    #[error(
+        "kernel `{kernel}` wrote outside of argument {argument}{}: {stray}; its signature is wrong, \
+         or the kernel is",
+        buffer.as_ref().map(|b| format!(" ({b})")).unwrap_or_default()
+    )]
+    Overrun {
+        /// The kernel.
+        kernel: String,
+        /// Which argument, counted from 0 among the buffer arguments.
+        argument: usize,
+        /// The plan's buffer, where it is one.
+        buffer: Option<String>,
+        /// Which bytes beside the buffer.
+        stray: Stray,
+    },
+
     /// Memory could not be had.
     #[error("cannot allocate {bytes} bytes for {what}")]
     OutOfMemory {
@@ -205,6 +223,17 @@ pub enum Error {
          accept it as it is with accept_torn"
     )]
     Torn,
+
+    /// An environment variable that says what cannot be.
+    #[error("the environment variable {name} is `{value}`; it takes {takes}")]
+    Environment {
+        /// The variable.
+        name: &'static str,
+        /// What it is.
+        value: String,
+        /// What it may be.
+        takes: &'static str,
+    },
 
     /// A bundle that was refused.
     #[error("cannot load the bundle {}", bundle.display())]

@@ -9,7 +9,7 @@
 
 use crate::Error;
 use crate::dispatch::{Call, Kernel};
-use crate::memory::{Buffer, View, ViewMut};
+use crate::memory::{Buffer, Stray, View, ViewMut};
 use crate::signature::{ArgShape, Misuse, Scalar};
 
 /// A buffer argument of a launch.
@@ -40,6 +40,20 @@ impl Arg<'_> {
         match self {
             Arg::Read(v) => v.start().as_ptr(),
             Arg::Write(v) => v.start().as_ptr(),
+        }
+    }
+
+    const fn is_guarded(&self) -> bool {
+        match self {
+            Arg::Read(v) => v.is_guarded(),
+            Arg::Write(v) => v.is_guarded(),
+        }
+    }
+
+    fn stray(&self) -> Option<Stray> {
+        match self {
+            Arg::Read(v) => v.stray(),
+            Arg::Write(v) => v.stray(),
         }
     }
 }
@@ -97,7 +111,8 @@ impl Kernel {
     /// [`Error::Launch`] where an argument does not fit the signature, or a
     /// scalar's bounds are not stated in it; nothing has run then.
     /// [`Error::KernelStatus`] where the kernel returns a status other than 0;
-    /// the indices after it have not run.
+    /// the indices after it have not run. [`Error::Overrun`] where it has written
+    /// beside a [guarded](Buffer::guarded) buffer.
     pub fn launch(&self, args: &mut [Arg<'_>], scalars: &[Scalar], grid: u64) -> Result<(), Error> {
         if let Some(param) = self.signature().unbounded() {
             let name = param.name.clone();
@@ -139,7 +154,26 @@ impl Kernel {
         // SAFETY: each argument is borrowed for the launch, exclusively where
         // the kernel may write it, and long and aligned enough; scalars and grid
         // are within their bounds. Whoever loaded the kernel vouched for the rest.
-        unsafe { call.run(grid) }
+        let result = unsafe { call.run(grid) };
+        if args.iter().any(Arg::is_guarded) {
+            // Whatever a kernel says that it came to, this may be the reason.
+            return self.check_slack(args).and(result);
+        }
+        result
+    }
+
+    #[cold]
+    fn check_slack(&self, args: &[Arg<'_>]) -> Result<(), Error> {
+        let mut found = args.iter().map(Arg::stray).enumerate();
+        match found.find_map(|(argument, stray)| Some((argument, stray?))) {
+            None => Ok(()),
+            Some((argument, stray)) => Err(Error::Overrun {
+                kernel: self.name().to_owned(),
+                argument,
+                buffer: None,
+                stray,
+            }),
+        }
     }
 
     fn misuse(&self, misuse: Misuse) -> Error {

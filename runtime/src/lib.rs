@@ -9,7 +9,7 @@
 //! compile     Source ──► Object
 //! link        Object ──► Image              pure layout and relocation, then mapping
 //! dispatch    Image + Signature ──► Kernel  prepared calls
-//! memory      Buffer, View, Constant        aligned, zeroed
+//! memory      Buffer, View, Constant        aligned, zeroed, guarded on request
 //! plan        PlanBuilder ──► Plan ──► Executable ──► Instance
 //! bundle      files ──► Plan ──► Executable
 //! ```
@@ -70,7 +70,7 @@ pub use compile::{OptLevel, Source};
 pub use dispatch::Kernel;
 pub use error::{Error, Place};
 pub use launch::Arg;
-pub use memory::{Buffer, View, ViewMut};
+pub use memory::{Buffer, Guard, View, ViewMut};
 pub use runtime::{Runtime, RuntimeBuilder};
 pub use signature::{Bounds, DType, Element, Scalar, Signature};
 

@@ -8,9 +8,10 @@ use crate::Error;
 use crate::compile::{Object, OptLevel, Options, Source, Toolchain, compile};
 use crate::dispatch::Kernel;
 use crate::link::{Image, ObjectFile, Symbols};
-use crate::signature::Signature;
+use crate::memory::{BUFFER_ALIGN, Buffer, Guard};
+use crate::signature::{DType, Signature};
 
-/// What kernels are compiled and linked with. There is no global state: two
+/// What kernels are compiled and linked with, and how their memory lies. There is no global state: two
 /// runtimes live side by side and share nothing.
 #[derive(Debug)]
 pub struct Runtime {
@@ -18,6 +19,7 @@ pub struct Runtime {
     options: Options,
     symbols: Symbols,
     admit_state: bool,
+    guard: Guard,
 }
 
 impl Runtime {
@@ -39,6 +41,22 @@ impl Runtime {
     #[must_use]
     pub const fn toolchain(&self) -> &Toolchain {
         &self.toolchain
+    }
+
+    /// How buffers are guarded: those of [`buffer`](Self::buffer), and those of
+    /// the instances of every bundle that is loaded with this runtime.
+    #[must_use]
+    pub const fn guard(&self) -> Guard {
+        self.guard
+    }
+
+    /// A buffer of `len` elements, all zero, guarded as the runtime is told.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfMemory`] where the system has not that much.
+    pub fn buffer(&self, dtype: DType, len: usize) -> Result<Buffer, Error> {
+        Buffer::guarded(dtype, len, BUFFER_ALIGN, self.guard)
     }
 
     /// Compiles a source.
@@ -99,6 +117,9 @@ pub struct RuntimeBuilder {
     options: Options,
     symbols: Symbols,
     admit_state: bool,
+    guard: Guard,
+    /// What `SVOD_GUARD` says that is no guard, unless the caller knows better.
+    unknown_guard: Option<String>,
 }
 
 impl RuntimeBuilder {
@@ -108,6 +129,7 @@ impl RuntimeBuilder {
     /// | --- | --- | --- |
     /// | `SVOD_CC` | the C compiler, a path or a name | [`cc`](Self::cc) |
     /// | `PATH` | where compilers are looked for | [`search_path`](Self::search_path) |
+    /// | `SVOD_GUARD` | `off`, `end` or `start`: how buffers are guarded | [`guard`](Self::guard) |
     pub fn from_env() -> RuntimeBuilder {
         let mut builder = RuntimeBuilder {
             path: std::env::var_os("PATH").unwrap_or_default(),
@@ -115,6 +137,13 @@ impl RuntimeBuilder {
         };
         if let Some(cc) = std::env::var_os("SVOD_CC").filter(|cc| !cc.is_empty()) {
             builder.cc = Some(cc.into());
+        }
+        if let Some(name) = std::env::var_os("SVOD_GUARD").filter(|name| !name.is_empty()) {
+            let name = name.to_string_lossy();
+            match Guard::from_name(&name) {
+                Some(guard) => builder.guard = guard,
+                None => builder.unknown_guard = Some(name.into_owned()),
+            }
         }
         builder
     }
@@ -162,6 +191,13 @@ impl RuntimeBuilder {
         self
     }
 
+    /// How buffers are guarded; not at all where this is not called.
+    pub fn guard(mut self, guard: Guard) -> Self {
+        self.guard = guard;
+        self.unknown_guard = None;
+        self
+    }
+
     /// Adds a function that kernels may call, or replaces one of the list.
     ///
     /// # Safety
@@ -188,13 +224,22 @@ impl RuntimeBuilder {
     ///
     /// # Errors
     ///
-    /// None yet; what a runtime owns will come to include what can be refused.
+    /// [`Error::Environment`] where a variable of [`from_env`](Self::from_env) says
+    /// what cannot be.
     pub fn build(self) -> Result<Runtime, Error> {
+        if let Some(value) = self.unknown_guard {
+            return Err(Error::Environment {
+                name: "SVOD_GUARD",
+                value,
+                takes: "off, end or start",
+            });
+        }
         Ok(Runtime {
             toolchain: Toolchain::new(self.cc, self.path),
             options: self.options,
             symbols: self.symbols,
             admit_state: self.admit_state,
+            guard: self.guard,
         })
     }
 }

@@ -23,6 +23,8 @@ pub struct Difference {
     pub elements: usize,
     /// How many differ in any bit.
     pub other_bits: usize,
+    /// The first that does.
+    pub first: Option<usize>,
     /// How many are further apart than the tolerance allows. A NaN is near to a
     /// NaN and to nothing else.
     pub outside: usize,
@@ -83,6 +85,7 @@ pub fn compare(
             continue;
         }
         difference.other_bits += 1;
+        difference.first.get_or_insert(i);
         let (got, expected) = (got_values[i], expected_values[i]);
         // Equal infinities have no distance, and two NaNs are the same answer.
         let distance = if got == expected || (got.is_nan() && expected.is_nan()) {

@@ -153,7 +153,8 @@ pub(super) unsafe fn load(
     // SAFETY: promised by the caller.
     let contents = unsafe { contents(bundle) }?;
     // SAFETY: promised by the caller, for all that the plan does with them.
-    unsafe { Executable::new_unchecked(bundle.plan.clone(), kernels, contents) }
+    let executable = unsafe { Executable::new_unchecked(bundle.plan.clone(), kernels, contents) }?;
+    Ok(executable.with_guard(runtime.guard()))
 }
 
 /// Compiles and links on as many threads as there are cores: nearly all of the

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::npy::{self, Array};
 use super::{Bundle, Difference, Tolerance, compare, for_each_number, to_f64};
 use crate::Error;
+use crate::memory::Filling;
 use crate::plan::Instance;
 use crate::signature::Number;
 
@@ -33,6 +34,9 @@ pub struct TestReport {
     pub outputs: Vec<OutputReport>,
     /// For a classifier with known truth, what it answered.
     pub classified: Option<Classified>,
+    /// The plan's outputs that depend on what memory held before, and how; empty
+    /// where that was not tried.
+    pub unsteady: Vec<OutputReport>,
 }
 
 /// One output of a recorded run.
@@ -67,6 +71,12 @@ impl TestReport {
     #[must_use]
     pub fn is_within(&self) -> bool {
         self.outputs.iter().all(|o| o.difference.is_within())
+    }
+
+    /// Whether no output was found to depend on what memory held before.
+    #[must_use]
+    pub const fn is_steady(&self) -> bool {
+        self.unsteady.is_empty()
     }
 
     /// Whether all outputs are the same in every bit.
@@ -110,7 +120,39 @@ impl Bundle {
             time,
             outputs,
             classified: self.classified(test, instance)?,
+            unsteady: Vec::new(),
         })
+    }
+
+    /// As [`run_test`](Self::run_test), on two instances, with
+    /// [scratch](Instance::fill_scratch) that holds each of the two fillings. The
+    /// report is of the first; its [`unsteady`](TestReport::unsteady) are the outputs,
+    /// recorded or not, in which the second differs.
+    ///
+    /// # Errors
+    ///
+    /// As [`run_test`](Self::run_test).
+    pub fn run_test_filled(
+        &self,
+        test: &Test,
+        first: &mut Instance,
+        second: &mut Instance,
+    ) -> Result<TestReport, Error> {
+        first.fill_scratch(Filling::Ones)?;
+        let mut report = self.run_test(test, first)?;
+        second.fill_scratch(Filling::Hundreds)?;
+        self.run_test(test, second)?;
+        for output in self.plan.outputs() {
+            let (a, b) = (first.output(&output.name)?, second.output(&output.name)?);
+            let difference = compare(a, b, Tolerance::default())?;
+            if !difference.is_exact() {
+                report.unsteady.push(OutputReport {
+                    name: output.name.clone(),
+                    difference,
+                });
+            }
+        }
+        Ok(report)
     }
 
     fn classified(&self, test: &Test, instance: &Instance) -> Result<Option<Classified>, Error> {

@@ -4,12 +4,13 @@ use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ops::Range;
 use std::ptr::NonNull;
 
+use super::guard::{Guard, Pages};
 use super::view::{View, ViewMut};
 use crate::Error;
 use crate::signature::{DType, Element, MAX_ALIGN};
 
-/// The alignment of every buffer, in bytes: a cache line, and the widest vector
-/// register there is.
+/// The alignment of a buffer, in bytes: a cache line, and the widest vector register
+/// there is. Only a [guarded](Buffer::guarded) one may have less.
 pub const BUFFER_ALIGN: usize = 64;
 
 /// Owned memory for elements of one type, zeroed at birth.
@@ -50,6 +51,22 @@ impl Buffer {
     /// [`Error::OutOfMemory`] where the system has not that much;
     /// [`Error::Buffer`] for another alignment.
     pub fn with_align(dtype: DType, len: usize, align: usize) -> Result<Buffer, Error> {
+        Buffer::guarded(dtype, len, align, Guard::Off)
+    }
+
+    /// `len` elements, all zero, between inaccessible pages as `guard` says, aligned
+    /// to `align` bytes, a power of two up to [`MAX_ALIGN`], and to its elements. The
+    /// less is asked for, the closer lies the page past the end. With [`Guard::Off`]
+    /// it is [`with_align`](Self::with_align).
+    ///
+    /// An access to an inaccessible page ends the process. A write to what lies
+    /// between it and the buffer is found when the launch that made it returns:
+    /// [`Error::Overrun`].
+    ///
+    /// # Errors
+    ///
+    /// As [`with_align`](Self::with_align).
+    pub fn guarded(dtype: DType, len: usize, align: usize, guard: Guard) -> Result<Buffer, Error> {
         if !align.is_power_of_two() || align > MAX_ALIGN {
             return Err(Error::Buffer {
                 doing: "cannot allocate a buffer",
@@ -59,7 +76,10 @@ impl Buffer {
             });
         }
         let bytes = len.saturating_mul(dtype.size());
-        let block = Block::zeroed(bytes, align.max(BUFFER_ALIGN))?;
+        let block = match guard {
+            Guard::Off => Block::zeroed(bytes, align.max(BUFFER_ALIGN)),
+            _ => Block::guarded(bytes, align.max(dtype.size()), guard),
+        }?;
         Ok(Buffer { block, dtype, len })
     }
 
@@ -80,6 +100,35 @@ impl Buffer {
         self.len = self.len * self.dtype.size() / dtype.size();
         self.dtype = dtype;
         self
+    }
+
+    /// Fills it with elements, given as eight bytes of them; those of type `bool`
+    /// must be 0 or 1.
+    pub(crate) fn fill(&mut self, elements: [u8; 8]) {
+        let bytes = self.len * self.dtype.size();
+        // SAFETY: the block has as many bytes, initialised at birth, and is borrowed
+        // exclusively.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(self.block.start.as_ptr(), bytes) };
+        for chunk in bytes.chunks_mut(elements.len()) {
+            chunk.copy_from_slice(&elements[..chunk.len()]);
+        }
+    }
+
+    /// Fills the slack beside a guarded buffer, if it is one.
+    pub(crate) fn fill_slack(&mut self, pattern: [u8; 8]) -> Result<(), Error> {
+        match &mut self.block.memory {
+            Memory::Pages(pages) => pages.fill_slack(pattern),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes a write to it end the process, if it is guarded. Whoever has it must
+    /// write it no more.
+    pub(crate) fn make_read_only(&mut self) -> Result<(), Error> {
+        match &mut self.block.memory {
+            Memory::Pages(pages) => pages.make_read_only(),
+            _ => Ok(()),
+        }
     }
 
     /// The type of its elements.
@@ -104,14 +153,14 @@ impl Buffer {
     #[must_use]
     pub const fn as_view(&self) -> View<'_> {
         // SAFETY: the block holds `len` elements and is borrowed for as long.
-        unsafe { View::from_raw(self.block.start, self.dtype, self.len) }
+        unsafe { View::from_raw(self.block.start, self.dtype, self.len, self.block.pages()) }
     }
 
     /// All of it, for writing.
     #[must_use]
     pub const fn as_view_mut(&mut self) -> ViewMut<'_> {
         // SAFETY: as above; the borrow is exclusive.
-        unsafe { ViewMut::from_raw(self.block.start, self.dtype, self.len) }
+        unsafe { ViewMut::from_raw(self.block.start, self.dtype, self.len, self.block.pages()) }
     }
 
     /// The elements of `range`, for reading.
@@ -152,16 +201,25 @@ impl Buffer {
     }
 }
 
-/// Bytes on the heap, zeroed at birth.
+/// Bytes, zeroed at birth.
 #[derive(Debug)]
 struct Block {
     /// The first byte, aligned as asked.
     start: NonNull<u8>,
-    /// What was allocated, to give back; none for no bytes.
-    allocation: Option<(NonNull<u8>, Layout)>,
+    memory: Memory,
 }
 
-// SAFETY: a block owns its memory, like a `Box<[u8]>`.
+/// What a block owns, to give back.
+#[derive(Debug)]
+enum Memory {
+    /// Of a block of no bytes.
+    Nothing,
+    Heap(NonNull<u8>, Layout),
+    Pages(Box<Pages>),
+}
+
+// SAFETY: a block owns its memory, like a `Box<[u8]>`. Of guarded memory, shared
+// references touch the slack alone, and atomically.
 unsafe impl Send for Block {}
 // SAFETY: as above.
 unsafe impl Sync for Block {}
@@ -173,13 +231,7 @@ impl Block {
             bytes,
         };
         if bytes == 0 {
-            // No byte is ever touched; an address that is aligned will do.
-            let start =
-                NonNull::without_provenance(std::num::NonZero::new(align).ok_or_else(nothing)?);
-            return Ok(Block {
-                start,
-                allocation: None,
-            });
+            return Block::empty(align).ok_or_else(nothing);
         }
         // The system's allocator gets fresh zeroed pages for the alignments that
         // it serves by itself, and writes every page for larger ones. So more is
@@ -192,18 +244,47 @@ impl Block {
         let allocated = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or_else(nothing)?;
         let address = allocated.addr().get();
         let pad = address.next_multiple_of(align) - address;
-        // SAFETY: `pad` is below `align`, by which the allocation is longer.
-        let start = unsafe { allocated.byte_add(pad) };
         Ok(Block {
-            start,
-            allocation: Some((allocated, layout)),
+            // SAFETY: `pad` is below `align`, by which the allocation is longer.
+            start: unsafe { allocated.byte_add(pad) },
+            memory: Memory::Heap(allocated, layout),
         })
+    }
+
+    fn guarded(bytes: usize, align: usize, guard: Guard) -> Result<Block, Error> {
+        if bytes == 0 {
+            return Block::empty(align).ok_or_else(|| Error::OutOfMemory {
+                what: "a buffer".into(),
+                bytes,
+            });
+        }
+        let pages = Box::new(Pages::new(bytes, align, guard)?);
+        Ok(Block {
+            start: pages.start(),
+            memory: Memory::Pages(pages),
+        })
+    }
+
+    /// No byte is ever touched, so an address that is aligned will do. It is among
+    /// the lowest, where nothing is ever mapped: as good as any guard.
+    fn empty(align: usize) -> Option<Block> {
+        Some(Block {
+            start: NonNull::without_provenance(std::num::NonZero::new(align)?),
+            memory: Memory::Nothing,
+        })
+    }
+
+    const fn pages(&self) -> Option<&Pages> {
+        match &self.memory {
+            Memory::Pages(pages) => Some(pages),
+            _ => None,
+        }
     }
 }
 
 impl Drop for Block {
     fn drop(&mut self) {
-        if let Some((allocated, layout)) = self.allocation {
+        if let Memory::Heap(allocated, layout) = self.memory {
             // SAFETY: allocated by `zeroed` with this layout, and given back once.
             unsafe { dealloc(allocated.as_ptr(), layout) };
         }
@@ -225,6 +306,14 @@ mod tests {
                 assert!(slice.iter().all(|&b| b == 0));
             }
         }
+        for guard in Guard::ALL {
+            let buffer = Buffer::guarded(DType::I32, 3, 1, guard).unwrap();
+            assert_eq!(buffer.as_slice::<i32>().unwrap(), [0; 3]);
+            let empty = Buffer::guarded(DType::I32, 0, 1024, guard).unwrap();
+            let slice = empty.as_slice::<i32>().unwrap();
+            assert_eq!((slice.len(), slice.as_ptr() as usize % 1024), (0, 0));
+            assert!(Buffer::guarded(DType::U8, 1, 8192, guard).is_err());
+        }
         assert!(Buffer::with_align(DType::U8, 1, 8192).is_err());
         assert!(Buffer::with_align(DType::U8, 1, 3).is_err());
     }
@@ -232,8 +321,10 @@ mod tests {
     #[test]
     fn more_than_there_is_is_an_error() {
         for len in [usize::MAX, isize::MAX as usize, 1 << 55] {
-            let result = Buffer::zeroed(DType::F64, len);
-            assert!(matches!(result, Err(Error::OutOfMemory { .. })), "{len}");
+            for guard in Guard::ALL {
+                let result = Buffer::guarded(DType::F64, len, 64, guard);
+                assert!(matches!(result, Err(Error::OutOfMemory { .. })), "{len}");
+            }
         }
     }
 }

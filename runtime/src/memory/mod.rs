@@ -13,11 +13,18 @@
 //! A [`View`] or [`ViewMut`] is a part of a buffer, or memory of the caller's:
 //! a slice becomes one without a copy, with the alignment that it happens to
 //! have. A launch checks it.
+//!
+//! To find a kernel that leaves its buffers, these can be had [guarded](Guard):
+//! between inaccessible pages, with a pattern in what remains beside them.
 
 mod buffer;
 mod constant;
+mod filling;
+mod guard;
 mod view;
 
 pub use buffer::{BUFFER_ALIGN, Buffer};
 pub use constant::Constant;
+pub use filling::Filling;
+pub use guard::{Guard, Stray};
 pub use view::{View, ViewMut};

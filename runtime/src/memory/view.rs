@@ -4,6 +4,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::ptr::NonNull;
 
+use super::guard::{Pages, Stray};
 use crate::Error;
 use crate::signature::{DType, Element};
 
@@ -14,6 +15,8 @@ pub struct View<'a> {
     start: NonNull<u8>,
     dtype: DType,
     len: usize,
+    /// Of the guarded buffer that this is a part of, if it is.
+    pages: Option<&'a Pages>,
     borrow: PhantomData<&'a [u8]>,
 }
 
@@ -24,14 +27,17 @@ pub struct ViewMut<'a> {
     start: NonNull<u8>,
     dtype: DType,
     len: usize,
+    /// Of the guarded buffer that this is a part of, if it is.
+    pages: Option<&'a Pages>,
     borrow: PhantomData<&'a mut [u8]>,
 }
 
-// SAFETY: a view is a shared slice of plain numbers.
+// SAFETY: a view is a shared slice of plain numbers. Of the pages that they lie in,
+// the slack is touched, atomically.
 unsafe impl Send for View<'_> {}
 // SAFETY: as above.
 unsafe impl Sync for View<'_> {}
-// SAFETY: a mutable view is an exclusive slice of plain numbers.
+// SAFETY: a mutable view is an exclusive slice of plain numbers; the pages are as above.
 unsafe impl Send for ViewMut<'_> {}
 // SAFETY: as above; through a shared reference to one, nothing can be written.
 unsafe impl Sync for ViewMut<'_> {}
@@ -41,11 +47,17 @@ impl<'a> View<'a> {
     ///
     /// `start` must be valid for reads of `len` elements of `dtype` for as long
     /// as `'a`, during which nothing writes them.
-    pub(crate) const unsafe fn from_raw(start: NonNull<u8>, dtype: DType, len: usize) -> Self {
+    pub(crate) const unsafe fn from_raw(
+        start: NonNull<u8>,
+        dtype: DType,
+        len: usize,
+        pages: Option<&'a Pages>,
+    ) -> Self {
         View {
             start,
             dtype,
             len,
+            pages,
             borrow: PhantomData,
         }
     }
@@ -56,7 +68,7 @@ impl<'a> View<'a> {
     pub const fn from_slice<T: Element>(slice: &'a [T]) -> View<'a> {
         let start = NonNull::from_ref(slice).cast();
         // SAFETY: a slice of plain numbers, borrowed for as long as the view.
-        unsafe { View::from_raw(start, T::DTYPE, slice.len()) }
+        unsafe { View::from_raw(start, T::DTYPE, slice.len(), None) }
     }
 
     /// A slice of the caller's, where it lies, as elements of type `bool`.
@@ -64,7 +76,7 @@ impl<'a> View<'a> {
     pub const fn from_bools(slice: &'a [bool]) -> View<'a> {
         let start = NonNull::from_ref(slice).cast();
         // SAFETY: as above; Rust's `bool` is a byte, 0 or 1.
-        unsafe { View::from_raw(start, DType::Bool, slice.len()) }
+        unsafe { View::from_raw(start, DType::Bool, slice.len(), None) }
     }
 
     /// The type of its elements.
@@ -93,7 +105,7 @@ impl<'a> View<'a> {
     pub fn slice(self, range: Range<usize>) -> Result<View<'a>, Error> {
         let (start, len) = part(self.start, self.dtype, self.len, &range)?;
         // SAFETY: a part of this view, which is borrowed for as long.
-        Ok(unsafe { View::from_raw(start, self.dtype, len) })
+        Ok(unsafe { View::from_raw(start, self.dtype, len, self.pages) })
     }
 
     /// Its elements as a slice of numbers; a `bool` is a `u8`.
@@ -119,6 +131,15 @@ impl<'a> View<'a> {
     pub(crate) fn start(&self) -> NonNull<u8> {
         self.start
     }
+
+    pub(crate) const fn is_guarded(&self) -> bool {
+        self.pages.is_some()
+    }
+
+    /// What was written beside the guarded buffer that this is a part of, if it is.
+    pub(crate) fn stray(&self) -> Option<Stray> {
+        self.pages?.stray()
+    }
 }
 
 impl<'a> ViewMut<'a> {
@@ -126,11 +147,17 @@ impl<'a> ViewMut<'a> {
     ///
     /// `start` must be valid for reads and writes of `len` elements of `dtype`
     /// for as long as `'a`, during which nothing else uses them.
-    pub(crate) const unsafe fn from_raw(start: NonNull<u8>, dtype: DType, len: usize) -> Self {
+    pub(crate) const unsafe fn from_raw(
+        start: NonNull<u8>,
+        dtype: DType,
+        len: usize,
+        pages: Option<&'a Pages>,
+    ) -> Self {
         ViewMut {
             start,
             dtype,
             len,
+            pages,
             borrow: PhantomData,
         }
     }
@@ -142,7 +169,7 @@ impl<'a> ViewMut<'a> {
         let len = slice.len();
         let start = NonNull::from_mut(slice).cast();
         // SAFETY: an exclusive slice of plain numbers, borrowed for as long.
-        unsafe { ViewMut::from_raw(start, T::DTYPE, len) }
+        unsafe { ViewMut::from_raw(start, T::DTYPE, len, None) }
     }
 
     /// The type of its elements.
@@ -167,14 +194,14 @@ impl<'a> ViewMut<'a> {
     #[must_use]
     pub const fn as_view(&self) -> View<'_> {
         // SAFETY: reborrowed: while the result lives, `self` cannot write.
-        unsafe { View::from_raw(self.start, self.dtype, self.len) }
+        unsafe { View::from_raw(self.start, self.dtype, self.len, self.pages) }
     }
 
     /// The same elements, for a shorter time.
     #[must_use]
     pub const fn reborrow(&mut self) -> ViewMut<'_> {
         // SAFETY: reborrowed: while the result lives, `self` cannot be used.
-        unsafe { ViewMut::from_raw(self.start, self.dtype, self.len) }
+        unsafe { ViewMut::from_raw(self.start, self.dtype, self.len, self.pages) }
     }
 
     /// The elements of `range`.
@@ -185,7 +212,7 @@ impl<'a> ViewMut<'a> {
     pub fn slice(self, range: Range<usize>) -> Result<ViewMut<'a>, Error> {
         let (start, len) = part(self.start, self.dtype, self.len, &range)?;
         // SAFETY: a part of this view, which is given up for it.
-        Ok(unsafe { ViewMut::from_raw(start, self.dtype, len) })
+        Ok(unsafe { ViewMut::from_raw(start, self.dtype, len, self.pages) })
     }
 
     /// The elements before `mid` and those from `mid` on, so that a kernel can
@@ -201,8 +228,8 @@ impl<'a> ViewMut<'a> {
         // no element.
         Ok(unsafe {
             (
-                ViewMut::from_raw(first, self.dtype, first_len),
-                ViewMut::from_raw(second, self.dtype, second_len),
+                ViewMut::from_raw(first, self.dtype, first_len, self.pages),
+                ViewMut::from_raw(second, self.dtype, second_len, self.pages),
             )
         })
     }
@@ -264,6 +291,15 @@ impl<'a> ViewMut<'a> {
 
     pub(crate) fn start(&self) -> NonNull<u8> {
         self.start
+    }
+
+    pub(crate) const fn is_guarded(&self) -> bool {
+        self.pages.is_some()
+    }
+
+    /// What was written beside the guarded buffer that this is a part of, if it is.
+    pub(crate) fn stray(&self) -> Option<Stray> {
+        self.pages?.stray()
     }
 }
 

@@ -6,13 +6,14 @@ use super::{Instance, Plan, Role};
 use crate::Error;
 use crate::dispatch::Kernel;
 use crate::error::Place;
-use crate::memory::Constant;
+use crate::memory::{Constant, Guard};
 
 /// A plan with its code and its constants: what instances share. Clones are the
 /// same executable.
 #[derive(Clone, Debug)]
 pub struct Executable {
     inner: Arc<Inner>,
+    guard: Guard,
 }
 
 #[derive(Debug)]
@@ -59,7 +60,8 @@ impl Executable {
     /// # Safety
     ///
     /// What is taken for `bool`, by the plan's kernels or as its output, must be 0
-    /// or 1 whenever it is; and for the values that the plan gives to scalars without
+    /// or 1 whenever it is, whatever untyped temps and outputs hold before they are
+    /// written; and for the values that the plan gives to scalars without
     /// stated bounds, its kernels must keep the rest of their contract.
     pub unsafe fn new_unchecked(
         plan: Plan,
@@ -116,7 +118,23 @@ impl Executable {
                 kernels,
                 contents,
             }),
+            guard: Guard::Off,
         })
+    }
+
+    /// The same executable, whose instances are guarded: every buffer has pages of its
+    /// own, aligned to what the plan's kernels ask for and no more. Constants are no
+    /// longer shared, but copied for each instance into pages that cannot be written.
+    #[must_use]
+    pub fn with_guard(mut self, guard: Guard) -> Executable {
+        self.guard = guard;
+        self
+    }
+
+    /// How its instances are guarded.
+    #[must_use]
+    pub const fn guard(&self) -> Guard {
+        self.guard
     }
 
     /// Its plan.
@@ -135,7 +153,8 @@ impl Executable {
         &self.inner.contents
     }
 
-    /// A set of mutable memory to run the plan in. Constants are shared.
+    /// A set of mutable memory to run the plan in. Constants are shared, where they
+    /// are not [guarded](Self::with_guard).
     ///
     /// # Errors
     ///

@@ -1,12 +1,13 @@
 //! One set of a plan's mutable memory, and a run over it.
 
+use std::fmt;
 use std::ptr::NonNull;
 
 use super::builder::as_grid;
 use super::{BufferRange, Executable, Launch, Op, Role, Value};
 use crate::Error;
 use crate::dispatch::Call;
-use crate::memory::{Buffer, View, ViewMut};
+use crate::memory::{Buffer, Filling, Guard, View, ViewMut};
 use crate::signature::{DType, Number, Scalar};
 
 /// One set of a plan's mutable memory: it runs the plan, one run at a time.
@@ -23,7 +24,17 @@ pub struct Instance {
     /// The run's variables, in the plan's order.
     variables: Vec<i64>,
     torn: bool,
+    observer: Option<Observer>,
     executable: Executable,
+}
+
+/// Who is told of each op.
+struct Observer(Box<dyn FnMut(usize) + Send + Sync>);
+
+impl fmt::Debug for Observer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Observer")
+    }
 }
 
 /// An op with its addresses.
@@ -60,16 +71,16 @@ unsafe impl Sync for Instance {}
 
 impl Instance {
     pub(super) fn new(executable: Executable) -> Result<Instance, Error> {
-        let plan = executable.plan();
+        let (plan, guard) = (executable.plan(), executable.guard());
         let mut memory = Vec::with_capacity(plan.buffers.len());
         for (i, buffer) in plan.buffers.iter().enumerate() {
-            if buffer.role == Role::Constant {
+            if buffer.role == Role::Constant && guard == Guard::Off {
                 memory.push(None);
                 continue;
             }
             let dtype = buffer.dtype.unwrap_or(DType::U8);
             let len = buffer.bytes / dtype.size();
-            let owned = Buffer::with_align(dtype, len, buffer.align).map_err(|e| match e {
+            let owned = Buffer::guarded(dtype, len, buffer.align, guard).map_err(|e| match e {
                 Error::OutOfMemory { .. } => Error::OutOfMemory {
                     what: format!(
                         "buffer {} of the plan `{}`",
@@ -89,6 +100,7 @@ impl Instance {
             given: plan.buffers.iter().map(|b| b.role != Role::Input).collect(),
             variables: plan.variables.iter().map(|v| v.min).collect(),
             torn: false,
+            observer: None,
             executable: executable.clone(),
         };
         for (i, op) in plan.ops.iter().enumerate() {
@@ -99,7 +111,13 @@ impl Instance {
                 instance.varying.push(i);
             }
         }
-        instance.load_states();
+        instance.copy_contents(Role::State);
+        instance.copy_contents(Role::Constant);
+        for (buffer, memory) in plan.buffers.iter().zip(&mut instance.memory) {
+            if let (Role::Constant, Some(memory)) = (buffer.role, memory) {
+                memory.make_read_only()?;
+            }
+        }
         Ok(instance)
     }
 
@@ -146,7 +164,7 @@ impl Instance {
     }
 
     fn input_at(&mut self, i: usize) -> Result<ViewMut<'_>, Error> {
-        // Every buffer but a constant has memory of its own.
+        // Every buffer but a shared constant has memory of its own.
         let buffer = self.memory[i].as_mut();
         let buffer = buffer.ok_or_else(|| Error::run("an input without memory"))?;
         Ok(buffer.as_view_mut())
@@ -171,7 +189,7 @@ impl Instance {
         let len = output.range.bytes / output.dtype.size();
         // SAFETY: the range lies within a buffer of this instance, which is
         // borrowed for as long as the view, and elements of this type fill it.
-        Ok(unsafe { View::from_raw(start, output.dtype, len) })
+        Ok(unsafe { View::from_raw(start, output.dtype, len, None) })
     }
 
     /// Runs the plan once, on this thread, with a value for each variable.
@@ -182,8 +200,9 @@ impl Instance {
     /// where a name is not a variable's, or an input was never given; and
     /// [`Error::Torn`] after a run that failed halfway: nothing has run then.
     /// [`Error::KernelStatus`] where a kernel fails; the ops after it have not
-    /// run. The instance is torn by that if an op had written a state, and can
-    /// be run again if not.
+    /// run. Of a guarded instance [`Error::Overrun`], where a kernel has written beside
+    /// one of its arguments. The instance is torn by either if an op had written a
+    /// state, and can be run again if not.
     pub fn run(&mut self, variables: &[(&str, i64)]) -> Result<(), Error> {
         if self.torn {
             return Err(Error::Torn);
@@ -198,20 +217,61 @@ impl Instance {
             self.steps[i].evaluate(&plan.ops[i], &self.variables)?;
         }
 
-        let mut state_written = false;
-        for step in &mut self.steps {
-            state_written |= step.writes_state();
-            // SAFETY: the plan was checked when it was built: every argument is
-            // within its buffer, aligned, long enough, and overlaps no other
-            // that is written; scalars and grids were proved to stay in bounds
-            // for all variables, and those of this run are within theirs; what
-            // has no bounds was vouched for when the executable was made.
-            // Instance and executable own the memory, which no one else uses
-            // while `self` is borrowed. Who loaded the kernels vouched for them.
-            if let Err(error) = unsafe { step.run() } {
-                self.torn = state_written;
-                return Err(error);
+        let Instance {
+            steps,
+            memory,
+            torn,
+            observer,
+            executable,
+            ..
+        } = self;
+        let watched = observer.is_some() || executable.guard() != Guard::Off;
+        // SAFETY: the plan was checked when it was built: every argument is
+        // within its buffer, aligned, long enough, and overlaps no other
+        // that is written; scalars and grids were proved to stay in bounds
+        // for all variables, and those of this run are within theirs; what
+        // has no bounds was vouched for when the executable was made.
+        // Instance and executable own the memory, which no one else uses
+        // while `self` is borrowed. Who loaded the kernels vouched for them.
+        unsafe {
+            if watched {
+                let before = |op| {
+                    if let Some(Observer(observe)) = observer {
+                        observe(op);
+                    }
+                };
+                walk(steps, torn, before, |op| {
+                    check_slack(executable, memory, op)
+                })
+            } else {
+                walk(steps, torn, |_| {}, |_| Ok(()))
             }
+        }
+    }
+
+    /// Has every run from now on call `observer` with the number of each op, right
+    /// before it runs: for whoever must know where a run is that does not come back. One
+    /// that panics leaves the states as a run that failed does, and nobody is told.
+    pub fn set_observer(&mut self, observer: impl FnMut(usize) + Send + Sync + 'static) {
+        self.observer = Some(Observer(Box::new(observer)));
+    }
+
+    /// Fills temps and outputs, of whose contents no op may know anything before it
+    /// has written them; of a guarded instance, also the slack beside every buffer.
+    /// If two runs after two fillings differ, something was read that was never
+    /// written. Inputs, constants and states keep what they hold.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::System`] where the rights of a guarded constant's memory cannot be set.
+    pub fn fill_scratch(&mut self, filling: Filling) -> Result<(), Error> {
+        let buffers = &self.executable.plan().buffers;
+        for (buffer, memory) in buffers.iter().zip(&mut self.memory) {
+            let Some(memory) = memory else { continue };
+            if matches!(buffer.role, Role::Temp | Role::Output) {
+                memory.fill(filling.elements(buffer.dtype));
+            }
+            memory.fill_slack(filling.slack(buffer.dtype))?;
         }
         Ok(())
     }
@@ -239,14 +299,22 @@ impl Instance {
                 unsafe { std::ptr::write_bytes(start, 0, buffer.bytes) };
             }
         }
-        self.load_states();
+        self.copy_contents(Role::State);
         self.torn = false;
     }
 
-    /// Copies to the states what they hold at the start; those without contents
-    /// are zeros, as which memory is born.
-    fn load_states(&mut self) {
-        for (memory, content) in self.memory.iter_mut().zip(self.executable.contents()) {
+    /// Copies to the states what they hold at the start, or to the constants that are
+    /// not shared what they hold; states without contents are zeros, as which memory is
+    /// born.
+    fn copy_contents(&mut self, role: Role) {
+        let buffers = self.executable.plan().buffers.iter();
+        let contents = buffers.zip(self.executable.contents());
+        for (memory, (_, content)) in self
+            .memory
+            .iter_mut()
+            .zip(contents)
+            .filter(|(_, (b, _))| b.role == role)
+        {
             let (Some(buffer), Some(content)) = (memory, content) else {
                 continue;
             };
@@ -315,6 +383,54 @@ impl Instance {
             },
         }
     }
+}
+
+/// Runs all steps in order, and tells `before` and asks `after` of each.
+///
+/// # Safety
+///
+/// As [`Step::run`], for each of them.
+unsafe fn walk(
+    steps: &mut [Step],
+    torn: &mut bool,
+    mut before: impl FnMut(usize),
+    after: impl Fn(usize) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut state_written = false;
+    for (i, step) in steps.iter_mut().enumerate() {
+        before(i);
+        state_written |= step.writes_state();
+        // SAFETY: promised by the caller.
+        let result = unsafe { step.run() };
+        // Whatever a kernel says that it came to, what `after` finds may be the reason.
+        if let Err(error) = after(i).and(result) {
+            *torn = state_written;
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+/// Whether the launch `op` has written beside one of its arguments. Copies and fills
+/// stay where the plan says.
+fn check_slack(executable: &Executable, memory: &[Option<Buffer>], op: usize) -> Result<(), Error> {
+    let plan = executable.plan();
+    let Op::Launch(launch) = &plan.ops[op] else {
+        return Ok(());
+    };
+    for (argument, arg) in launch.args.iter().enumerate() {
+        let buffer = memory[arg.buffer].as_ref();
+        if let Some(stray) = buffer.and_then(|b| b.as_view().stray()) {
+            let role = plan.buffers[arg.buffer].role.name();
+            return Err(Error::Overrun {
+                kernel: executable.kernels()[launch.kernel].name().to_owned(),
+                argument,
+                buffer: Some(format!("{role} {}", plan.buffer_label(arg.buffer))),
+                stray,
+            });
+        }
+    }
+    Ok(())
 }
 
 impl Step {
