@@ -3,12 +3,14 @@
 //! | key | what |
 //! | --- | --- |
 //! | `bundle`, `name` | the folder as it was given, and the plan's name |
+//! | `guard` | `off`, `end` or `start`: how buffers were guarded |
 //! | `kernels`, `load_us` | how many, and what it took to compile and link them |
 //! | `runs` | a run of given inputs, or one for each recorded test |
 //! | `runs[].test`, `variables` | which recorded test, and what the variables were |
 //! | `runs[].times_us` | each repetition's time |
 //! | `runs[].outputs` | name, dtype, shape, min, max, NaNs, the first values, the best scores |
 //! | `runs[].compared` | for each recorded output, how it differs |
+//! | `runs[].unsteady` | each output that depends on memory that was not written, and how |
 //! | `runs[].answers`, `correct` | of a classifier: the class of each picture, how many are right |
 //! | `ok` | whether all that was to be compared is the same |
 //! | `accuracy` | of a classifier: `correct` and `of` |
@@ -19,6 +21,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use svod_runtime::Guard;
 use svod_runtime::bundle::{Bundle, Classified, Test, TestReport};
 use svod_runtime::plan::Instance;
 use svod_runtime::signature::Number;
@@ -43,6 +46,7 @@ pub(crate) fn text(value: &Value) -> String {
 /// The object for the whole command.
 pub(crate) fn command(
     bundle: &Bundle,
+    guard: Guard,
     loading: Duration,
     runs: &[Value],
     ok: bool,
@@ -51,6 +55,7 @@ pub(crate) fn command(
     json!({
         "bundle": bundle.path(),
         "name": bundle.plan().name(),
+        "guard": guard.name(),
         "kernels": bundle.plan().kernels().len(),
         "load_us": micros(&loading),
         "runs": runs,
@@ -93,10 +98,20 @@ pub(crate) fn test(
             "max_abs": difference.max_abs,
         })
     });
+    let unsteady = report.unsteady.iter().map(|output| {
+        let difference = &output.difference;
+        json!({
+            "name": output.name,
+            "elements": difference.elements,
+            "other_bits": difference.other_bits,
+            "first": difference.first,
+        })
+    });
     let classified = report.classified.as_ref();
     let mut value = run(&variables, times, outputs);
     value["test"] = json!(i);
     value["compared"] = compared.collect();
+    value["unsteady"] = unsteady.collect();
     value["correct"] = json!(classified.map(Classified::correct));
     value["answers"] = json!(classified.map(|c| &c.answers));
     value

@@ -10,6 +10,7 @@ mod json;
 mod pictures;
 mod run;
 mod show;
+mod watch;
 
 use std::error::Error;
 use std::io::{self, ErrorKind, Write};
@@ -18,6 +19,7 @@ use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
 use clap::{Args, Parser, Subcommand};
+use svod_runtime::Guard;
 
 /// Runs and inspects plan bundles: compiled models as folders of kernels, a
 /// plan and weights.
@@ -27,15 +29,17 @@ use clap::{Args, Parser, Subcommand};
 A bundle holds native code: running one is as trusting as running a program.
 
 Environment:
-  SVOD_CC   the C compiler, a path or a name; without it the newest clang, then
-            gcc, then cc, found in PATH
-  NO_COLOR  if set, no colours
+  SVOD_CC     the C compiler, a path or a name; without it the newest clang, then
+              gcc, then cc, found in PATH
+  SVOD_GUARD  off, end or start: what --guard says where it is not given
+  NO_COLOR    if set, no colours
 
 Exit status: 0 if all is well, 1 if something failed or differs, 2 for bad usage.
 
 Examples:
   svod run examples/digits
   svod run model.svod --check
+  svod run model.svod --guard --fill
   svod run model.svod --input image=photo.npy --output results
   svod inspect model.svod")]
 struct Cli {
@@ -78,12 +82,30 @@ struct RunArgs {
     /// As --check, bit for bit
     #[arg(long, conflicts_with_all = ["inputs", "variables"])]
     exact: bool,
+    /// As --check, and run each test twice, with temps, outputs and what lies beside
+    /// guarded buffers filled differently before: results that differ depend on
+    /// memory that was never written
+    #[arg(long, conflicts_with_all = ["inputs", "variables"])]
+    fill: bool,
+    /// Lay every buffer before an inaccessible page (end) or behind one (start), so
+    /// that a kernel that leaves its buffers is stopped and named; end where the side
+    /// is left out
+    #[arg(long, value_name = "SIDE", num_args = 0..=1, default_missing_value = "end", value_parser = guard)]
+    guard: Option<Guard>,
+    /// The process that waits for this one
+    #[arg(long, hide = true)]
+    watched_by: Option<i32>,
     /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
 }
 
 impl RunArgs {
+    /// Whether results are compared with what was recorded.
+    const fn checks(&self) -> bool {
+        self.check || self.exact || self.fill
+    }
+
     /// The variables as the library takes them.
     fn variables(&self) -> Vec<(&str, i64)> {
         self.variables
@@ -119,6 +141,14 @@ fn name_and_number(text: &str) -> Result<(String, i64), String> {
     Ok((name.to_owned(), number))
 }
 
+fn guard(text: &str) -> Result<Guard, String> {
+    Guard::from_name(text).ok_or_else(|| {
+        "a side is `end` or `start`, or `off`; write the bundle's folder before --guard, or write \
+         --guard=end"
+            .into()
+    })
+}
+
 /// Why the command ends without having done what was asked.
 enum Failure {
     /// What was asked cannot be: exit status 2.
@@ -127,6 +157,10 @@ enum Failure {
     Library(svod_runtime::Error),
     /// The output could not be written.
     Output(io::Error),
+    /// The process in which the bundle ran was ended by a signal.
+    Crash(String),
+    /// It ended with this status, and has said why.
+    Ended(i32),
 }
 
 impl From<svod_runtime::Error> for Failure {
@@ -176,6 +210,11 @@ fn main() -> ExitCode {
             report("cannot write the output", Some(&error));
             ExitCode::from(1)
         }
+        Err(Failure::Crash(message)) => {
+            report(&message, None);
+            ExitCode::from(1)
+        }
+        Err(Failure::Ended(status)) => ExitCode::from(u8::try_from(status).unwrap_or(1)),
         Err(Failure::Library(error)) => {
             report(&error.to_string(), error.source());
             ExitCode::from(1)

@@ -11,17 +11,30 @@ use serde_json::Value;
 use svod_runtime::bundle::npy::{self, Array};
 use svod_runtime::bundle::{Bundle, Test, TestReport};
 use svod_runtime::plan::{Executable, Instance};
-use svod_runtime::{Error, Runtime};
+use svod_runtime::{Error, Guard, Runtime, RuntimeBuilder};
 
 use crate::gallery::Gallery;
 use crate::given::{check_names, read_inputs, what_to_give};
 use crate::show::{self, Summary};
+use crate::watch::{self, Notes};
 use crate::{Failure, Outcome, RunArgs, json};
 
 /// How many recorded tests show their outputs; the others show a row.
 const TESTS_SHOWN: usize = 2;
 
 pub(crate) fn run(args: &RunArgs, out: &mut dyn Write) -> Outcome {
+    let mut builder = RuntimeBuilder::from_env();
+    if let Some(guard) = args.guard {
+        builder = builder.guard(guard);
+    }
+    let runtime = builder.build()?;
+    // What is looked for here may well end the process that finds it.
+    let risky = runtime.guard() != Guard::Off || args.fill;
+    if risky && args.watched_by.is_none() {
+        return watch::run(args, runtime.guard());
+    }
+    let notes = Notes::new(args.watched_by)?;
+
     let bundle = Bundle::open(&args.bundle)?;
     let given = !args.inputs.is_empty() || !args.variables.is_empty();
     let needs_nothing = bundle.plan().inputs().next().is_none()
@@ -30,7 +43,7 @@ pub(crate) fn run(args: &RunArgs, out: &mut dyn Write) -> Outcome {
     if !given && !needs_nothing && bundle.tests().is_empty() {
         return Err(Failure::Usage(what_to_give(&bundle)));
     }
-    if (args.check || args.exact) && bundle.tests().is_empty() {
+    if args.checks() && bundle.tests().is_empty() {
         let message = "this bundle has no recorded tests to compare with";
         return Err(Failure::Usage(message.into()));
     }
@@ -45,10 +58,12 @@ pub(crate) fn run(args: &RunArgs, out: &mut dyn Write) -> Outcome {
     if let Some(dir) = &args.output {
         make_folder(dir)?;
     }
-    let (executable, loading) = load(&bundle)?;
+    let (executable, loading) = load(&bundle, &runtime)?;
     let mut run = Run {
         args,
         bundle: &bundle,
+        guard: runtime.guard(),
+        notes,
         out,
     };
     if !args.json {
@@ -59,7 +74,11 @@ pub(crate) fn run(args: &RunArgs, out: &mut dyn Write) -> Outcome {
             name => name,
         };
         let name = show::plain(name);
-        writeln!(run.out, "{name}: {kernels} ready in {time}\n")?;
+        let guarded = match run.guard {
+            Guard::Off => String::new(),
+            side => format!(", buffers guarded at their {}", side.name()),
+        };
+        writeln!(run.out, "{name}: {kernels} ready in {time}{guarded}\n")?;
     }
     if given || needs_nothing {
         run.once(&executable, loading, &inputs)
@@ -69,8 +88,7 @@ pub(crate) fn run(args: &RunArgs, out: &mut dyn Write) -> Outcome {
 }
 
 /// Compiles and links behind a progress bar.
-fn load(bundle: &Bundle) -> Result<(Executable, Duration), Error> {
-    let runtime = Runtime::new()?;
+fn load(bundle: &Bundle, runtime: &Runtime) -> Result<(Executable, Duration), Error> {
     let start = Instant::now();
     let visible = std::io::stdout().is_terminal() && std::io::stderr().is_terminal();
     let bar = if visible {
@@ -87,7 +105,7 @@ fn load(bundle: &Bundle) -> Result<(Executable, Duration), Error> {
     // SAFETY: whoever calls this command on a bundle trusts it as a program, as
     // the help says; its files are not written while it runs.
     let executable = unsafe {
-        bundle.load(&runtime, &|progress| {
+        bundle.load(runtime, &|progress| {
             bar.set_message(show::plain(progress.kernel));
             // Several threads report; only the count is sure to grow.
             bar.inc(1);
@@ -100,6 +118,8 @@ fn load(bundle: &Bundle) -> Result<(Executable, Duration), Error> {
 struct Run<'a> {
     args: &'a RunArgs,
     bundle: &'a Bundle,
+    guard: Guard,
+    notes: Notes,
     out: &'a mut dyn Write,
 }
 
@@ -112,6 +132,7 @@ impl Run<'_> {
         inputs: &[(&str, Array)],
     ) -> Outcome {
         let mut instance = executable.instance()?;
+        self.notes.observe(&mut instance);
         for (name, array) in inputs {
             instance.set_input(name, array.elements.as_view())?;
         }
@@ -123,6 +144,7 @@ impl Run<'_> {
             }
             let start = Instant::now();
             instance.run(&variables)?;
+            self.notes.end();
             times.push(start.elapsed());
         }
         self.save(&instance, None)?;
@@ -140,19 +162,31 @@ impl Run<'_> {
         Ok(true)
     }
 
-    /// The recorded tests, in order, on one instance.
+    /// The recorded tests, in order, on one instance, or on two that are filled
+    /// differently.
     fn tests(&mut self, executable: &Executable, loading: Duration) -> Outcome {
         let bundle = self.bundle;
-        let checking = self.args.check || self.args.exact;
+        let checking = self.args.checks();
         let mut instance = executable.instance()?;
+        self.notes.observe(&mut instance);
+        let mut second = None;
+        if self.args.fill {
+            self.notes.observe(second.insert(executable.instance()?));
+        }
         let mut records: Vec<Record> = Vec::new();
         let mut gallery = Gallery::default();
         for repeat in 0..self.args.repeat {
             if repeat > 0 {
                 instance.reset();
+                second.iter_mut().for_each(Instance::reset);
             }
             for (i, test) in bundle.tests().iter().enumerate() {
-                let report = bundle.run_test(test, &mut instance)?;
+                self.notes.begin(Some(i));
+                let report = match &mut second {
+                    Some(second) => bundle.run_test_filled(test, &mut instance, second)?,
+                    None => bundle.run_test(test, &mut instance)?,
+                };
+                self.notes.end();
                 if repeat > 0 {
                     records[i].times.push(report.time);
                     continue;
@@ -179,7 +213,10 @@ impl Run<'_> {
                 records.push(record);
             }
         }
-        let ok = !checking || records.iter().all(|r| self.passes(&r.report));
+        let ok = !checking
+            || records
+                .iter()
+                .all(|r| self.passes(&r.report) && r.report.is_steady());
         let accuracy = accuracy(&records);
         if self.args.json {
             let tests = bundle.tests().iter().zip(records).enumerate();
@@ -200,17 +237,29 @@ impl Run<'_> {
             } else {
                 "within tolerance"
             };
-            let style = if failed == 0 { good() } else { bad() };
-            let tests = show::count(records.len(), "test");
-            let passed = records.len() - failed;
-            writeln!(
-                self.out,
-                "\n{style}{passed} of {tests} the same {how}{style:#}"
+            self.verdict(records.len(), failed, &format!("the same {how}"))?;
+        }
+        if self.args.fill {
+            let unsteady = records.iter().filter(|r| !r.report.is_steady()).count();
+            self.verdict(
+                records.len(),
+                unsteady,
+                "the same whatever memory held before",
             )?;
         }
         Ok(ok)
     }
 
+    /// How many of the tests are as they should be.
+    fn verdict(&mut self, all: usize, failed: usize, how: &str) -> Result<(), Failure> {
+        let style = if failed == 0 { good() } else { bad() };
+        let tests = show::count(all, "test");
+        let passed = all - failed;
+        writeln!(self.out, "\n{style}{passed} of {tests} {how}{style:#}")?;
+        Ok(())
+    }
+
+    /// Whether the outputs are what was recorded.
     fn passes(&self, report: &TestReport) -> bool {
         if self.args.exact {
             report.is_exact()
@@ -236,6 +285,7 @@ impl Run<'_> {
                 };
                 row += &format!("   {style}{word}{style:#}");
                 row += &differences(&record.report, pass);
+                row += &unsteady(&record.report);
             }
             writeln!(self.out, "{row}")?;
         }
@@ -280,7 +330,7 @@ impl Run<'_> {
         ok: bool,
         accuracy: Option<(usize, usize)>,
     ) -> Outcome {
-        let value = json::command(self.bundle, loading, runs, ok, accuracy);
+        let value = json::command(self.bundle, self.guard, loading, runs, ok, accuracy);
         writeln!(self.out, "{}", json::text(&value))?;
         Ok(ok)
     }
@@ -353,6 +403,24 @@ fn differences(report: &TestReport, pass: bool) -> String {
         )
     });
     wrong.collect()
+}
+
+/// What depends on what memory held before.
+fn unsteady(report: &TestReport) -> String {
+    if report.is_steady() {
+        return String::new();
+    }
+    let outputs = report.unsteady.iter().map(|o| {
+        let d = &o.difference;
+        let first = d.first.unwrap_or_default();
+        let name = show::plain(&o.name);
+        format!(
+            "   {name}: {} of {} elements depend on memory that was not written, the first is {first}",
+            d.other_bits, d.elements
+        )
+    });
+    let style = bad();
+    format!("   {style}UNSTEADY{style:#}{}", outputs.collect::<String>())
 }
 
 fn variables(test: &Test) -> String {

@@ -3,50 +3,14 @@
 // A helper that fails is a test that fails.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod svod;
+
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+
+use svod::svod;
 
 const DIGITS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/digits");
-
-struct Svod(Command);
-
-fn svod(args: &[&str]) -> Svod {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_svod"));
-    command
-        .args(args)
-        .env_remove("SVOD_CC")
-        .env_remove("NO_COLOR");
-    Svod(command)
-}
-
-impl Svod {
-    fn env(mut self, name: &str, value: impl AsRef<std::ffi::OsStr>) -> Svod {
-        self.0.env(name, value);
-        self
-    }
-
-    /// Standard output and standard error, where it ends with `status`.
-    #[track_caller]
-    fn ends_with(mut self, status: i32) -> (String, String) {
-        let Output {
-            status: ended,
-            stdout,
-            stderr,
-        } = self.0.output().unwrap();
-        let stdout = String::from_utf8(stdout).unwrap();
-        let stderr = String::from_utf8(stderr).unwrap();
-        assert_eq!(ended.code(), Some(status), "{stdout}\n{stderr}");
-        (stdout, stderr)
-    }
-
-    #[track_caller]
-    fn succeeds(self) -> String {
-        let (stdout, stderr) = self.ends_with(0);
-        assert_eq!(stderr, "");
-        stdout
-    }
-}
 
 /// A copy of the digits bundle, to be changed.
 fn copy() -> tempfile::TempDir {
@@ -396,13 +360,15 @@ fn there_is_no_colour_and_no_bar_where_there_is_no_terminal() {
 fn help_names_every_option() {
     let out = svod(&["run", "--help"]).succeeds();
     for option in [
-        "--input", "--var", "--output", "--repeat", "--check", "--exact", "--json",
+        "--input", "--var", "--output", "--repeat", "--check", "--exact", "--fill", "--guard",
+        "--json",
     ] {
         assert!(out.contains(option), "{option}: {out}");
     }
     let out = svod(&["--help"]).succeeds();
     for word in [
         "SVOD_CC",
+        "SVOD_GUARD",
         "NO_COLOR",
         "Exit status",
         "svod run examples/digits",

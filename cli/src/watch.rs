@@ -1,0 +1,212 @@
+//! A run that may end by a signal, in a process of its own.
+//!
+//! A kernel that touches an inaccessible page takes its process with it. So the
+//! command starts itself again, with the same arguments and an option that no help
+//! mentions, and waits. The second process has everything of the first one's but
+//! standard input, which is a file in memory: there it notes what it is about to do,
+//! for the first one to read if the second ends by a signal.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::os::unix::process::ExitStatusExt;
+use std::process::Command;
+use std::sync::Arc;
+
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
+use svod_runtime::bundle::Bundle;
+use svod_runtime::plan::{Instance, Launch, Op, Plan};
+use svod_runtime::{Error, Guard};
+
+use crate::{Failure, Outcome, RunArgs, show};
+
+/// Where in the notes the op is; the recorded test is before it. Each is a number of
+/// 8 bytes, one more than what it counts, so that 0 is none.
+const OP: u64 = 8;
+
+/// Does in a second process what the command was asked to do.
+pub(crate) fn run(args: &RunArgs, guard: Guard) -> Outcome {
+    let notes = memfd_create("svod-notes", MemfdFlags::CLOEXEC).map_err(io::Error::from);
+    let notes = File::from(notes.map_err(system("create a file in memory"))?);
+    let mut words = std::env::args_os().skip(1);
+    let program = std::env::current_exe().map_err(system("find this program's file"))?;
+    let status = Command::new(program)
+        .args(words.next()) // `run`, whose option comes next
+        .arg(format!("--watched-by={}", std::process::id()))
+        .args(words)
+        .stdin(
+            notes
+                .try_clone()
+                .map_err(system("share a file in memory"))?,
+        )
+        .status()
+        .map_err(system("start this program a second time"))?;
+    match (status.code(), status.signal()) {
+        (Some(code), _) => Err(Failure::Ended(code)),
+        (None, signal) => {
+            let bundle = Bundle::open(&args.bundle)?;
+            let signal = signal.unwrap_or_default();
+            Err(Failure::Crash(message(
+                signal,
+                &notes,
+                bundle.plan(),
+                guard,
+            )))
+        }
+    }
+}
+
+fn system(doing: &'static str) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::System {
+        doing: doing.into(),
+        source,
+    }
+}
+
+/// What is known of a run that ended by a signal.
+fn message(signal: i32, notes: &File, plan: &Plan, guard: Guard) -> String {
+    let noted = |at| {
+        let mut bytes = [0; 8];
+        // What was never noted cannot be read.
+        notes.read_exact_at(&mut bytes, at).ok()?;
+        let number = usize::try_from(u64::from_le_bytes(bytes)).ok()?;
+        number.checked_sub(1)
+    };
+    let memory = [Signal::SEGV, Signal::BUS]
+        .map(Signal::as_raw)
+        .contains(&signal);
+    let signal = name(signal);
+    let Some(op) = noted(OP) else {
+        return format!("the run was ended by {signal} outside of all ops");
+    };
+    let test = noted(0)
+        .map(|test| format!("test {test}, "))
+        .unwrap_or_default();
+    let mut text = format!("{signal} in {test}ops[{op}]: ");
+    match plan.ops().get(op) {
+        Some(Op::Launch(launch)) => {
+            let kernel = &plan.kernels()[launch.kernel];
+            text += &format!("kernel `{}` ", kernel.entry);
+            text += if memory {
+                "touched memory that it may not"
+            } else {
+                "ended the process"
+            };
+            text += &arguments(plan, launch);
+            text += match guard {
+                Guard::Off => "",
+                Guard::End => {
+                    "\neach ends before memory that cannot be touched, as closely as its alignment \
+                     allows; constants cannot be written"
+                }
+                Guard::Start => {
+                    "\neach begins behind memory that cannot be touched; constants cannot be written"
+                }
+            };
+        }
+        Some(Op::Copy { .. }) => text += "a copy",
+        Some(Op::Fill { .. }) => text += "a fill",
+        None => text += "an op that the plan no longer has",
+    }
+    text
+}
+
+/// A line for each argument of a launch.
+fn arguments(plan: &Plan, launch: &Launch) -> String {
+    let params = plan.kernels()[launch.kernel].signature.buffers();
+    let lines = params
+        .zip(&launch.args)
+        .enumerate()
+        .map(|(i, (param, arg))| {
+            let buffer = &plan.buffers()[arg.buffer];
+            let part = if arg.bytes == buffer.bytes {
+                String::new()
+            } else {
+                format!(", bytes {} to {}", arg.offset, arg.offset + arg.bytes)
+            };
+            format!(
+                "\nargument {i}: {} {}, {} of {}{part}, access {}",
+                buffer.role.name(),
+                plan.buffer_label(arg.buffer),
+                show::count(param.len, "element"),
+                param.dtype,
+                param.access.name(),
+            )
+        });
+    lines.collect()
+}
+
+fn name(signal: i32) -> String {
+    let names = [
+        (Signal::ABORT, "SIGABRT"),
+        (Signal::BUS, "SIGBUS"),
+        (Signal::FPE, "SIGFPE"),
+        (Signal::ILL, "SIGILL"),
+        (Signal::INT, "SIGINT"),
+        (Signal::KILL, "SIGKILL"),
+        (Signal::SEGV, "SIGSEGV"),
+        (Signal::TERM, "SIGTERM"),
+        (Signal::TRAP, "SIGTRAP"),
+    ];
+    let found = names
+        .into_iter()
+        .find(|(known, _)| known.as_raw() == signal);
+    found.map_or_else(|| format!("signal {signal}"), |(_, name)| name.to_owned())
+}
+
+/// The second process's side: it notes where it is, if anyone watches.
+#[derive(Default)]
+pub(crate) struct Notes {
+    file: Option<Arc<File>>,
+}
+
+impl Notes {
+    /// Of a process that is watched by the process `parent`: it ends with that one.
+    pub(crate) fn new(watched_by: Option<i32>) -> Result<Notes, Failure> {
+        let Some(parent) = watched_by else {
+            return Ok(Notes::default());
+        };
+        set_parent_process_death_signal(Some(Signal::KILL))
+            .map_err(|e| system("end with the process that watches")(e.into()))?;
+        if getppid().map(Pid::as_raw_pid) != Some(parent) {
+            let message = "--watched-by is for this program alone, which is not what started it";
+            return Err(Failure::Usage(message.into()));
+        }
+        let file = io::stdin().as_fd().try_clone_to_owned();
+        let file = File::from(file.map_err(system("find the file of notes"))?);
+        file.write_all_at(&[0; 16], 0)
+            .map_err(system("write to the file of notes"))?;
+        Ok(Notes {
+            file: Some(Arc::new(file)),
+        })
+    }
+
+    /// An instance's ops are noted from now on.
+    pub(crate) fn observe(&self, instance: &mut Instance) {
+        if let Some(file) = self.file.clone() {
+            instance.set_observer(move |op| note(&file, OP, Some(op)));
+        }
+    }
+
+    /// A recorded test begins, or none.
+    pub(crate) fn begin(&self, test: Option<usize>) {
+        if let Some(file) = &self.file {
+            note(file, 0, test);
+        }
+    }
+
+    /// No op is under way any more.
+    pub(crate) fn end(&self) {
+        if let Some(file) = &self.file {
+            note(file, OP, None);
+        }
+    }
+}
+
+fn note(file: &File, at: u64, number: Option<usize>) {
+    let number = number.map_or(0, |n| n as u64 + 1);
+    // It could be written before; now there is nobody to tell that it cannot.
+    let _ = file.write_all_at(&number.to_le_bytes(), at);
+}
