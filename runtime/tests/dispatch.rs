@@ -134,9 +134,9 @@ impl Recorder {
         // SAFETY: the C text of this recorder keeps the signature: it writes 8
         // bytes for each parameter to `out` and reads nothing.
         let kernel = unsafe { kernel(image, &self.name, self.signature()) };
-        let mut out = Buffer::zeroed(DType::U8, 8 * self.parts.len()).unwrap();
+        let mut out = common::zeroed(DType::U8, 8 * self.parts.len());
         let others: Vec<Buffer> = (self.parts.iter().filter(|p| **p == Part::Buffer))
-            .map(|_| Buffer::zeroed(DType::U8, 1).unwrap())
+            .map(|_| common::zeroed(DType::U8, 1))
             .collect();
         let out_address = out.as_mut_slice::<u8>().unwrap().as_mut_ptr();
         let mut addresses = others
@@ -632,7 +632,7 @@ fn each_index_of_a_grid_is_called_once_and_in_order() {
         let kernels = unsafe { ways(&image, MAX + 1, (index, MAX as u64), Returns::Void) };
         for (kernel, scalars) in kernels {
             for grid in [0, 1, 2, 63, MAX] {
-                let mut x = Buffer::zeroed(DType::I64, MAX + 1).unwrap();
+                let mut x = common::zeroed(DType::I64, MAX + 1);
                 kernel
                     .launch(&mut [(&mut x).into()], scalars, grid as u64)
                     .unwrap();
@@ -654,11 +654,11 @@ fn a_status_ends_the_launch_and_names_the_index_that_gave_it() {
         let image = load(&object(with(&compilers()[0]), &text)).unwrap();
         // SAFETY: it writes x[i], and the index is below 6.
         for (kernel, scalars) in unsafe { ways(&image, 6, (DType::I32, 6), Returns::Status) } {
-            let mut x = Buffer::zeroed(DType::I64, 6).unwrap();
+            let mut x = common::zeroed(DType::I64, 6);
             kernel.launch(&mut [(&mut x).into()], scalars, 3).unwrap();
             assert_eq!(x.as_slice::<i64>().unwrap(), [1, 1, 1, 0, 0, 0]);
 
-            let mut x = Buffer::zeroed(DType::I64, 6).unwrap();
+            let mut x = common::zeroed(DType::I64, 6);
             let failed = kernel
                 .launch(&mut [(&mut x).into()], scalars, 6)
                 .unwrap_err();
@@ -914,7 +914,7 @@ fn a_launch_may_happen_inside_a_launch() {
     // SAFETY: it touches x[i].
     let kernel =
         unsafe { Kernel::from_entry("double", double as *const _, signature.build().unwrap()) };
-    let x = Buffer::from_slice(&[1_i64, 2, 3, 4]).unwrap();
+    let x = common::from_slice(&[1_i64, 2, 3, 4]);
     let mut inner = Inner { kernel, x };
     let signature = Signature::builder()
         .write(DType::I64, 3)
@@ -923,7 +923,7 @@ fn a_launch_may_happen_inside_a_launch() {
     // SAFETY: it writes out[i]; `inner` is up to each launch.
     let kernel =
         unsafe { Kernel::from_entry("outer", outer as *const _, signature.build().unwrap()) };
-    let mut out = Buffer::zeroed(DType::I64, 3).unwrap();
+    let mut out = common::zeroed(DType::I64, 3);
     let scalars = [Scalar::U64(&raw mut inner as u64)];
     // SAFETY: `inner` is the address of one, which nothing else uses meanwhile.
     unsafe { kernel.launch_unbounded(&mut [(&mut out).into()], &scalars, 3) }.unwrap();
@@ -1133,7 +1133,7 @@ fn a_kernel_outlives_the_runtime_that_made_it() {
     let call = Call::new(&kernel);
     let clone = kernel.clone();
     drop(kernel);
-    let mut x = Buffer::zeroed(DType::I32, 1).unwrap();
+    let mut x = common::zeroed(DType::I32, 1);
     clone
         .launch(&mut [(&mut x).into()], &[5.into()], 1)
         .unwrap();

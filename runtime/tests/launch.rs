@@ -6,9 +6,11 @@
 // A helper of a test says what it expects by failing, as the test does.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod common;
+
 use half::f16;
 use svod_runtime::signature::{ArgShape, Convention, Misuse, Number};
-use svod_runtime::{Arg, Bounds, Buffer, DType, Error, Kernel, Scalar, Signature, View, ViewMut};
+use svod_runtime::{Arg, Bounds, DType, Error, Kernel, Scalar, Signature, View, ViewMut};
 
 const LEN: usize = 8;
 
@@ -69,8 +71,8 @@ struct Aligned<T, const N: usize>([T; N]);
 #[test]
 fn what_fits_runs_for_each_index_of_the_grid() {
     let kernel = axpy_kernel();
-    let x = Buffer::from_slice(&std::array::from_fn::<f32, { 2 * LEN }, _>(|i| i as f32)).unwrap();
-    let mut y = Buffer::zeroed(DType::F32, LEN).unwrap();
+    let x = common::from_slice(&std::array::from_fn::<f32, { 2 * LEN }, _>(|i| i as f32));
+    let mut y = common::zeroed(DType::F32, LEN);
     // Both ends of every bound.
     for (grid, a, from) in [(0, 1.0, 0), (1, -2.0, 8), (8, 2.0, 8), (8, -0.5, 0)] {
         y.as_mut_slice::<f32>().unwrap().fill(1.0);
@@ -92,9 +94,9 @@ fn what_fits_runs_for_each_index_of_the_grid() {
 fn each_misuse_is_refused_by_name_and_nothing_has_run() {
     type Launch<'a> = &'a dyn Fn(ViewMut<'_>) -> Result<(), Error>;
     let kernel = axpy_kernel();
-    let x = Buffer::from_slice(&[1.0_f32; 2 * LEN]).unwrap();
+    let x = common::from_slice(&[1.0_f32; 2 * LEN]);
     let long = Aligned([1.0_f32; 2 * LEN + 4]);
-    let ints = Buffer::zeroed(DType::I32, 2 * LEN).unwrap();
+    let ints = common::zeroed(DType::I32, 2 * LEN);
     let read = || Arg::from(&x);
     let good = [Scalar::F32(1.0), Scalar::I32(0)];
 
@@ -198,8 +200,8 @@ fn each_misuse_is_refused_by_name_and_nothing_has_run() {
 
 #[test]
 fn a_nan_lies_in_no_range() {
-    let mut y = Buffer::zeroed(DType::F32, LEN).unwrap();
-    let x = Buffer::zeroed(DType::F32, 2 * LEN).unwrap();
+    let mut y = common::zeroed(DType::F32, LEN);
+    let x = common::zeroed(DType::F32, 2 * LEN);
     let scalars = [Scalar::F32(f32::NAN), Scalar::I32(0)];
     let got = misuse(axpy_kernel().launch(&mut [(&mut y).into(), (&x).into()], &scalars, 1));
     assert!(matches!(got, Misuse::ScalarRange { name, .. } if name == "a"));
@@ -217,7 +219,7 @@ fn a_kernel_without_an_index_runs_once_or_not_at_all() {
         .unwrap();
     // SAFETY: it reads and writes x[0].
     let kernel = unsafe { Kernel::from_entry("increment", increment as *const _, signature) };
-    let mut x = Buffer::zeroed(DType::I64, 1).unwrap();
+    let mut x = common::zeroed(DType::I64, 1);
     for grid in [2, 3, u64::MAX] {
         let got = misuse(kernel.launch(&mut [(&mut x).into()], &[], grid));
         assert_eq!(got, Misuse::GridWithoutIndex { grid });
@@ -243,7 +245,7 @@ fn a_scalar_without_bounds_takes_the_unsafe_launch() {
         .unwrap();
     // SAFETY: it writes x[at], and that `at` is below 4 is left to each launch.
     let kernel = unsafe { Kernel::from_entry("put", put as *const _, signature) };
-    let mut x = Buffer::zeroed(DType::I32, 4).unwrap();
+    let mut x = common::zeroed(DType::I32, 4);
     let scalars = [Scalar::U8(2), Scalar::I32(50)];
     let got = misuse(kernel.launch(&mut [(&mut x).into()], &scalars, 1));
     assert_eq!(got, Misuse::Unbounded { name: "at".into() });
@@ -272,7 +274,7 @@ fn every_dtype_is_told_from_every_other() {
             .unwrap();
         let kernel = idle(signature);
         for got in DType::ALL {
-            let x = Buffer::zeroed(got, 16).unwrap();
+            let x = common::zeroed(got, 16);
             let zero = Scalar::from_number(got, Number::Int(0)).unwrap();
             let of_expected = Scalar::from_number(expected, Number::Int(0)).unwrap();
             let result = kernel.launch(&mut [(&x).into()], &[of_expected], 1);
@@ -330,7 +332,7 @@ fn a_slice_that_is_aligned_is_used_where_it_lies() {
 
 #[test]
 fn views_of_one_buffer_that_share_nothing_go_to_one_launch() {
-    let mut both = Buffer::zeroed(DType::F32, 4 * LEN).unwrap();
+    let mut both = common::zeroed(DType::F32, 4 * LEN);
     both.as_mut_slice::<f32>().unwrap().fill(3.0);
     let (y, x) = both.as_view_mut().split_at(2 * LEN).unwrap();
     let mut args = [y.slice(4..4 + LEN).unwrap().into(), Arg::from(x.as_view())];
@@ -346,7 +348,7 @@ fn views_of_one_buffer_that_share_nothing_go_to_one_launch() {
 
 #[test]
 fn the_alignment_that_a_parameter_states_is_the_one_that_is_asked_for() {
-    let bytes = Buffer::with_align(DType::U8, 8192, 4096).unwrap();
+    let bytes = common::aligned(DType::U8, 8192, 4096);
     for align in [1, 2, 16, 64, 128, 4096] {
         let signature = Signature::builder()
             .read(DType::U8, 1)
@@ -475,8 +477,8 @@ fn a_kernel_that_writes_a_part_leaves_the_rest_as_it_was() {
     let kernel = unsafe { Kernel::from_entry("row", row as *const _, signature) };
     let old: Vec<f16> = (0..32).map(|i| f16::from_bits(0x7c00 + i)).collect();
     let new: Vec<f16> = (0..8).map(|i| f16::from_bits(0x8000 + i)).collect();
-    let mut cache = Buffer::from_slice(&old).unwrap();
-    let values = Buffer::from_slice(&new).unwrap();
+    let mut cache = common::from_slice(&old);
+    let values = common::from_slice(&new);
     let mut args = [Arg::from(&mut cache), Arg::from(&values)];
     kernel.launch(&mut args, &[Scalar::I64(2)], 8).unwrap();
     let bits = |x: &[f16]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
@@ -494,9 +496,9 @@ fn a_parameter_without_elements_takes_an_empty_buffer_or_view() {
         .build()
         .unwrap();
     let kernel = idle(signature);
-    let mut nothing = Buffer::zeroed(DType::F32, 0).unwrap();
-    let empty = Buffer::zeroed(DType::F32, 0).unwrap();
-    let mut some = Buffer::from_slice(&[1.0_f32; 8]).unwrap();
+    let mut nothing = common::zeroed(DType::F32, 0);
+    let empty = common::zeroed(DType::F32, 0);
+    let mut some = common::from_slice(&[1.0_f32; 8]);
     kernel
         .launch(&mut [(&mut nothing).into(), (&empty).into()], &[], 1)
         .unwrap();
@@ -532,7 +534,7 @@ fn bools_arrive_as_bytes_of_zero_and_one() {
     // SAFETY: it reads mask[i] and writes out[i], which stays 0 or 1.
     let kernel = unsafe { Kernel::from_entry("invert", invert as *const _, signature) };
     let mask = Aligned([true, false, true]);
-    let mut out = Buffer::zeroed(DType::Bool, 3).unwrap();
+    let mut out = common::zeroed(DType::Bool, 3);
     let mut args = [Arg::from(&mut out), View::from_bools(&mask.0).into()];
     kernel.launch(&mut args, &[], 3).unwrap();
     assert_eq!(out.as_slice::<u8>().unwrap(), [0, 1, 0]);
@@ -562,7 +564,7 @@ fn the_packed_convention_is_checked_like_any_other() {
         .unwrap();
     // SAFETY: it writes x[index].
     let kernel = unsafe { Kernel::from_entry("put", put as *const _, signature) };
-    let mut x = Buffer::zeroed(DType::I64, 3).unwrap();
+    let mut x = common::zeroed(DType::I64, 3);
     let mut launch = |value, grid| kernel.launch(&mut [(&mut x).into()], &[value], grid);
     let refused = misuse(launch(Scalar::I8(6), 3));
     assert!(matches!(refused, Misuse::ScalarRange { .. }));

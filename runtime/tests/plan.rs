@@ -4,6 +4,7 @@
 // A test says what it expects by failing.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod common;
 mod support;
 
 use std::ops::Range;
@@ -12,9 +13,9 @@ use std::sync::OnceLock;
 use proptest::prelude::*;
 use svod_runtime::memory::Constant;
 use svod_runtime::plan::{
-    BufferRange, Executable, Operator, Plan, PlanBuilder, Role, Value, VariableId,
+    BufferRange, Executable, Instance, Operator, Plan, PlanBuilder, Role, Value, VariableId,
 };
-use svod_runtime::{Bounds, Buffer, DType, Error, Kernel, Scalar, Signature, Source, View};
+use svod_runtime::{Bounds, DType, Error, Kernel, Scalar, Signature, Source, View};
 
 use support::{assert_refused, output, runtime};
 
@@ -299,8 +300,13 @@ fn buffers_variables_and_outputs_name_their_own_place() {
 // Executables
 // ---------------------------------------------------------------------------
 
+/// A set of memory, guarded as the tests' is.
+fn instance(executable: Executable) -> Instance {
+    executable.with_guard(common::guard()).instance().unwrap()
+}
+
 fn constant(elements: &[i32]) -> Option<Constant> {
-    Some(Buffer::from_slice(elements).unwrap().into())
+    Some(common::from_slice(elements).into())
 }
 
 #[test]
@@ -315,7 +321,7 @@ fn an_executable_is_a_plan_with_its_kernels_and_contents() {
     plan.output("state", STATE, 0, DType::I32, &[4]).unwrap();
     let contents = vec![None, constant(&[1, 2, 3, 4]), constant(&[7; 4]), None, None];
     let executable = Executable::new(plan.build(), vec![add_kernel()], contents).unwrap();
-    let mut instance = executable.instance().unwrap();
+    let mut instance = instance(executable);
     instance
         .set_input("input", View::from_slice(&[0; 4]))
         .unwrap();
@@ -350,7 +356,7 @@ fn an_executable_refuses_what_is_not_its_plan_s() {
     refused(add(), misplaced, "buffers[3]", "temp");
     let short = vec![None, constant(&[1, 2]), None, None, None];
     refused(add(), short, "buffers[1]", "8 bytes for 16");
-    let floats: Constant = Buffer::from_slice(&[0.0_f32; 4]).unwrap().into();
+    let floats: Constant = common::from_slice(&[0.0_f32; 4]).into();
     let floats = vec![None, Some(floats), None, None, None];
     refused(add(), floats, "buffers[1]", "another type");
 }
@@ -364,7 +370,7 @@ fn contents_of_any_type_fit_untyped_bytes() {
     plan.output("y", 1, 0, DType::I32, &[4]).unwrap();
     let contents = vec![constant(&[5, 6, 7, 8]), None];
     let executable = Executable::new(plan.build(), Vec::new(), contents).unwrap();
-    let mut instance = executable.instance().unwrap();
+    let mut instance = instance(executable);
     instance.run(&[]).unwrap();
     assert_eq!(output::<i32>(&instance, "y"), [5, 6, 7, 8]);
 }
@@ -414,7 +420,7 @@ fn bytes_that_become_bool_need_someone_to_vouch_for_them() {
         // SAFETY: the bytes that are given below are 0 and 1.
         let vouched =
             unsafe { Executable::new_unchecked(plan.clone(), kernels(), vec![None, None]) };
-        let mut instance = vouched.unwrap().instance().unwrap();
+        let mut instance = instance(vouched.unwrap());
         instance
             .set_input("x", View::from_slice(&[1_u8, 0]))
             .unwrap();
@@ -440,7 +446,7 @@ fn bools_that_stay_bools_need_nobody() {
     plan.copy(range(1, 0, 2), range(2, 0, 2)).unwrap();
     plan.output("y", 2, 0, DType::Bool, &[2]).unwrap();
     let executable = Executable::new(plan.build(), Vec::new(), vec![None; 3]).unwrap();
-    let mut instance = executable.instance().unwrap();
+    let mut instance = instance(executable);
     instance
         .set_input("x", View::from_bools(&[false, true]))
         .unwrap();
@@ -480,7 +486,7 @@ fn a_scalar_without_bounds_needs_someone_to_vouch_for_its_values() {
     assert_refused(&error, "ops[0].scalars", "bounds");
     // SAFETY: `at` is 3, and the buffer has 4 elements.
     let vouched = unsafe { Executable::new_unchecked(plan(), vec![put], vec![None]) };
-    let mut instance = vouched.unwrap().instance().unwrap();
+    let mut instance = instance(vouched.unwrap());
     instance.run(&[]).unwrap();
     assert_eq!(output::<i32>(&instance, "y"), [0, 0, 0, 7]);
 }
@@ -508,8 +514,8 @@ fn a_runs_variables_can_be_checked_before_there_is_an_instance() {
 #[test]
 fn a_plan_checks_the_same_whether_a_kernel_is_launched_by_it_or_alone() {
     let kernel = add_kernel();
-    let x = Buffer::from_slice(&[1, 2, 3, 4]).unwrap();
-    let mut y = Buffer::zeroed(DType::I32, 4).unwrap();
+    let x = common::from_slice(&[1, 2, 3, 4]);
+    let mut y = common::zeroed(DType::I32, 4);
     for (k, grid) in [(0, 4), (9, 1), (10, 4), (-1, 4), (5, 5), (5, 0)] {
         let (mut plan, _) = builder();
         let planned = plan.launch(
@@ -825,11 +831,11 @@ proptest! {
                 taken.push(step);
             }
         }
-        let contents = |bytes: &[u8]| Some(Constant::from(Buffer::from_slice(bytes).unwrap()));
+        let contents = |bytes: &[u8]| Some(Constant::from(common::from_slice(bytes)));
         let contents = vec![None, contents(&constant), contents(&state), None, None];
         let kernels = property_kernels().to_vec();
         let executable = Executable::new(plan.build(), kernels, contents).unwrap();
-        let mut instance = executable.instance().unwrap();
+        let mut instance = instance(executable);
         let mut memory = SIZES.map(|size| vec![0; size]);
         memory[CONSTANT] = constant.to_vec();
         memory[STATE] = state.to_vec();

@@ -4,6 +4,7 @@ mod hostile;
 
 use std::path::Path;
 use std::process::{Command, ExitCode};
+use std::time::Instant;
 
 const USAGE: &str = "\
 Usage: cargo xtask test [ARGUMENTS OF cargo test]
@@ -11,7 +12,8 @@ Usage: cargo xtask test [ARGUMENTS OF cargo test]
        cargo xtask fuzz [SECONDS]
 
   test   installs what the tests need, where it can, says what it did, and runs
-         every test of the workspace
+         every test of the workspace three times: with buffers as they are, and
+         with each before and behind an inaccessible page
   asan   runs the tests of damaged input, or those that are named, under
          AddressSanitizer; needs a nightly toolchain
   fuzz   fuzzes each target for so many seconds, 60 if left out; needs a nightly
@@ -22,10 +24,7 @@ fn main() -> ExitCode {
     match args.next().as_deref() {
         Some("test") => {
             install_clang();
-            let ok = run(Command::new(cargo())
-                .args(["test", "--workspace"])
-                .args(args));
-            status(ok)
+            status(test_each_way(&args.collect::<Vec<_>>()))
         }
         Some("asan") => status(hostile::asan(args.collect())),
         Some("fuzz") => status(hostile::fuzz(&args.collect::<Vec<_>>())),
@@ -46,6 +45,30 @@ const fn status(ok: bool) -> ExitCode {
     } else {
         ExitCode::FAILURE
     }
+}
+
+/// Runs the tests with memory guarded in each way, until one fails.
+fn test_each_way(args: &[String]) -> bool {
+    let ways = [
+        ("off", "without guards"),
+        ("end", "with inaccessible pages past the end of buffers"),
+        (
+            "start",
+            "with inaccessible pages before the start of buffers",
+        ),
+    ];
+    ways.into_iter().all(|(guard, what)| {
+        println!("xtask: the tests {what} (SVOD_GUARD={guard})");
+        let start = Instant::now();
+        let ok = run(Command::new(cargo())
+            .args(["test", "--workspace"])
+            .args(args)
+            .env("SVOD_GUARD", guard));
+        let seconds = start.elapsed().as_secs_f64();
+        let outcome = if ok { "passed" } else { "failed" };
+        println!("xtask: the tests {what} {outcome} in {seconds:.1} s");
+        ok
+    })
 }
 
 fn cargo() -> String {

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use svod_runtime::bundle::Bundle;
 use svod_runtime::plan::Instance;
-use svod_runtime::{Error, Source, View};
+use svod_runtime::{Error, Guard, Source, View};
 
 use support::{
     COUNT, Files, W, X, Y, assert_refused, bytes, cause, chain, output, runtime, safetensors,

@@ -9,11 +9,42 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use svod_runtime::compile::{CCompiler, Family, Toolchain};
 use svod_runtime::link::{Image, ObjectFile, Resolver, Symbols};
-use svod_runtime::{Error, Kernel, Runtime, RuntimeBuilder, Signature, Source};
+use svod_runtime::signature::DEFAULT_ALIGN;
+use svod_runtime::{
+    Buffer, DType, Element, Error, Guard, Kernel, Runtime, RuntimeBuilder, Signature, Source,
+};
+
+/// How the tests' memory is guarded: as `SVOD_GUARD` says. `cargo xtask test` runs
+/// them all in each way.
+pub(crate) fn guard() -> Guard {
+    static GUARD: OnceLock<Guard> = OnceLock::new();
+    *GUARD.get_or_init(|| RuntimeBuilder::from_env().build().unwrap().guard())
+}
+
+/// A buffer of zeros, guarded, and aligned to what a signature asks for that says
+/// nothing, so that guards are close.
+pub(crate) fn zeroed(dtype: DType, len: usize) -> Buffer {
+    aligned(dtype, len, DEFAULT_ALIGN)
+}
+
+/// A buffer of zeros, guarded, and aligned to `align` bytes.
+pub(crate) fn aligned(dtype: DType, len: usize, align: usize) -> Buffer {
+    Buffer::guarded(dtype, len, align, guard()).unwrap()
+}
+
+/// A copy of a slice in a guarded buffer.
+pub(crate) fn from_slice<T: Element>(elements: &[T]) -> Buffer {
+    let mut buffer = zeroed(T::DTYPE, elements.len());
+    buffer
+        .as_mut_slice::<T>()
+        .unwrap()
+        .copy_from_slice(elements);
+    buffer
+}
 
 /// The newest clang and the gcc of this machine, or the one of them that it has.
 pub(crate) fn compilers() -> Vec<CCompiler> {
@@ -42,7 +73,7 @@ pub(crate) fn compiler_of(family: Family) -> Option<CCompiler> {
 
 /// A runtime's builder for one compiler.
 pub(crate) fn with(compiler: &CCompiler) -> RuntimeBuilder {
-    Runtime::builder().cc(&compiler.path)
+    Runtime::builder().cc(&compiler.path).guard(guard())
 }
 
 /// The object file of a C source.
