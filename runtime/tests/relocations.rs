@@ -16,7 +16,7 @@ use object::{
     SymbolKind, SymbolScope,
 };
 use svod_runtime::link::{Architecture, Definition, ObjectFile, Resolver, Rights, layout, link};
-use svod_runtime::{Buffer, DType, Error, Kernel, Signature};
+use svod_runtime::{DType, Error, Kernel, Signature};
 
 use Architecture::{Aarch64, X86_64};
 
@@ -1130,7 +1130,7 @@ fn state_is_refused_unless_it_is_admitted_and_is_then_kept_from_call_to_call() {
         };
         let (kernel, another) = (load(), load());
         let call = |kernel: &Kernel| {
-            let mut out = Buffer::zeroed(DType::I64, 3).unwrap();
+            let mut out = common::zeroed(DType::I64, 3);
             kernel.launch(&mut [(&mut out).into()], &[], 1).unwrap();
             out.as_slice::<i64>().unwrap().to_vec()
         };
@@ -1154,7 +1154,7 @@ fn calls_of_code_with_state_are_made_one_at_a_time() {
     let [count, read] =
         ["count", "read"].map(|n| unsafe { common::kernel(&image, n, signature()) });
     let call = |kernel: &Kernel| {
-        let mut out = Buffer::zeroed(DType::I64, 3).unwrap();
+        let mut out = common::zeroed(DType::I64, 3);
         kernel.launch(&mut [(&mut out).into()], &[], 1).unwrap();
         out.as_slice::<i64>().unwrap().to_vec()
     };
@@ -1193,10 +1193,7 @@ fn code_with_absolute_addresses_is_mapped_where_32_bits_reach() {
             .read(DType::I64, 1);
         // SAFETY: it writes four elements and reads one.
         let kernel = unsafe { common::kernel(&image, "k", signature.build().unwrap()) };
-        let (mut out, index) = (
-            Buffer::zeroed(DType::F64, 4).unwrap(),
-            Buffer::from_slice(&[2_i64]).unwrap(),
-        );
+        let (mut out, index) = (common::zeroed(DType::F64, 4), common::from_slice(&[2_i64]));
         kernel
             .launch(&mut [(&mut out).into(), (&index).into()], &[], 1)
             .unwrap();

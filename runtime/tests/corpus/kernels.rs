@@ -5,9 +5,9 @@ use std::path::Path;
 
 use half::f16;
 use object::{Object as _, ObjectSymbol as _};
-use svod_runtime::{Buffer, DType, Kernel, Signature};
+use svod_runtime::{DType, Kernel, Signature};
 
-use crate::common::Rng;
+use crate::common::{self, Rng};
 
 pub(crate) const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus/kernels.c");
 
@@ -72,8 +72,8 @@ pub(crate) fn input(name: &str) -> Vec<u8> {
 
 /// What a kernel makes of its input.
 pub(crate) fn launch(kernel: &Kernel, name: &str) -> Vec<u8> {
-    let input = Buffer::from_slice(&input(name)).unwrap();
-    let mut out = Buffer::zeroed(DType::U8, BYTES).unwrap();
+    let input = common::from_slice(&input(name));
+    let mut out = common::zeroed(DType::U8, BYTES);
     let mut args = [(&mut out).into(), (&input).into()];
     kernel.launch(&mut args, &[], 1).unwrap();
     out.as_slice::<u8>().unwrap().to_vec()
