@@ -62,6 +62,30 @@ pub(crate) fn compilers() -> Vec<CCompiler> {
     found
 }
 
+/// Every `clang-N` of this machine, and its gcc.
+pub(crate) fn every_compiler() -> Vec<CCompiler> {
+    let mut found = compilers();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    for dir in std::env::split_paths(&path) {
+        for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let version = name.to_str().and_then(|n| n.strip_prefix("clang-"));
+            if let Some(major) = version.and_then(|v| v.parse().ok())
+                && found
+                    .iter()
+                    .all(|f| f.major != major || f.family != Family::Clang)
+            {
+                found.push(CCompiler {
+                    path: entry.path(),
+                    family: Family::Clang,
+                    major,
+                });
+            }
+        }
+    }
+    found
+}
+
 /// The compiler of one family; `None`, said aloud, where this machine has none.
 pub(crate) fn compiler_of(family: Family) -> Option<CCompiler> {
     let found = compilers().into_iter().find(|c| c.family == family);
