@@ -8,6 +8,8 @@
 
 mod common;
 
+use std::ptr::NonNull;
+
 use half::f16;
 use svod_runtime::signature::{ArgShape, Convention, Misuse, Number};
 use svod_runtime::{Arg, Bounds, DType, Error, Kernel, Scalar, Signature, View, ViewMut};
@@ -328,6 +330,36 @@ fn a_slice_that_is_aligned_is_used_where_it_lies() {
         };
         assert_eq!(got, expected, "y[{i}]");
     }
+}
+
+/// Such as that of a compiler's own allocator, which knows addresses and no slices.
+#[test]
+fn memory_that_is_known_by_its_address_is_used_where_it_lies_and_checked_alike() {
+    let kernel = axpy_kernel();
+    let mut y = Aligned([1.0_f32; LEN]);
+    let mut x = Aligned([2.0_f32; 2 * LEN + 1]);
+    let (y_start, x_start) = (NonNull::from(&mut y).cast(), NonNull::from(&mut x).cast());
+    let scalars = [Scalar::F32(0.5), Scalar::I32(0)];
+    let launch = |y: ViewMut<'_>, x: View<'_>| {
+        kernel.launch(&mut [Arg::from(y), Arg::from(x)], &scalars, LEN as u64)
+    };
+    // SAFETY: both live until the end, and nothing but the launches uses them until
+    // the last; where the arguments overlap, nothing runs.
+    unsafe {
+        let y = || ViewMut::from_raw(y_start, DType::F32, LEN);
+        launch(y(), View::from_raw(x_start, DType::F32, 2 * LEN)).unwrap();
+        let refused = launch(y(), View::from_raw(x_start, DType::F32, LEN));
+        assert!(matches!(misuse(refused), Misuse::TooShort { .. }));
+        let odd = View::from_raw(x_start.byte_add(4), DType::F32, 2 * LEN);
+        assert!(matches!(
+            misuse(launch(y(), odd)),
+            Misuse::Misaligned { .. }
+        ));
+        let inside = ViewMut::from_raw(x_start.byte_add(4 * LEN), DType::F32, LEN);
+        let refused = launch(inside, View::from_raw(x_start, DType::F32, 2 * LEN));
+        assert!(matches!(misuse(refused), Misuse::Overlap { .. }));
+    }
+    assert_eq!(y.0, [2.0; LEN]);
 }
 
 #[test]

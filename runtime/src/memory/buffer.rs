@@ -153,14 +153,14 @@ impl Buffer {
     #[must_use]
     pub const fn as_view(&self) -> View<'_> {
         // SAFETY: the block holds `len` elements and is borrowed for as long.
-        unsafe { View::from_raw(self.block.start, self.dtype, self.len, self.block.pages()) }
+        unsafe { View::from_parts(self.block.start, self.dtype, self.len, self.block.pages()) }
     }
 
     /// All of it, for writing.
     #[must_use]
     pub const fn as_view_mut(&mut self) -> ViewMut<'_> {
         // SAFETY: as above; the borrow is exclusive.
-        unsafe { ViewMut::from_raw(self.block.start, self.dtype, self.len, self.block.pages()) }
+        unsafe { ViewMut::from_parts(self.block.start, self.dtype, self.len, self.block.pages()) }
     }
 
     /// The elements of `range`, for reading.

@@ -43,11 +43,27 @@ unsafe impl Send for ViewMut<'_> {}
 unsafe impl Sync for ViewMut<'_> {}
 
 impl<'a> View<'a> {
+    /// `len` elements of `dtype` from `start`, in memory of whoever calls, such as
+    /// another allocator's.
+    ///
     /// # Safety
     ///
     /// `start` must be valid for reads of `len` elements of `dtype` for as long
-    /// as `'a`, during which nothing writes them.
-    pub(crate) const unsafe fn from_raw(
+    /// as `'a`, during which nothing writes them; they must be initialised, and
+    /// each `bool` 0 or 1. `start` need not be aligned: whoever reads or launches
+    /// checks it.
+    #[must_use]
+    pub const unsafe fn from_raw(start: NonNull<u8>, dtype: DType, len: usize) -> Self {
+        // SAFETY: promised by the caller; it is of no guarded block.
+        unsafe { Self::from_parts(start, dtype, len, None) }
+    }
+
+    /// As [`from_raw`](Self::from_raw), in pages of a guarded buffer, if it is.
+    ///
+    /// # Safety
+    ///
+    /// As [`from_raw`](Self::from_raw), and the elements must lie in `pages`.
+    pub(crate) const unsafe fn from_parts(
         start: NonNull<u8>,
         dtype: DType,
         len: usize,
@@ -68,7 +84,7 @@ impl<'a> View<'a> {
     pub const fn from_slice<T: Element>(slice: &'a [T]) -> View<'a> {
         let start = NonNull::from_ref(slice).cast();
         // SAFETY: a slice of plain numbers, borrowed for as long as the view.
-        unsafe { View::from_raw(start, T::DTYPE, slice.len(), None) }
+        unsafe { View::from_raw(start, T::DTYPE, slice.len()) }
     }
 
     /// A slice of the caller's, where it lies, as elements of type `bool`.
@@ -76,7 +92,7 @@ impl<'a> View<'a> {
     pub const fn from_bools(slice: &'a [bool]) -> View<'a> {
         let start = NonNull::from_ref(slice).cast();
         // SAFETY: as above; Rust's `bool` is a byte, 0 or 1.
-        unsafe { View::from_raw(start, DType::Bool, slice.len(), None) }
+        unsafe { View::from_raw(start, DType::Bool, slice.len()) }
     }
 
     /// The type of its elements.
@@ -105,7 +121,7 @@ impl<'a> View<'a> {
     pub fn slice(self, range: Range<usize>) -> Result<View<'a>, Error> {
         let (start, len) = part(self.start, self.dtype, self.len, &range)?;
         // SAFETY: a part of this view, which is borrowed for as long.
-        Ok(unsafe { View::from_raw(start, self.dtype, len, self.pages) })
+        Ok(unsafe { View::from_parts(start, self.dtype, len, self.pages) })
     }
 
     /// Its elements as a slice of numbers; a `bool` is a `u8`.
@@ -143,11 +159,27 @@ impl<'a> View<'a> {
 }
 
 impl<'a> ViewMut<'a> {
+    /// `len` elements of `dtype` from `start`, in memory of whoever calls, such as
+    /// another allocator's.
+    ///
     /// # Safety
     ///
     /// `start` must be valid for reads and writes of `len` elements of `dtype`
-    /// for as long as `'a`, during which nothing else uses them.
-    pub(crate) const unsafe fn from_raw(
+    /// for as long as `'a`, during which nothing else reads or writes them; they
+    /// must be initialised, and each `bool` 0 or 1. `start` need not be aligned.
+    /// A launch refuses arguments that overlap, before it uses them.
+    #[must_use]
+    pub const unsafe fn from_raw(start: NonNull<u8>, dtype: DType, len: usize) -> Self {
+        // SAFETY: promised by the caller; it is of no guarded block.
+        unsafe { Self::from_parts(start, dtype, len, None) }
+    }
+
+    /// As [`from_raw`](Self::from_raw), in pages of a guarded buffer, if it is.
+    ///
+    /// # Safety
+    ///
+    /// As [`from_raw`](Self::from_raw), and the elements must lie in `pages`.
+    pub(crate) const unsafe fn from_parts(
         start: NonNull<u8>,
         dtype: DType,
         len: usize,
@@ -169,7 +201,7 @@ impl<'a> ViewMut<'a> {
         let len = slice.len();
         let start = NonNull::from_mut(slice).cast();
         // SAFETY: an exclusive slice of plain numbers, borrowed for as long.
-        unsafe { ViewMut::from_raw(start, T::DTYPE, len, None) }
+        unsafe { ViewMut::from_raw(start, T::DTYPE, len) }
     }
 
     /// The type of its elements.
@@ -194,14 +226,14 @@ impl<'a> ViewMut<'a> {
     #[must_use]
     pub const fn as_view(&self) -> View<'_> {
         // SAFETY: reborrowed: while the result lives, `self` cannot write.
-        unsafe { View::from_raw(self.start, self.dtype, self.len, self.pages) }
+        unsafe { View::from_parts(self.start, self.dtype, self.len, self.pages) }
     }
 
     /// The same elements, for a shorter time.
     #[must_use]
     pub const fn reborrow(&mut self) -> ViewMut<'_> {
         // SAFETY: reborrowed: while the result lives, `self` cannot be used.
-        unsafe { ViewMut::from_raw(self.start, self.dtype, self.len, self.pages) }
+        unsafe { ViewMut::from_parts(self.start, self.dtype, self.len, self.pages) }
     }
 
     /// The elements of `range`.
@@ -212,7 +244,7 @@ impl<'a> ViewMut<'a> {
     pub fn slice(self, range: Range<usize>) -> Result<ViewMut<'a>, Error> {
         let (start, len) = part(self.start, self.dtype, self.len, &range)?;
         // SAFETY: a part of this view, which is given up for it.
-        Ok(unsafe { ViewMut::from_raw(start, self.dtype, len, self.pages) })
+        Ok(unsafe { ViewMut::from_parts(start, self.dtype, len, self.pages) })
     }
 
     /// The elements before `mid` and those from `mid` on, so that a kernel can
@@ -228,8 +260,8 @@ impl<'a> ViewMut<'a> {
         // no element.
         Ok(unsafe {
             (
-                ViewMut::from_raw(first, self.dtype, first_len, self.pages),
-                ViewMut::from_raw(second, self.dtype, second_len, self.pages),
+                ViewMut::from_parts(first, self.dtype, first_len, self.pages),
+                ViewMut::from_parts(second, self.dtype, second_len, self.pages),
             )
         })
     }

@@ -189,7 +189,7 @@ impl Instance {
         let len = output.range.bytes / output.dtype.size();
         // SAFETY: the range lies within a buffer of this instance, which is
         // borrowed for as long as the view, and elements of this type fill it.
-        Ok(unsafe { View::from_raw(start, output.dtype, len, None) })
+        Ok(unsafe { View::from_raw(start, output.dtype, len) })
     }
 
     /// Runs the plan once, on this thread, with a value for each variable.
