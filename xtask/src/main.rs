@@ -1,8 +1,8 @@
-//! Chores of this repository: `cargo xtask test`.
+//! Chores of this repository: `cargo xtask test`, and tests that need a nightly toolchain.
 
 mod hostile;
+mod install;
 
-use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
@@ -23,8 +23,8 @@ fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
     match args.next().as_deref() {
         Some("test") => {
-            install_clang();
-            status(test_each_way(&args.collect::<Vec<_>>()))
+            let all_there = install::install();
+            status(test_each_way(&args.collect::<Vec<_>>(), all_there))
         }
         Some("asan") => status(hostile::asan(args.collect())),
         Some("fuzz") => status(hostile::fuzz(&args.collect::<Vec<_>>())),
@@ -47,8 +47,9 @@ const fn status(ok: bool) -> ExitCode {
     }
 }
 
-/// Runs the tests with memory guarded in each way, until one fails.
-fn test_each_way(args: &[String]) -> bool {
+/// Runs the tests with memory guarded in each way, until one fails. Where all that they
+/// need is there, a test that skips itself fails.
+fn test_each_way(args: &[String], all_there: bool) -> bool {
     let ways = [
         ("off", "without guards"),
         ("end", "with inaccessible pages past the end of buffers"),
@@ -60,10 +61,13 @@ fn test_each_way(args: &[String]) -> bool {
     ways.into_iter().all(|(guard, what)| {
         println!("xtask: the tests {what} (SVOD_GUARD={guard})");
         let start = Instant::now();
-        let ok = run(Command::new(cargo())
-            .args(["test", "--workspace"])
-            .args(args)
-            .env("SVOD_GUARD", guard));
+        let mut test = Command::new(cargo());
+        test.args(["test", "--workspace"]).args(args);
+        test.env("SVOD_GUARD", guard);
+        if all_there {
+            test.env("SVOD_TEST_NO_SKIP", "1");
+        }
+        let ok = run(&mut test);
         let seconds = start.elapsed().as_secs_f64();
         let outcome = if ok { "passed" } else { "failed" };
         println!("xtask: the tests {what} {outcome} in {seconds:.1} s");
@@ -73,70 +77,6 @@ fn test_each_way(args: &[String]) -> bool {
 
 fn cargo() -> String {
     std::env::var("CARGO").unwrap_or_else(|_| "cargo".into())
-}
-
-/// Tests compile kernels with every C compiler that they find. A C compiler is
-/// there, or nothing of this would have been built; clang is what most captured
-/// kernels need, and Debian has it by name.
-fn install_clang() {
-    if let Some(found) = find_clang() {
-        println!("xtask: {found} is there; nothing to install");
-        return;
-    }
-    let without = "the tests run without it, and skip what only clang compiles";
-    if !Path::new("/usr/bin/apt-get").exists() {
-        println!("xtask: there is no clang, and no apt-get to install it with; {without}");
-        return;
-    }
-    let root = output("id", &["-u"]).is_some_and(|id| id.trim() == "0");
-    let sudo = !root && output("sudo", &["-n", "true"]).is_some();
-    if !root && !sudo {
-        println!("xtask: there is no clang, and no right to install it; {without}");
-        println!("xtask: to install it: sudo apt-get install clang-19");
-        return;
-    }
-    for package in ["clang-19", "clang"] {
-        println!("xtask: installing {package} with apt-get");
-        let apt = |args: &[&str]| {
-            let mut command = if sudo {
-                let mut command = Command::new("sudo");
-                command.args(["-n", "apt-get"]);
-                command
-            } else {
-                Command::new("apt-get")
-            };
-            run(command.args(args).env("DEBIAN_FRONTEND", "noninteractive"))
-        };
-        let install = ["install", "-y", "-qq", "--no-install-recommends", package];
-        // The lists of a new machine may be missing or old.
-        if apt(&["update", "-qq"]) && apt(&install) {
-            println!("xtask: installed {package}");
-            return;
-        }
-    }
-    println!("xtask: clang could not be installed; {without}");
-}
-
-/// The name of a clang in `PATH`, numbered or plain.
-fn find_clang() -> Option<String> {
-    let path = std::env::var_os("PATH")?;
-    for dir in std::env::split_paths(&path) {
-        let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-        for entry in entries {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let version = name.strip_prefix("clang-");
-            if name == "clang" || version.is_some_and(|v| v.parse::<u32>().is_ok()) {
-                return Some(name);
-            }
-        }
-    }
-    None
-}
-
-fn output(program: &str, args: &[&str]) -> Option<String> {
-    let output = Command::new(program).args(args).output().ok()?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    output.status.success().then_some(text)
 }
 
 /// Whether a command can be run and ends well; what it says is not shown.
