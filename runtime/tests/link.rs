@@ -13,7 +13,7 @@ use common::{Rng, compilers, kernel, load, object, with};
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
 use svod_runtime::compile::OptLevel;
 use svod_runtime::link::{Definition, Image, ObjectFile, Resolver, Rights, layout, link};
-use svod_runtime::{Buffer, DType, Element, Error, Kernel, RuntimeBuilder, Scalar, Signature};
+use svod_runtime::{DType, Element, Error, Kernel, RuntimeBuilder, Scalar, Signature};
 
 const PAGE: u64 = 4096;
 
@@ -173,7 +173,7 @@ fn outputs<T: Element + Default>(
     // Some kernels look one element further than they use.
     let mut padded = [input, &[T::default(); 64]].concat();
     padded.truncate(128 / size_of::<T>());
-    let input = Buffer::from_slice(&padded).unwrap();
+    let input = common::from_slice(&padded);
     emitted().iter().map(move |emitted| {
         let signature = Signature::builder()
             .write(T::DTYPE, 64 / size_of::<T>())
@@ -183,7 +183,7 @@ fn outputs<T: Element + Default>(
         // SAFETY: the kernels of `EMITTED` write 64 bytes at most, to `out`, and
         // read 128 at most.
         let kernel = unsafe { kernel(&emitted.image, name, signature.build().unwrap()) };
-        let mut out = Buffer::zeroed(T::DTYPE, 64 / size_of::<T>()).unwrap();
+        let mut out = common::zeroed(T::DTYPE, 64 / size_of::<T>());
         kernel
             .launch(&mut [(&mut out).into(), (&input).into()], &[], 1)
             .unwrap();

@@ -884,6 +884,30 @@ fn what_no_code_refers_to_is_left_out() {
 }
 
 #[test]
+fn constants_that_hold_addresses_are_constants() {
+    for name in [
+        ".data.rel.ro",
+        ".data.rel.ro.local",
+        ".ldata.rel.ro",
+        ".ldata.rel.ro.x",
+    ] {
+        let mut made = Made::new(X86_64);
+        // Writable, as compilers mark it for a dynamic linker's sake.
+        let table = made.section(name, SectionKind::Data, &[0; 8], 8);
+        let entry = made.object.section_symbol(made.text);
+        made.relocate_in(table, 0, elf::R_X86_64_64, entry, 3);
+        let table = made.object.section_symbol(table);
+        made.relocate(AT, elf::R_X86_64_64, table, 0);
+        assert_eq!(rights(&made), [Rights::Code, Rights::Constants], "{name}");
+        let linked = made.link(BASE, &At::none()).unwrap();
+        assert_eq!(
+            linked.word_at(linked.signed64(AT).cast_unsigned()),
+            BASE + 3
+        );
+    }
+}
+
+#[test]
 fn zeroed_data_takes_no_bytes_of_the_file_and_has_an_end() {
     let sized = |bytes: u64| {
         let mut made = Made::new(X86_64);

@@ -250,8 +250,9 @@ impl<'data> Reader<'_, 'data> {
                 );
             }
         }
-        // Constants that hold addresses are writable to a dynamic linker only.
-        let constant = starts(&[".data.rel.ro"]);
+        // Constants that hold addresses are writable to a dynamic linker only; large code has
+        // them in a section of another name.
+        let constant = starts(&[".data.rel.ro", ".ldata.rel.ro"]);
         let rights = match (has(elf::SHF_EXECINSTR), has(elf::SHF_WRITE) && !constant) {
             (true, true) => {
                 return Err(self.unsupported(format!(

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use common::{compilers, kernel, load, object, with};
 use object::{Object as _, ObjectSymbol as _};
 use svod_runtime::link::{Definition, Image, Resolver, Symbols};
-use svod_runtime::{Buffer, DType, Element, Signature};
+use svod_runtime::{DType, Element, Signature};
 
 /// The symbols that an object asks for.
 fn undefined(bytes: &[u8]) -> BTreeSet<String> {
@@ -50,8 +50,8 @@ fn map<From: Element, To: Element, const IN: usize, const OUT: usize>(
     // SAFETY: promised by every test that calls it: the kernel writes element `i` of
     // `out` and reads element `i` of `in`.
     let kernel = unsafe { kernel(image, name, signature) };
-    let mut out = Buffer::zeroed(To::DTYPE, n * OUT).unwrap();
-    let input = Buffer::from_slice(input.as_flattened()).unwrap();
+    let mut out = common::zeroed(To::DTYPE, n * OUT);
+    let input = common::from_slice(input.as_flattened());
     let mut args = [(&mut out).into(), (&input).into()];
     kernel.launch(&mut args, &[], n as u64).unwrap();
     let (elements, rest) = out.as_slice::<To>().unwrap().as_chunks::<OUT>();
@@ -79,7 +79,7 @@ fn every_symbol_of_the_list_can_be_linked() {
         .unwrap();
     // SAFETY: it writes one element for each name.
     let kernel = unsafe { kernel(&image, "k", signature) };
-    let mut out = Buffer::zeroed(DType::U64, names.len()).unwrap();
+    let mut out = common::zeroed(DType::U64, names.len());
     kernel.launch(&mut [(&mut out).into()], &[], 1).unwrap();
     for (name, &got) in names.iter().zip(out.as_slice::<u64>().unwrap()) {
         assert_eq!(
