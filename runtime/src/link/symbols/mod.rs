@@ -18,13 +18,13 @@
 //! | `complex.rs` | products and quotients of complex numbers | Rust |
 //! | `vector.rs` | `_ZGV…` | `libmvec.so.1`, where there is one |
 //!
-//! The names are those of libgcc's and compiler-rt's manuals, and those that clang
-//! 14, 15, 16, 19 and 22, gcc 12 and rustc 1.95 were seen to call when they compiled
-//! probes of each operation for x86-64 and aarch64. Not on the list are helpers for
+//! On the list is what clang 14, 15, 16, 19 and 22, gcc 12 and rustc 1.95 were seen to
+//! call when they compiled probes of each operation for x86-64 and aarch64, and what
+//! libgcc's and compiler-rt's manuals put beside it. Not on the list are helpers for
 //! `long double`, in which Rust cannot compute; for CPUs without floating point; and
 //! C23's `fmaximum` and its kin: compilers have instructions for those on both
-//! architectures, and glibc has them from 2.35 only. Nothing here needs a glibc
-//! younger than 2.17: `roundeven`, of 2.25, is Rust's.
+//! architectures, and glibc has them from 2.35 only. What is taken from the C library has
+//! been in glibc since 2.4 at the latest; `roundeven`, of 2.25, is Rust's.
 //!
 //! # Calling conventions
 //!
