@@ -131,7 +131,8 @@ pub enum Error {
     /// A relocated value that does not fit its field.
     #[error(
         "kernel `{kernel}`: the relocation {kind} at {place} against `{symbol}` \
-         does not fit: its value is {value:#x}; compile the kernel position-independent (-fPIC)"
+         does not fit: its value is {value:#x}; compile the kernel position-independent (-fPIC), \
+         or, for a constant of the embedder's, place that near"
     )]
     RelocationOverflow {
         /// The kernel.

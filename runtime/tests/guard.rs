@@ -117,6 +117,19 @@ fn a_part_of_a_buffer_knows_its_guard() {
 }
 
 #[test]
+fn an_output_of_untyped_bytes_is_aligned_to_its_elements() {
+    for guard in GUARDS {
+        let mut plan = PlanBuilder::new("outputs");
+        let bytes = plan.bytes(None, Role::Output, 13).unwrap();
+        plan.output("o", bytes, 4, DType::F32, &[2]).unwrap();
+        let executable = Executable::new(plan.build(), vec![], vec![None]).unwrap();
+        let instance = executable.with_guard(guard).instance().unwrap();
+        let zeros = instance.output("o").unwrap().as_slice::<f32>().unwrap();
+        assert_eq!(zeros, [0.0; 2], "{guard:?}");
+    }
+}
+
+#[test]
 fn an_overrun_is_told_rather_than_the_failure_that_it_may_have_led_to() {
     let mut x = guarded(Guard::End);
     overrun(launch(x.as_view_mut(), LEN as i32, 7));

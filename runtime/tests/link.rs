@@ -710,6 +710,16 @@ fn objects_of_other_machines_and_kinds_are_refused_by_what_they_are() {
             "{named}: {message}"
         );
     }
+    for bitcode in [
+        &b"BC\xc0\xde\x35\x14\0\0\x05\0\0\0\x62\x0c\x30\x24"[..],
+        b"\xde\xc0\x17\x0b\0\0\0\0",
+    ] {
+        let message = load(bitcode).unwrap_err().to_string();
+        assert!(
+            message.contains("bitcode") && message.contains("-fno-lto"),
+            "{message}"
+        );
+    }
     for (bytes, what) in [
         (&b""[..], "nothing"),
         (b"\x7fELF", "a magic number alone"),

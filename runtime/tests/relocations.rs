@@ -249,11 +249,12 @@ fn a_field_of_data_takes_all_values_that_it_can_hold_and_no_others() {
         // Beyond its ends: an address 64 bits wide cannot pass those of a 64-bit field.
         for value in [least - 1, most + 1] {
             if let Ok(s) = u64::try_from(value + place) {
-                let result = one(architecture, kind, None, 0).link(BASE, &At::data("x", s));
-                // A call may go through a stub, for which this lies too far.
-                if kind != R_X86_64_PLT32 {
-                    assert_overflow(result, name);
-                }
+                // Absolute: a call to what lies elsewhere may go through a stub.
+                let mut made = Made::new(architecture);
+                let x = made.symbol("x", object::write::SymbolSection::Absolute, s, false);
+                made.relocate(AT, kind, x, 0);
+                let result = made.link(BASE, &At::none());
+                assert_overflow(result, name);
             }
         }
         if width == 8 && !relative {
@@ -276,13 +277,28 @@ fn a_relocation_that_does_nothing_asks_for_nothing() {
 #[test]
 fn a_size_is_the_symbols_size() {
     for (kind, width) in [(elf::R_X86_64_SIZE32, 4), (elf::R_X86_64_SIZE64, 8)] {
-        let linked = one(X86_64, kind, None, 2)
-            .link(BASE, &At::data("x", 7))
-            .unwrap();
+        let mut made = Made::new(X86_64);
+        let text = made.text;
+        let x = made.define("x", text, 16, false);
+        made.relocate(AT, kind, x, 2);
+        let linked = made.link(BASE, &At::none()).unwrap();
         let mut expected = [AROUND; 128];
         expected[AT as usize..][..width].copy_from_slice(&42_u64.to_le_bytes()[..width]);
         assert_eq!(linked.bytes::<128>(0), expected);
+
+        let elsewhere = one(X86_64, kind, None, 0).link(BASE, &At::data("x", 7));
+        assert!(
+            matches!(elsewhere, Err(Error::UnsupportedObject { .. })),
+            "nobody knows it"
+        );
     }
+}
+
+#[test]
+fn an_image_begins_at_a_page() {
+    let made = Made::new(X86_64);
+    let error = made.link(BASE + 64, &At::none()).map(|_| ()).unwrap_err();
+    assert!(error.to_string().contains("inside a page"), "{error}");
 }
 
 // ---- Fields of aarch64's instructions
@@ -368,18 +384,19 @@ fn an_instruction_takes_the_distances_that_it_reaches_and_no_others() {
             let again = link(0).unwrap();
             assert_eq!(again.instruction(AT), instruction, "{name}");
         }
-        // Branches that do not reach go through a stub, which data has none of.
-        let is_branch = [
-            R_AARCH64_CALL26,
-            R_AARCH64_JUMP26,
-            R_AARCH64_CONDBR19,
-            R_AARCH64_TSTBR14,
-        ];
-        if !is_branch.contains(&kind) {
-            assert_overflow(link(most + step), name);
-            assert_overflow(link(least - step), name);
-        }
-        if step > 1 && !is_branch.contains(&kind) {
+        // What is part of the object, as an absolute symbol is, has no stub.
+        let link = |distance: i64| {
+            let mut made = Made::new(Aarch64);
+            made.word(AT, instruction);
+            let at = (BASE + AT).wrapping_add_signed(distance);
+            let x = made.symbol("x", object::write::SymbolSection::Absolute, at, false);
+            made.relocate(AT, kind, x, 0);
+            made.link(BASE, &At::none())
+        };
+        assert!(link(most).is_ok() && link(least).is_ok());
+        assert_overflow(link(most + step), name);
+        assert_overflow(link(least - step), name);
+        if step > 1 {
             assert_overflow(link(2), name);
         }
     }
@@ -482,16 +499,48 @@ fn a_signed_move_becomes_the_one_that_its_number_needs() {
     use elf::*;
     const MOVZ: u32 = 0xd280_0001;
     const MOVN: u32 = 0x9280_0001;
+    // Of an address, which is not negative.
+    for (kind, bits) in [
+        (R_AARCH64_MOVW_SABS_G0, 16),
+        (R_AARCH64_MOVW_SABS_G1, 32),
+        (R_AARCH64_MOVW_SABS_G2, 48),
+    ] {
+        let made = one(Aarch64, kind, Some(MOVN), 0);
+        let last = (1_u64 << bits) - 1;
+        let linked = made.link(BASE, &At::data("x", last)).unwrap();
+        assert_eq!(linked.instruction(AT), MOVZ | 0xffff << 5, "{kind:?}");
+        assert_overflow(
+            made.link(BASE, &At::data("x", last + 1)),
+            name_of(Aarch64, kind),
+        );
+    }
+    // A move that keeps what is around it does not become one that clears it.
+    const MOVK: u32 = 0xf280_0001;
+    for (kind, group) in [
+        (R_AARCH64_MOVW_PREL_G0_NC, 0),
+        (R_AARCH64_MOVW_PREL_G1_NC, 1),
+        (R_AARCH64_MOVW_PREL_G2_NC, 2),
+        (R_AARCH64_MOVW_PREL_G3, 3),
+    ] {
+        let made = one(Aarch64, kind, Some(MOVK), 0);
+        for x in [0x1234_5678_9abc_i64, -0x1234_5678_9abc] {
+            let s = (BASE + AT).wrapping_add_signed(x);
+            let word = made.link(BASE, &At::data("x", s)).unwrap().instruction(AT);
+            let field = (x >> (16 * group) & 0xffff) as u32;
+            assert_eq!(word, MOVK | field << 5, "{kind:?} {x}");
+        }
+    }
     for (kind, group) in [
         (R_AARCH64_MOVW_PREL_G0, 0),
         (R_AARCH64_MOVW_PREL_G1, 1),
         (R_AARCH64_MOVW_PREL_G2, 2),
+        (R_AARCH64_MOVW_PREL_G3, 3),
     ] {
         let name = name_of(Aarch64, kind);
         for word in [MOVZ, MOVN] {
             let made = one(Aarch64, kind, Some(word), 0);
             let link = |x: i64| made.link(BASE, &At::data("x", (BASE + AT).wrapping_add_signed(x)));
-            for x in [0, 1 << (16 * group), -1, -(5 << (16 * group))] {
+            for x in [0, 1_i64 << (16 * group), -1, -(5_i64 << (16 * group))] {
                 let word = link(x).unwrap().instruction(AT);
                 let field = i64::from(word >> 5 & 0xffff);
                 let expected = if x < 0 { MOVN } else { MOVZ };
@@ -499,8 +548,8 @@ fn a_signed_move_becomes_the_one_that_its_number_needs() {
                 let number = if x < 0 { !field & 0xffff } else { field };
                 assert_eq!(number, x >> (16 * group) & 0xffff, "{name} {x}");
             }
-            let end = 1_i64 << (16 * (group + 1));
             if group < 2 {
+                let end = 1_i64 << (16 * (group + 1));
                 assert!(link(end - 1).is_ok() && link(-end).is_ok());
                 assert_overflow(link(end), name);
                 assert_overflow(link(-end - 1), name);
@@ -596,6 +645,24 @@ fn large_code_counts_from_the_table() {
             assert_eq!(linked.word_at(found), S, "{kind:?}");
         }
     }
+    for (kind, s) in [
+        (R_AARCH64_GOTREL64, S),
+        (R_AARCH64_GOTREL32, BASE + 0x123_4567),
+    ] {
+        let mut made = Made::new(Aarch64);
+        let table = made.undefined("_GLOBAL_OFFSET_TABLE_");
+        let x = made.undefined("x");
+        made.relocate(AT, R_AARCH64_PREL64, table, 0);
+        made.relocate(AT + 16, kind, x, 0);
+        let linked = made.link(BASE, &At::data("x", s)).unwrap();
+        let table = (BASE + AT).wrapping_add_signed(linked.signed64(AT));
+        let offset = if kind == R_AARCH64_GOTREL32 {
+            linked.signed32(AT + 16)
+        } else {
+            linked.signed64(AT + 16)
+        };
+        assert_eq!(table.wrapping_add_signed(offset), s, "{kind:?}");
+    }
     for (kind, word) in [
         (R_AARCH64_LD64_GOTPAGE_LO15, 0xf940_0021),
         (R_AARCH64_LD64_GOTOFF_LO15, 0xf940_0021),
@@ -620,14 +687,20 @@ fn large_code_counts_from_the_table() {
 
 #[test]
 fn a_slot_that_should_hold_more_than_an_address_is_refused() {
-    let made = one(Aarch64, elf::R_AARCH64_ADR_GOT_PAGE, Some(0x9000_0001), 8);
-    let error = made.link(BASE, &At::data("x", 5)).map(|_| ()).unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .contains("R_AARCH64_ADR_GOT_PAGE with an addend"),
-        "{error}"
-    );
+    use elf::*;
+    for kind in [
+        R_AARCH64_ADR_GOT_PAGE,
+        R_AARCH64_LD64_GOT_LO12_NC,
+        R_AARCH64_GOT_LD_PREL19,
+        R_AARCH64_GOTPCREL32,
+        R_AARCH64_LD64_GOTPAGE_LO15,
+        R_AARCH64_LD64_GOTOFF_LO15,
+    ] {
+        let made = one(Aarch64, kind, Some(0x9000_0001), 8);
+        let error = made.link(BASE, &At::data("x", 5)).map(|_| ()).unwrap_err();
+        let expected = format!("{} with an addend", name_of(Aarch64, kind));
+        assert!(error.to_string().contains(&expected), "{error}");
+    }
 }
 
 // ---- Stubs
@@ -657,19 +730,13 @@ const FAR: u64 = 0x1000;
 fn a_branch_that_does_not_reach_goes_through_a_stub_and_a_near_one_directly() {
     use elf::*;
     type Decode = fn(&Linked) -> i64;
-    let rows: [(Architecture, RelocationType, Option<u32>, i64, Decode); 6] = [
+    let rows: [(Architecture, RelocationType, Option<u32>, i64, Decode); 4] = [
         (X86_64, R_X86_64_PLT32, None, -4, |l| l.signed32(AT) + 4),
         (Aarch64, R_AARCH64_CALL26, Some(0x9400_0000), 0, |l| {
             bits(l.instruction(AT), 0, 26) << 2
         }),
         (Aarch64, R_AARCH64_JUMP26, Some(0x1400_0000), 0, |l| {
             bits(l.instruction(AT), 0, 26) << 2
-        }),
-        (Aarch64, R_AARCH64_CONDBR19, Some(0x5400_0001), 0, |l| {
-            bits(l.instruction(AT), 5, 19) << 2
-        }),
-        (Aarch64, R_AARCH64_TSTBR14, Some(0x3618_0001), 0, |l| {
-            bits(l.instruction(AT), 5, 14) << 2
         }),
         (Aarch64, R_AARCH64_PLT32, None, 0, |l| l.signed32(AT)),
     ];
@@ -687,6 +754,37 @@ fn a_branch_that_does_not_reach_goes_through_a_stub_and_a_near_one_directly() {
             "{name}"
         );
     }
+}
+
+#[test]
+fn a_branch_that_no_stub_can_serve_is_an_error() {
+    use elf::*;
+    // Those within a function, where a stub's register may be in use, and those that lead
+    // beside the symbol.
+    for (architecture, kind, word, addend) in [
+        (Aarch64, R_AARCH64_CONDBR19, Some(0x5400_0001), 0),
+        (Aarch64, R_AARCH64_TSTBR14, Some(0x3618_0001), 0),
+        (Aarch64, R_AARCH64_CALL26, Some(0x9400_0000), 8),
+        (X86_64, R_X86_64_PLT32, None, 4),
+    ] {
+        let made = one(architecture, kind, word, addend);
+        assert_overflow(
+            made.link(BASE, &At::function("x", FAR)),
+            name_of(architecture, kind),
+        );
+        assert!(made.link(BASE, &At::function("x", BASE + 0x4000)).is_ok());
+    }
+    // A table of distances counts them from wherever it likes.
+    let mut made = Made::new(X86_64);
+    let table = made.section(".rodata", SectionKind::ReadOnlyData, &[0; 16], 8);
+    let x = made.undefined("x");
+    made.relocate_in(table, 8, R_X86_64_PLT32, x, 8);
+    let start = made.object.section_symbol(table);
+    made.relocate(AT, R_X86_64_64, start, 0);
+    let linked = made.link(BASE, &At::function("x", FAR)).unwrap();
+    let table = linked.signed64(AT).cast_unsigned();
+    let stub = table.wrapping_add_signed(linked.signed32(table - BASE + 8));
+    assert_eq!(follow(&linked, X86_64, stub), FAR);
 }
 
 #[test]
@@ -1045,6 +1143,12 @@ fn what_is_refused_is_refused_by_name() {
     refused(&flagged(".hash", elf::SHT_HASH, &[SHF_ALLOC]), "ELF type 5");
     refused(
         &|made| {
+            made.undefined("__gnu_lto_slim");
+        },
+        "-fno-lto",
+    );
+    refused(
+        &|made| {
             made.section(".wide", SectionKind::ReadOnlyData, &[1; 16], 8192);
         },
         "8192 bytes",
@@ -1098,7 +1202,7 @@ fn every_relocation_that_is_not_done_is_refused_by_the_name_that_the_abi_gives_i
             }
         }
     }
-    assert_eq!(done, HashMap::from([(X86_64, 27), (Aarch64, 48)]));
+    assert_eq!(done, HashMap::from([(X86_64, 25), (Aarch64, 48)]));
     for (architecture, kind) in [
         (X86_64, elf::R_X86_64_COPY),
         (X86_64, elf::R_X86_64_RELATIVE),
@@ -1121,6 +1225,78 @@ fn code_of_another_machine_links_here_and_is_not_mapped() {
     let bytes = Made::new(Aarch64).bytes();
     let error = load_state(&bytes).unwrap_err();
     assert!(error.to_string().contains("it is for aarch64"), "{error}");
+}
+
+/// An object with `count` copies of the section header at `header` behind its others.
+fn with_headers(bytes: &[u8], header: usize, count: usize) -> Vec<u8> {
+    let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
+    let (headers, old) = (number(0x28) as usize, (number(0x3c) & 0xffff) as usize);
+    let mut all = bytes.to_vec();
+    all.resize(bytes.len().next_multiple_of(8), 0);
+    let moved = all.len() as u64;
+    all.extend(&bytes[headers..headers + 64 * old]);
+    for _ in 0..count {
+        all.extend(&bytes[header..header + 64]);
+    }
+    all[0x28..0x30].copy_from_slice(&moved.to_le_bytes());
+    all[0x3c..0x3e].copy_from_slice(&((old + count) as u16).to_le_bytes());
+    all
+}
+
+#[test]
+fn names_and_groups_that_are_one_over_again_are_refused_before_they_take_long() {
+    let long = "x".repeat(100_000);
+    let mut made = Made::new(X86_64);
+    made.section(&format!(".note.{long}"), SectionKind::Other, &[1], 1);
+    let section = made.section(".text.shared", SectionKind::Text, &[0x11; 16], 16);
+    let symbol = made.define(&long, section, 0, true);
+    made.object.add_comdat(Comdat {
+        kind: ComdatKind::Any,
+        symbol,
+        sections: vec![section],
+    });
+    let good = made.bytes();
+    ObjectFile::parse("k", &good).unwrap();
+    let group = section_header(&good, elf::SHT_GROUP.0);
+    // The named section, by its name's offset: no other has a name as far as its own.
+    let names = ObjectFile::parse("k", &with_headers(&good, group, 5000)).unwrap_err();
+    assert!(names.to_string().contains("overlap"), "{names}");
+    let number = |at: usize| u64::from_le_bytes(good[at..at + 8].try_into().unwrap());
+    let (headers, count) = (number(0x28) as usize, (number(0x3c) & 0xffff) as usize);
+    let is_named = |at: &usize| number(at + 32) == 1;
+    let named = (0..count).map(|i| headers + 64 * i).find(is_named).unwrap();
+    let names = ObjectFile::parse("k", &with_headers(&good, named, 5000)).unwrap_err();
+    assert!(names.to_string().contains("names overlap"), "{names}");
+    // A group of another symbol table, which would have to be read for each.
+    let mut other = good.clone();
+    other[group + 40] ^= 1;
+    let error = ObjectFile::parse("k", &other).unwrap_err();
+    assert!(
+        error.to_string().contains("another symbol table"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_writable_section_without_bytes_is_no_state() {
+    let mut made = Made::new(X86_64);
+    let empty = made.section(".data", SectionKind::Data, &[], 8);
+    let symbol = made.object.section_symbol(empty);
+    made.relocate(AT, elf::R_X86_64_64, symbol, 0);
+    let bytes = made.bytes();
+    let file = ObjectFile::parse("k", &bytes).unwrap();
+    file.check_stateless().unwrap();
+}
+
+#[test]
+fn padding_has_an_end_as_zeroed_data_has() {
+    let mut made = Made::new(X86_64);
+    for i in 0..(64 << 20) / PAGE + 1 {
+        let name = format!(".rodata.{i}");
+        made.section(&name, SectionKind::ReadOnlyData, &[1], PAGE);
+    }
+    let error = made.link(BASE, &At::none()).map(|_| ()).unwrap_err();
+    assert!(error.to_string().contains("padding"), "{error}");
 }
 
 // ---- State
@@ -1162,6 +1338,20 @@ fn state_is_refused_unless_it_is_admitted_and_is_then_kept_from_call_to_call() {
         assert_eq!(call(&kernel), [1000, 1100, 1000]);
         assert_eq!(call(&another), [500, 600, 500], "each load has its own");
     }
+}
+
+#[test]
+fn a_large_common_symbol_of_the_medium_model_is_state_as_others_are() {
+    let Some(gcc) = common::compiler_of(svod_runtime::compile::Family::Gcc) else {
+        return;
+    };
+    let builder = common::with(&gcc).flag("-mcmodel=medium").flag("-fcommon");
+    let text = "int big[100000]; int *k(int i) { return &big[i]; }";
+    let bytes = common::object(builder, text);
+    let file = ObjectFile::parse("k", &bytes).unwrap();
+    let refused = file.check_stateless().unwrap_err();
+    assert!(refused.to_string().contains("COMMON (big)"), "{refused}");
+    load_state(&bytes).unwrap();
 }
 
 #[test]

@@ -7,7 +7,7 @@ use super::trampoline::Enter;
 use crate::link::Image;
 
 /// What the way in of a kernel with state points to: the way in that it would have
-/// without, and the image, whose lock is held meanwhile. All kernels of an image share
+/// without, and the image, which it keeps alive, and whose lock is held meanwhile. All kernels of an image share
 /// the lock, as they share the state.
 #[derive(Debug)]
 pub(super) struct SerialTarget {

@@ -97,7 +97,7 @@ pub(super) const fn relocation(kind: elf::RelocationType) -> Option<Kind> {
         elf::R_AARCH64_MOVW_PREL_G2_NC => (Compute::Relative, group(2, Values::Any)),
         elf::R_AARCH64_MOVW_PREL_G3 => (
             Compute::Relative,
-            immediate(Values::Signed(64), 48, 0, Place::Move),
+            immediate(Values::Any, 48, 0, Place::Move),
         ),
 
         elf::R_AARCH64_LD_PREL_LO19 => (Compute::Relative, LITERAL),
@@ -112,8 +112,8 @@ pub(super) const fn relocation(kind: elf::RelocationType) -> Option<Kind> {
         elf::R_AARCH64_LDST64_ABS_LO12_NC => (Compute::Absolute, low12(3)),
         elf::R_AARCH64_LDST128_ABS_LO12_NC => (Compute::Absolute, low12(4)),
 
-        elf::R_AARCH64_TSTBR14 => (Compute::Branch, words(16, 5, 14)),
-        elf::R_AARCH64_CONDBR19 => (Compute::Branch, LITERAL),
+        elf::R_AARCH64_TSTBR14 => (Compute::ShortBranch, words(16, 5, 14)),
+        elf::R_AARCH64_CONDBR19 => (Compute::ShortBranch, LITERAL),
         elf::R_AARCH64_JUMP26 | elf::R_AARCH64_CALL26 => (Compute::Branch, words(28, 0, 26)),
 
         elf::R_AARCH64_GOT_LD_PREL19 => (Compute::SlotRelative, LITERAL),

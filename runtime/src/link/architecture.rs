@@ -62,6 +62,15 @@ impl Architecture {
         }
     }
 
+    /// The addend of a branch, in code, to the symbol itself: x86-64 counts from the end
+    /// of the field.
+    pub(super) const fn branch_addend(self) -> i64 {
+        match self {
+            Architecture::X86_64 => -4,
+            Architecture::Aarch64 => 0,
+        }
+    }
+
     /// The bytes of one stub, a power of two, to which it is aligned.
     pub(super) const fn stub_size(self) -> u64 {
         match self {

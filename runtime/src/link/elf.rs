@@ -7,46 +7,57 @@ use std::collections::{HashMap, HashSet};
 
 use object::LittleEndian;
 use object::elf;
-use object::read::elf::{FileHeader, Rela as _, SectionHeader, SectionTable, Sym as _};
+use object::read::elf::{
+    FileHeader as _, Rela as _, SectionHeader, SectionTable, Sym as _, SymbolTable,
+};
 
 use super::architecture::Architecture;
+use super::header::{self, Header, LE, malformed, unsupported};
 use super::layout::Rights;
 use super::object_file::{COMMON, ObjectFile, Relocation, Section, Symbol, SymbolAt, TABLE_NAME};
-use super::relocation::Kind;
+use super::relocation::{Compute, Kind};
 use crate::Error;
 
 /// The largest alignment, in bytes, that a section may ask for. An image begins
 /// at a page, and this is the smallest page there is.
 pub(super) const MAX_ALIGN: u64 = 4096;
 
-/// The most zeroed memory, in bytes, that an object may ask for beyond its own size
-/// (`.bss` and common symbols). Kernels that keep state at all keep little; without
+/// The most memory, in bytes, that an object may ask for beyond its own size, for zeroed
+/// data (`.bss` and common symbols) and for padding. Kernels that keep state at all keep little; without
 /// an end, a hundred bytes could ask for all memory there is. `u64::MAX` turns it off.
 const MAX_ZEROED: u64 = 64 << 20;
 
-type Header = elf::FileHeader64<LittleEndian>;
+/// The most bytes of names, for each byte of the file. Names may share their ends, and no
+/// more: many that are one long name over again would take time to no end.
+const MAX_NAMES: usize = 16;
+
+/// The symbol by which gcc says that an object has no machine code.
+const SLIM_LTO: &str = "__gnu_lto_slim";
+
 /// Functions that an image can be entered by, to their symbols.
 type Functions<'data> = HashMap<&'data str, usize>;
 type SectionHeader64 = elf::SectionHeader64<LittleEndian>;
-const LE: LittleEndian = LittleEndian;
 
 /// Reads an object file; `kernel` is what errors call it.
 pub(super) fn read<'data>(
     kernel: &'data str,
     bytes: &'data [u8],
 ) -> Result<ObjectFile<'data>, Error> {
-    let (header, architecture) = Reader::header(kernel, bytes)?;
-    let table = header
-        .sections(LE, bytes)
-        .map_err(|e| malformed(kernel, e))?;
+    let (header, architecture) = header::read(kernel, bytes)?;
+    let table = header.sections(LE, bytes);
+    let table = table.map_err(|e| malformed(kernel, e))?;
+    let symbols = table.symbols(LE, bytes, elf::SHT_SYMTAB);
+    let symbols = symbols.map_err(|e| malformed(kernel, e))?;
     let mut reader = Reader {
         kernel,
         bytes,
         table: &table,
+        symbol_table: &symbols,
         architecture,
         loaded: vec![None; table.len()],
         sections: Vec::new(),
         zeroed_left: MAX_ZEROED,
+        name_bytes_left: bytes.len().saturating_mul(MAX_NAMES),
     };
     reader.read_sections()?;
     let (symbols, functions) = reader.read_symbols()?;
@@ -64,26 +75,15 @@ struct Reader<'a, 'data> {
     kernel: &'data str,
     bytes: &'data [u8],
     table: &'a SectionTable<'data, Header>,
+    symbol_table: &'a SymbolTable<'data, Header>,
     architecture: Architecture,
     /// Which of ours each section of the file is, if it is loaded.
     loaded: Vec<Option<usize>>,
     sections: Vec<Section<'data>>,
-    /// How much more zeroed memory the object may ask for.
+    /// How much more memory the object may ask for beyond its own bytes.
     zeroed_left: u64,
-}
-
-fn malformed(kernel: &str, reason: impl std::fmt::Display) -> Error {
-    Error::MalformedObject {
-        kernel: kernel.to_owned(),
-        reason: reason.to_string(),
-    }
-}
-
-fn unsupported(kernel: &str, feature: impl Into<String>) -> Error {
-    Error::UnsupportedObject {
-        kernel: kernel.to_owned(),
-        feature: feature.into(),
-    }
+    /// How many more bytes of names are read.
+    name_bytes_left: usize,
 }
 
 impl<'data> Reader<'_, 'data> {
@@ -95,42 +95,12 @@ impl<'data> Reader<'_, 'data> {
         unsupported(self.kernel, feature)
     }
 
-    fn header(kernel: &str, bytes: &'data [u8]) -> Result<(&'data Header, Architecture), Error> {
-        let unsupported = |feature: String| Err(unsupported(kernel, feature));
-        match object::FileKind::parse(bytes) {
-            Ok(object::FileKind::Elf64) => {}
-            Ok(object::FileKind::Elf32) => {
-                return unsupported("it is a 32-bit ELF file, not a 64-bit one".into());
-            }
-            Ok(other) => return unsupported(format!("it is no ELF file ({other:?})")),
-            Err(_) => return Err(malformed(kernel, "it is no object file")),
-        }
-        let header = Header::parse(bytes).map_err(|e| malformed(kernel, e))?;
-        if !header.is_little_endian() {
-            return unsupported("it is big-endian".into());
-        }
-        match header.e_type(LE) {
-            elf::ET_REL => {}
-            elf::ET_DYN => {
-                return unsupported("it is a shared object, not a relocatable one".into());
-            }
-            elf::ET_EXEC => {
-                return unsupported("it is a program, not a relocatable object".into());
-            }
-            other => return unsupported(format!("its ELF type is {}", other.0)),
-        }
-        let machine = header.e_machine(LE);
-        match Architecture::of_machine(machine) {
-            Some(architecture) => Ok((header, architecture)),
-            None => unsupported(format!(
-                "it is for the ELF machine {}, and this linker knows x86-64 and aarch64",
-                machine.0
-            )),
-        }
-    }
-
-    fn text(&self, bytes: &'data [u8]) -> Result<&'data str, Error> {
-        std::str::from_utf8(bytes).map_err(|_| self.malformed("a name in it is not UTF-8"))
+    /// A name, as the file's table of names has it.
+    fn name(&mut self, name: object::Result<&'data [u8]>) -> Result<&'data str, Error> {
+        let name = name.map_err(|e| self.malformed(e))?;
+        let left = self.name_bytes_left.checked_sub(name.len());
+        self.name_bytes_left = left.ok_or_else(|| self.malformed("its names overlap"))?;
+        std::str::from_utf8(name).map_err(|_| self.malformed("a name in it is not UTF-8"))
     }
 
     // ---- Sections
@@ -142,8 +112,7 @@ impl<'data> Reader<'_, 'data> {
         let repeated = self.repeated_group_members()?;
         let mut bytes_left = self.bytes.len();
         for (index, header) in self.table.enumerate() {
-            let name = self.table.section_name(LE, header);
-            let name = self.text(name.map_err(|e| self.malformed(e))?)?;
+            let name = self.name(self.table.section_name(LE, header))?;
             if repeated.contains(&index.0) {
                 continue;
             }
@@ -151,7 +120,9 @@ impl<'data> Reader<'_, 'data> {
                 bytes_left = bytes_left
                     .checked_sub(section.data.len())
                     .ok_or_else(|| self.malformed("its sections overlap"))?;
-                self.ask_for_zeroed(section.size - section.data.len() as u64, section.name)?;
+                // What it lacks in the file, and what pads it to its alignment.
+                let more = section.size - section.data.len() as u64;
+                self.ask_for(more.saturating_add(section.align), section.name)?;
                 self.loaded[index.0] = Some(self.sections.len());
                 self.sections.push(section);
             }
@@ -161,7 +132,7 @@ impl<'data> Reader<'_, 'data> {
 
     /// The members of section groups of which the object has an earlier copy: a
     /// linker that joined objects may leave both.
-    fn repeated_group_members(&self) -> Result<HashSet<usize>, Error> {
+    fn repeated_group_members(&mut self) -> Result<HashSet<usize>, Error> {
         let mut signatures = HashSet::new();
         let mut repeated = HashSet::new();
         let mut bytes_left = self.bytes.len();
@@ -170,30 +141,23 @@ impl<'data> Reader<'_, 'data> {
             let Some((flags, members)) = group.map_err(|e| self.malformed(e))? else {
                 continue;
             };
+            // The members, and the flags before them.
             bytes_left = bytes_left
-                .checked_sub(size_of_val(members))
+                .checked_sub(size_of_val(members) + size_of_val(&flags))
                 .ok_or_else(|| self.malformed("its section groups overlap"))?;
+            if header.link(LE) != self.symbol_table.section() {
+                return Err(self.malformed("a section group refers to another symbol table"));
+            }
+            let signature = object::SymbolIndex(header.sh_info(LE) as usize);
+            let signature = self.symbol_table.symbol(signature);
+            let signature = signature.map_err(|e| self.malformed(e))?;
+            let signature = self.name(self.symbol_table.symbol_name(LE, signature))?;
             let is_comdat = flags.0 & elf::GRP_COMDAT.0 != 0;
-            let signature = (header.link(LE).0, header.sh_info(LE));
-            let signature = self.group_signature(signature)?;
             if is_comdat && !signature.is_empty() && !signatures.insert(signature) {
                 repeated.extend(members.iter().map(|m| m.get(LE) as usize));
             }
         }
         Ok(repeated)
-    }
-
-    /// The name that a group goes by: that of a symbol, of the table `link`.
-    fn group_signature(&self, (link, info): (usize, u32)) -> Result<&'data [u8], Error> {
-        let symbols = self
-            .table
-            .symbol_table_by_index(LE, self.bytes, object::SectionIndex(link));
-        let symbols = symbols.map_err(|e| self.malformed(e))?;
-        let symbol = symbols.symbol(object::SymbolIndex(info as usize));
-        let symbol = symbol.map_err(|e| self.malformed(e))?;
-        symbols
-            .symbol_name(LE, symbol)
-            .map_err(|e| self.malformed(e))
     }
 
     /// The section as it is loaded, or `None` where it is not.
@@ -293,11 +257,11 @@ impl<'data> Reader<'_, 'data> {
         Ok(align)
     }
 
-    fn ask_for_zeroed(&mut self, bytes: u64, name: &str) -> Result<(), Error> {
+    fn ask_for(&mut self, bytes: u64, name: &str) -> Result<(), Error> {
         self.zeroed_left = self.zeroed_left.checked_sub(bytes).ok_or_else(|| {
             self.unsupported(format!(
-                "`{name}` asks for {bytes} bytes of zeroed memory; an object may have \
-                 {MAX_ZEROED}"
+                "`{name}` asks for {bytes} bytes of zeroed memory and padding; an object may \
+                 have {MAX_ZEROED} beyond its own bytes"
             ))
         })?;
         Ok(())
@@ -306,22 +270,18 @@ impl<'data> Reader<'_, 'data> {
     // ---- Symbols
 
     fn read_symbols(&mut self) -> Result<(Vec<Symbol<'data>>, Functions<'data>), Error> {
-        let table = self.table.symbols(LE, self.bytes, elf::SHT_SYMTAB);
-        let table = table.map_err(|e| self.malformed(e))?;
-        // Names may share their ends, and no more: many that are one long name over
-        // again would take time to no end.
-        let mut name_bytes_left = self.bytes.len().saturating_mul(16);
+        let table = self.symbol_table;
         let mut symbols: Vec<Symbol<'_>> = Vec::with_capacity(table.len());
         // What other objects could see, to the symbol that defines it.
         let mut definitions: HashMap<&str, usize> = HashMap::new();
         let mut replaceable = Vec::new();
         for (index, symbol) in table.enumerate() {
-            let name = table.symbol_name(LE, symbol);
-            let name = name.map_err(|e| self.malformed(e))?;
-            name_bytes_left = name_bytes_left
-                .checked_sub(name.len())
-                .ok_or_else(|| self.malformed("its symbols' names overlap"))?;
-            let name = self.text(name)?;
+            let name = self.name(table.symbol_name(LE, symbol))?;
+            if name == SLIM_LTO {
+                return Err(self.unsupported(
+                    "it holds code for link-time optimisation alone; compile it with -fno-lto",
+                ));
+            }
             match symbol.st_type() {
                 elf::STT_TLS => {
                     return Err(self
@@ -342,6 +302,7 @@ impl<'data> Reader<'_, 'data> {
                 elf::SHN_UNDEF => SymbolAt::Undefined,
                 elf::SHN_ABS => SymbolAt::Absolute(symbol.st_value(LE)),
                 elf::SHN_COMMON => self.common(name, symbol)?,
+                index if self.is_large_common(index) => self.common(name, symbol)?,
                 _ => self.in_section(name, symbol.st_value(LE), section()?)?,
             };
             let weak = symbol.st_bind() == elf::STB_WEAK;
@@ -369,6 +330,7 @@ impl<'data> Reader<'_, 'data> {
         for i in replaceable {
             if let Some(&definition) = definitions.get(symbols[i].name) {
                 symbols[i].at = symbols[definition].at;
+                symbols[i].size = symbols[definition].size;
             }
         }
         let is_function = |(_, i): &(&str, usize)| {
@@ -401,6 +363,12 @@ impl<'data> Reader<'_, 'data> {
         Ok(SymbolAt::Section { section, offset })
     }
 
+    /// Whether a symbol is common in code of the medium model, and large.
+    fn is_large_common(&self, section: elf::SymbolSection) -> bool {
+        const SHN_X86_64_LCOMMON: u16 = 0xff02;
+        self.architecture == Architecture::X86_64 && section.0 == SHN_X86_64_LCOMMON
+    }
+
     /// Room of its own for a common symbol: a variable that C code left without a
     /// value. Its value in the file is its alignment.
     fn common(
@@ -411,7 +379,7 @@ impl<'data> Reader<'_, 'data> {
         let (size, align) = (symbol.st_size(LE), symbol.st_value(LE));
         let align = self.alignment(format_args!("the common symbol `{name}`"), align)?;
         // Many small ones with a large alignment take as much as a few large ones.
-        self.ask_for_zeroed(size.saturating_add(align), name)?;
+        self.ask_for(size.saturating_add(align), name)?;
         self.sections.push(Section {
             name: COMMON,
             data: &[],
@@ -429,7 +397,7 @@ impl<'data> Reader<'_, 'data> {
     // ---- Relocations
 
     /// What errors call a relocation.
-    fn name(&self, number: elf::RelocationType) -> String {
+    fn relocation_name(&self, number: elf::RelocationType) -> String {
         match self.architecture.relocation_name(number) {
             Some(name) => name.to_owned(),
             None => format!("number {}", number.0),
@@ -437,8 +405,6 @@ impl<'data> Reader<'_, 'data> {
     }
 
     fn read_relocations(&mut self, symbols: &[Symbol<'data>]) -> Result<(), Error> {
-        let table = self.table.symbols(LE, self.bytes, elf::SHT_SYMTAB);
-        let symbol_table = table.map_err(|e| self.malformed(e))?.section();
         let mut bytes_left = self.bytes.len();
         for header in self.table.iter() {
             let form = match header.sh_type(LE) {
@@ -451,7 +417,7 @@ impl<'data> Reader<'_, 'data> {
             let target = self.loaded.get(header.sh_info(LE) as usize).copied();
             let target = target
                 .ok_or_else(|| self.malformed(format!("a {form} section patches no section")))?;
-            if form == "RELA" && header.link(LE) != symbol_table {
+            if form == "RELA" && header.link(LE) != self.symbol_table.section() {
                 return Err(self.malformed("relocations refer to another symbol table"));
             }
             let Some(target) = target else { continue };
@@ -490,7 +456,7 @@ impl<'data> Reader<'_, 'data> {
         let kind = self.architecture.relocation(number).ok_or_else(|| {
             self.unsupported(format!(
                 "the relocation {} in section `{}`",
-                self.name(number),
+                self.relocation_name(number),
                 section.name
             ))
         })?;
@@ -505,12 +471,20 @@ impl<'data> Reader<'_, 'data> {
                 section.name, referred.name
             )));
         }
+        if kind.compute == Compute::Size && referred.at == SymbolAt::Undefined {
+            return Err(self.unsupported(format!(
+                "the relocation {} in section `{}`: nobody knows the size of `{}`",
+                self.relocation_name(number),
+                section.name,
+                referred.name
+            )));
+        }
         // A slot holds an address, not one with a number added: x86-64 adds it to
         // the slot's own, to reach it from the end of an instruction.
         if self.architecture == Architecture::Aarch64 && kind.compute.needs_slot() && addend != 0 {
             return Err(self.unsupported(format!(
                 "the relocation {} with an addend in section `{}`",
-                self.name(number),
+                self.relocation_name(number),
                 section.name
             )));
         }

@@ -83,8 +83,11 @@ impl Image {
         if size <= MAX_POPULATED {
             flags |= MapFlags::POPULATE;
         }
-        if cfg!(target_arch = "x86_64") && object.needs_low_address() {
+        let mut mapping = "map memory";
+        if object.needs_low_address() {
             flags |= MAP_32BIT;
+            mapping = "map memory in the lowest 2 GiB, where alone it runs unless it is \
+                       compiled with -fPIC,";
         }
         // SAFETY: a new private mapping, at an address that the kernel chooses
         // among those that nothing uses, replaces nothing.
@@ -96,9 +99,8 @@ impl Image {
                 flags,
             )
         }
-        .map_err(system("map memory"))?;
-        let base =
-            NonNull::new(base).ok_or_else(|| system("map memory")(rustix::io::Errno::NOMEM))?;
+        .map_err(system(mapping))?;
+        let base = NonNull::new(base).ok_or_else(|| system(mapping)(rustix::io::Errno::NOMEM))?;
         let keeps_state = layout.segments().iter().any(|s| s.rights == Rights::Data);
         let mut image = Image {
             base,

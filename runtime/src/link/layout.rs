@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::architecture::Architecture;
 use super::elf::MAX_ALIGN;
 use super::object_file::{ObjectFile, Section, SymbolAt};
 
@@ -42,6 +43,7 @@ pub struct Layout {
     pub(super) stand_ins: Vec<StandIns>,
     /// The offset of the global offset table, which begins where its slots do.
     pub(super) table: u64,
+    architecture: Architecture,
     size: u64,
 }
 
@@ -58,7 +60,8 @@ impl Layout {
             let end = offset.checked_add(section.size);
             end.is_some_and(|end| end <= self.size)
         };
-        self.sections.len() == object.sections.len()
+        self.architecture == object.architecture
+            && self.sections.len() == object.sections.len()
             && self.stand_ins.len() == object.symbols.len()
             && object.sections.iter().zip(&self.sections).all(fits)
     }
@@ -164,6 +167,7 @@ pub fn layout(object: &ObjectFile<'_>, page: u64) -> Layout {
         sections,
         stand_ins,
         table,
+        architecture: object.architecture,
         size: at,
     }
 }

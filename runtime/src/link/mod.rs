@@ -29,6 +29,7 @@
 mod aarch64;
 mod architecture;
 mod elf;
+mod header;
 mod image;
 mod layout;
 mod object_file;

@@ -22,6 +22,13 @@ pub(super) struct Section<'data> {
     pub(super) relocations: Vec<Relocation>,
 }
 
+impl Section<'_> {
+    /// Whether it holds something that code can change.
+    fn is_state(&self) -> bool {
+        self.rights == Rights::Data && self.size > 0
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Relocation {
     pub(super) offset: u64,
@@ -104,7 +111,7 @@ impl<'data> ObjectFile<'data> {
     /// [`Error::WritableSection`] names the first writable section that its code
     /// can reach.
     pub fn check_stateless(&self) -> Result<(), Error> {
-        let Some(i) = self.sections.iter().position(|s| s.rights == Rights::Data) else {
+        let Some(i) = self.sections.iter().position(Section::is_state) else {
             return Ok(());
         };
         let Section { name, size, .. } = self.sections[i];
@@ -126,14 +133,16 @@ impl<'data> ObjectFile<'data> {
         })
     }
 
-    /// Whether its code keeps absolute addresses in 32 bits, so that it runs in the
-    /// lowest 2 GiB of memory alone.
+    /// Whether it is code of x86-64 that keeps absolute addresses in 32 bits, so that it
+    /// runs in the lowest 2 GiB of memory alone.
     #[must_use]
     pub fn needs_low_address(&self) -> bool {
-        self.relocations().any(|r| {
-            let moves = !matches!(self.symbols[r.symbol].at, SymbolAt::Absolute(_));
-            moves && r.kind.needs_low_address()
-        })
+        let mut relocations = self.relocations();
+        self.architecture == Architecture::X86_64
+            && relocations.any(|r| {
+                let moves = !matches!(self.symbols[r.symbol].at, SymbolAt::Absolute(_));
+                moves && r.kind.needs_low_address()
+            })
     }
 
     /// Whether `name` is a function that this object defines.

@@ -19,6 +19,9 @@ pub(super) enum Compute {
     Relative,
     /// S + A − P, or L + A − P: a call or a jump, which may go through the stub.
     Branch,
+    /// S + A − P: a branch within a function, which may not go through a stub, as that
+    /// uses a register.
+    ShortBranch,
     /// Page(S + A) − Page(P)
     Page,
     /// S + A − GOT
@@ -108,7 +111,7 @@ pub(super) enum Place {
     /// lowest, 19 from bit 5 on the others.
     Adr,
     /// The immediate of an aarch64 move of 16 bits, which becomes a `movn` of the
-    /// complement for a negative number, and a `movz` for another.
+    /// complement for a negative number, and a `movz` for another. A `movk` stays one.
     Move,
 }
 
@@ -167,9 +170,15 @@ impl Field {
                 old & !mask | (bits & 0b11) << 29 | (bits >> 2 & 0x7_ffff) << 5
             }
             Place::Move => {
-                // Bits 30 and 29 are the operation: 00 is `movn`, 10 is `movz`.
+                // Bits 30 and 29 are the operation: 00 is `movn`, 10 is `movz`, 11 is
+                // `movk`, which keeps the bits around it and says no sign.
                 let mask = 0xffff << 5 | 0b11 << 29;
-                let (bits, operation) = if value < 0 { (!bits, 0) } else { (bits, 0b10) };
+                let (bits, operation) = match old >> 29 & 0b11 {
+                    0b11 => (bits, 0b11),
+                    // The sign of 64 bits, of which the last of four moves has the top.
+                    _ if (value as i64) < 0 => (!bits, 0),
+                    _ => (bits, 0b10),
+                };
                 old & !mask | (bits & 0xffff) << 5 | operation << 29
             }
         })

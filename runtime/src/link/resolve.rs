@@ -1,5 +1,6 @@
 //! Symbols to addresses, addresses to bytes.
 
+use super::elf::MAX_ALIGN;
 use super::layout::{Layout, Rights};
 use super::object_file::{ObjectFile, Relocation, Section, Symbol, SymbolAt};
 use super::relocation::Compute;
@@ -15,8 +16,8 @@ use crate::Error;
 ///
 /// [`Error::UndefinedSymbol`] where `resolver` does not know a symbol,
 /// [`Error::RelocationOverflow`] where a value does not fit its field,
-/// [`Error::UnsupportedObject`] where the image would pass the end of memory, or
-/// the layout is another object's.
+/// [`Error::UnsupportedObject`] where `base` is no multiple of a page, the image would
+/// pass the end of memory, or the layout is another object's.
 pub fn link(
     object: &ObjectFile<'_>,
     layout: &Layout,
@@ -37,6 +38,9 @@ pub(super) fn link_into(
     base: u64,
     resolver: &dyn Resolver,
 ) -> Result<(), Error> {
+    if !base.is_multiple_of(MAX_ALIGN) {
+        return Err(object.unsupported(format!("an image at {base:#x} would begin inside a page")));
+    }
     if base.checked_add(layout.size()).is_none() {
         return Err(object.unsupported(format!(
             "an image at {base:#x} would pass the end of memory"
@@ -121,7 +125,8 @@ const fn page(address: i128) -> i128 {
 
 impl Linker<'_, '_> {
     /// A function that some reference does not reach is its stub, for every reference:
-    /// one address in two instructions must not be put together of two.
+    /// one address in two instructions must not be put together of two. Its slot in the
+    /// GOT has the function's own address, by which the stub jumps.
     fn use_stubs_where_references_do_not_reach(&mut self) {
         let mut far = Vec::new();
         for (section, start) in self.placed_sections() {
@@ -129,7 +134,7 @@ impl Linker<'_, '_> {
                 let compute = relocation.kind.compute;
                 if self.targets[relocation.symbol].is_function
                     && compute.is_reference()
-                    && self.fill(relocation, start, 0).is_none()
+                    && self.fill(section, relocation, start, 0).is_none()
                 {
                     far.push(relocation.symbol);
                 }
@@ -179,7 +184,7 @@ impl Linker<'_, '_> {
                 let mut word = [0; 8];
                 word[..width].copy_from_slice(place);
                 let filled = self
-                    .fill(relocation, start, u64::from_le_bytes(word))
+                    .fill(section, relocation, start, u64::from_le_bytes(word))
                     .ok_or_else(|| self.overflow(section, start, relocation))?;
                 place.copy_from_slice(&filled.to_le_bytes()[..width]);
             }
@@ -187,13 +192,24 @@ impl Linker<'_, '_> {
         Ok(())
     }
 
-    /// The word `old` as one relocation, in a section at `start`, leaves it; `None`
-    /// where the value does not fit.
-    fn fill(&self, relocation: &Relocation, start: u64, old: u64) -> Option<u64> {
-        let field = relocation.kind.field;
-        let direct = field.fill(old, self.value(relocation, start, false)?);
-        if direct.is_none() && relocation.kind.compute.is_branch() {
-            return field.fill(old, self.value(relocation, start, true)?);
+    /// The word `old` as one relocation of `section`, which is at `start`, leaves it;
+    /// `None` where the value does not fit.
+    fn fill(
+        &self,
+        section: &Section<'_>,
+        relocation: &Relocation,
+        start: u64,
+        old: u64,
+    ) -> Option<u64> {
+        let Relocation { kind, addend, .. } = *relocation;
+        let direct = kind.field.fill(old, self.value(relocation, start, false)?);
+        // Code that branches beside the symbol would land beside the stub. A table of
+        // distances counts them from wherever it likes.
+        let to_symbol = addend == self.object.architecture.branch_addend();
+        let may_use_stub = to_symbol || !section.rights.executes();
+        if direct.is_none() && kind.compute.is_branch() && may_use_stub {
+            let by_stub = self.value(relocation, start, true)?;
+            return kind.field.fill(old, by_stub);
         }
         direct
     }
@@ -225,7 +241,7 @@ impl Linker<'_, '_> {
         Some(match kind.compute {
             Compute::Nothing => 0,
             Compute::Absolute => target()?,
-            Compute::Relative | Compute::Branch => target()? - place,
+            Compute::Relative | Compute::Branch | Compute::ShortBranch => target()? - place,
             Compute::Page => page(target()?) - page(place),
             Compute::FromTable | Compute::BranchFromTable => target()? - table,
             Compute::Table => table + addend - place,
@@ -242,7 +258,7 @@ impl Linker<'_, '_> {
         let architecture = self.object.architecture;
         Error::RelocationOverflow {
             kernel: self.object.kernel.to_owned(),
-            // Those that are done have names.
+            // The tables of relocations are written in terms of these names.
             kind: architecture.relocation_name(relocation.elf).unwrap_or(""),
             place: format!("{}+{:#x}", section.name, relocation.offset),
             symbol: self.object.symbol_name(relocation.symbol).to_owned(),
@@ -257,7 +273,7 @@ fn write(image: &mut [u8], offset: u64, bytes: &[u8]) {
 }
 
 /// Offsets into an image that is about to be held in memory.
-#[allow(clippy::cast_possible_truncation)] // the reader bounds an image by its object's size
+#[allow(clippy::cast_possible_truncation)] // the reader bounds an image: see its MAX_ZEROED
 const fn to_usize(offset: u64) -> usize {
     offset as usize
 }

@@ -422,6 +422,9 @@ impl PlanBuilder {
         if dtype == DType::Bool && found.dtype.is_none() {
             self.needs_vouching(place, READS_BOOL);
         }
+        // Whoever reads it reads elements of this type, in an untyped buffer as well.
+        let align = &mut self.plan.buffers[buffer].align;
+        *align = (*align).max(dtype.size());
         self.plan.outputs.push(PlanOutput {
             name,
             range,

@@ -46,11 +46,10 @@ pub(crate) fn object(bytes: &[u8]) {
     };
     for page in [4096, 65536] {
         let layout = layout(&file, page);
-        // A section header takes 64 bytes of the file, and a section is padded to an
-        // alignment of a page at most; a symbol takes 24, and has a slot and a stub at
-        // most. Zeroed data has an end of its own.
+        // A symbol takes 24 bytes, and has a slot and a stub at most; zeroed data and
+        // padding have an end of their own, and each segment is whole pages.
         let len = bytes.len() as u64;
-        let most = 2 * len + 4096 * (len / 64) + 4 * page + (64 << 20);
+        let most = 2 * len + 4 * page + (64 << 20);
         assert!(layout.size() <= most, "{} bytes from {len}", layout.size());
         let mut end = 0;
         for segment in layout.segments() {
