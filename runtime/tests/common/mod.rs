@@ -6,7 +6,6 @@
 // A helper of a test says what it expects by failing, as the test does.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -154,28 +153,14 @@ impl Rng {
 /// The compilers that are furthest apart among those of this machine: the oldest and the
 /// newest clang and gcc; all clangs and gcc where `SVOD_TEST_ALL_COMPILERS` is set.
 pub(crate) fn compiler_range() -> Vec<CCompiler> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut clangs = BTreeMap::new();
-    for dir in std::env::split_paths(&path) {
-        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
-            let name = entry.file_name();
-            let version = name.to_str().and_then(|n| n.strip_prefix("clang-"));
-            if let Some(major) = version.and_then(|v| v.parse().ok()) {
-                clangs.entry(major).or_insert_with(|| CCompiler {
-                    path: entry.path(),
-                    family: Family::Clang,
-                    major,
-                });
-            }
-        }
-    }
-    let mut range: Vec<CCompiler> = clangs.into_values().collect();
+    let (mut range, others): (Vec<_>, Vec<_>) = every_compiler()
+        .into_iter()
+        .partition(|c| c.family == Family::Clang);
+    range.sort_by_key(|c| c.major);
     if std::env::var_os("SVOD_TEST_ALL_COMPILERS").is_none() && range.len() > 2 {
         range.drain(1..range.len() - 1);
     }
-    let no_clang = range.is_empty();
-    let others = compilers().into_iter();
-    range.extend(others.filter(|c| c.family == Family::Gcc || no_clang));
+    range.extend(others);
     range
 }
 
