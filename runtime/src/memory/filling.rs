@@ -51,18 +51,39 @@ impl Filling {
 
 #[cfg(test)]
 mod tests {
+    use half::{bf16, f16};
+
     use super::*;
-    use crate::bundle::to_f64;
     use crate::memory::Buffer;
+
+    /// The elements of a filled buffer, as numbers.
+    fn filled(dtype: DType, elements: [u8; 8]) -> Vec<f64> {
+        let mut buffer = Buffer::zeroed(dtype, 5).unwrap();
+        buffer.fill(elements);
+        let number = |bytes: &[u8]| {
+            let mut word = [0; 8];
+            word[..bytes.len()].copy_from_slice(bytes);
+            let bits = u64::from_le_bytes(word);
+            match dtype {
+                DType::F16 => f16::from_bits(bits as u16).to_f64(),
+                DType::BF16 => bf16::from_bits(bits as u16).to_f64(),
+                DType::F32 => f32::from_bits(bits as u32).into(),
+                DType::F64 => f64::from_bits(bits),
+                _ if dtype.integer_range().is_some_and(|(min, _)| min < 0) => {
+                    let unused = 64 - 8 * dtype.size();
+                    ((bits << unused).cast_signed() >> unused) as f64
+                }
+                _ => bits as f64,
+            }
+        };
+        let view = buffer.as_view();
+        view.as_bytes().chunks(dtype.size()).map(number).collect()
+    }
 
     #[test]
     fn each_type_is_filled_with_values_of_its_own() {
         for dtype in DType::ALL {
-            let filled = |filling: Filling| {
-                let mut buffer = Buffer::zeroed(dtype, 5).unwrap();
-                buffer.fill(filling.elements(Some(dtype)));
-                to_f64(buffer.as_view()).unwrap()
-            };
+            let filled = |filling: Filling| filled(dtype, filling.elements(Some(dtype)));
             let (ones, hundreds) = match dtype.integer_range() {
                 Some((0, 1)) => (1.0, 0.0),
                 Some((0, max)) => (max as f64, 100.0),
@@ -81,9 +102,7 @@ mod tests {
     #[test]
     fn untyped_memory_holds_ordinary_numbers_of_each_floating_point_type() {
         for dtype in DType::ALL.into_iter().filter(|d| d.is_float()) {
-            let mut buffer = Buffer::zeroed(dtype, 3).unwrap();
-            buffer.fill(Filling::Hundreds.elements(None));
-            let values = to_f64(buffer.as_view()).unwrap();
+            let values = filled(dtype, Filling::Hundreds.elements(None));
             assert!(values.iter().all(|v| (2.0..33.0).contains(v)), "{values:?}");
         }
     }

@@ -54,7 +54,7 @@ impl<'a> View<'a> {
     /// checks it.
     #[must_use]
     pub const unsafe fn from_raw(start: NonNull<u8>, dtype: DType, len: usize) -> Self {
-        // SAFETY: promised by the caller; it is of no guarded block.
+        // SAFETY: promised by the caller; without pages nothing is claimed of any.
         unsafe { Self::from_parts(start, dtype, len, None) }
     }
 
@@ -170,7 +170,7 @@ impl<'a> ViewMut<'a> {
     /// A launch refuses arguments that overlap, before it uses them.
     #[must_use]
     pub const unsafe fn from_raw(start: NonNull<u8>, dtype: DType, len: usize) -> Self {
-        // SAFETY: promised by the caller; it is of no guarded block.
+        // SAFETY: promised by the caller; without pages nothing is claimed of any.
         unsafe { Self::from_parts(start, dtype, len, None) }
     }
 
