@@ -30,6 +30,8 @@ fn op_counts(plan: &Plan) -> (usize, usize, usize) {
             Op::Launch(_) => counts.0 += 1,
             Op::Copy { .. } => counts.1 += 1,
             Op::Fill { .. } => counts.2 += 1,
+            // A bundle holds none.
+            Op::Host(_) => {}
         }
     }
     counts

@@ -108,6 +108,7 @@ fn message(signal: i32, notes: &File, plan: &Plan, guard: Guard) -> String {
         }
         Some(Op::Copy { .. }) => text += "a copy",
         Some(Op::Fill { .. }) => text += "a fill",
+        Some(Op::Host(_)) => text += "a host function",
         None => text += "an op that the plan no longer has",
     }
     text

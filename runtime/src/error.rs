@@ -211,6 +211,62 @@ pub enum Error {
         reason: String,
     },
 
+    /// An order of a plan's ops that breaks it.
+    #[error("the schedule is not the plan's: {reason}")]
+    Schedule {
+        /// Which op is in the wrong place, and why.
+        reason: String,
+    },
+
+    /// An instance that would take more memory than it may.
+    #[error(
+        "an instance of the plan `{plan}` takes {needed} bytes, {temps} of them for temps, and \
+         may take {cap}; raise the cap, or have the plan keep less"
+    )]
+    MemoryCap {
+        /// The plan's name.
+        plan: String,
+        /// What it would take.
+        needed: usize,
+        /// What of that its temps take.
+        temps: usize,
+        /// What it may.
+        cap: usize,
+    },
+
+    /// A host function failed, or panicked.
+    #[error("host function `{function}` failed in ops[{op}]")]
+    Host {
+        /// The function's name.
+        function: String,
+        /// The op that called it.
+        op: usize,
+        /// What it returned, or said when it panicked.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+
+    /// A run that was cancelled from another thread.
+    #[error("the run was cancelled before ops[{op}], after {done} of {of} ops")]
+    Cancelled {
+        /// The op that was next.
+        op: usize,
+        /// How many had run.
+        done: usize,
+        /// How many there are.
+        of: usize,
+    },
+
+    /// A run whose deadline passed.
+    #[error("the run's deadline passed before ops[{op}], after {done} of {of} ops")]
+    DeadlinePassed {
+        /// The op that was next.
+        op: usize,
+        /// How many had run.
+        done: usize,
+        /// How many there are.
+        of: usize,
+    },
+
     /// A run that was asked for wrongly: a variable, an input, a state.
     #[error("cannot run the plan: {reason}")]
     Run {
@@ -218,10 +274,10 @@ pub enum Error {
         reason: String,
     },
 
-    /// A run that failed after it had written a state.
+    /// A run after one that stopped when it had written a state.
     #[error(
-        "this instance is torn: an earlier run failed after it had written a state; reset it, or \
-         accept it as it is with accept_torn"
+        "this instance is torn: an earlier run stopped after it had written a state; reset or \
+         restore it, or accept it as it is with accept_torn"
     )]
     Torn,
 

@@ -121,8 +121,8 @@ fn an_output_of_untyped_bytes_is_aligned_to_its_elements() {
     for guard in GUARDS {
         let mut plan = PlanBuilder::new("outputs");
         let bytes = plan.bytes(None, Role::Output, 13).unwrap();
-        plan.output("o", bytes, 4, DType::F32, &[2]).unwrap();
-        let executable = Executable::new(plan.build(), vec![], vec![None]).unwrap();
+        plan.result("o", bytes, 4, DType::F32, &[2]).unwrap();
+        let executable = Executable::new(plan.build().unwrap(), vec![], []).unwrap();
         let instance = executable.with_guard(guard).instance().unwrap();
         let zeros = instance.output("o").unwrap().as_slice::<f32>().unwrap();
         assert_eq!(zeros, [0.0; 2], "{guard:?}");
@@ -186,9 +186,9 @@ fn poking(state_at: i64, output_at: i64) -> Executable {
         let scalars = [("at", at.into()), ("status", 0.into())];
         plan.launch(0, &[range], &scalars, 1).unwrap();
     }
-    plan.output("state", state, 0, DType::F32, &[LEN]).unwrap();
-    plan.output("y", output, 0, DType::F32, &[LEN]).unwrap();
-    Executable::new(plan.build(), vec![poke_kernel()], vec![None, None]).unwrap()
+    plan.result("state", state, 0, DType::F32, &[LEN]).unwrap();
+    plan.result("y", output, 0, DType::F32, &[LEN]).unwrap();
+    Executable::new(plan.build().unwrap(), vec![poke_kernel()], []).unwrap()
 }
 
 fn instance_of(executable: Executable, guard: Guard) -> Instance {
@@ -302,12 +302,12 @@ fn leaking() -> Executable {
     let buffers = roles.map(|role| plan.buffer(None, role, DType::F32, &[3]).unwrap());
     let args = buffers.map(|b| plan.whole(b).unwrap());
     plan.launch(0, &args, &[], 1).unwrap();
-    plan.output("y", buffers[0], 0, DType::F32, &[3]).unwrap();
-    plan.output("x", buffers[1], 0, DType::F32, &[3]).unwrap();
+    plan.result("y", buffers[0], 0, DType::F32, &[3]).unwrap();
+    plan.result("x", buffers[1], 0, DType::F32, &[3]).unwrap();
     // SAFETY: it touches what the signature says.
     let kernel = unsafe { Kernel::from_entry("leak", leak as *const _, signature) };
     let x = Buffer::from_slice(&[5.0_f32, 6.0, 7.0]).unwrap();
-    Executable::new(plan.build(), vec![kernel], vec![None, Some(x.into()), None]).unwrap()
+    Executable::new(plan.build().unwrap(), vec![kernel], [(1, x.into())]).unwrap()
 }
 
 #[test]

@@ -172,7 +172,7 @@ fn an_error_names_the_op_and_the_argument() {
     assert_refused(&error, "ops[2].launch", "kernel 1");
     // What was refused left nothing behind.
     let op = plan.launch(0, &[y, whole(INPUT)], &k(1), 4).unwrap();
-    assert_eq!((op, plan.build().ops().len()), (2, 3));
+    assert_eq!((op, plan.build().unwrap().ops().len()), (2, 3));
 }
 
 #[test]
@@ -275,7 +275,7 @@ fn buffers_variables_and_outputs_name_their_own_place() {
     assert_refused(&error, "buffers[5]", "too large");
     assert_refused(&plan.whole(5).unwrap_err(), "buffers[5]", "no such buffer");
 
-    plan.output("y", OUTPUT, 0, DType::I32, &[4]).unwrap();
+    plan.result("y", OUTPUT, 0, DType::I32, &[4]).unwrap();
     for (name, buffer, offset, dtype, place, word) in [
         ("y", OUTPUT, 0, DType::I32, "outputs[1]", "second output"),
         ("z", TEMP, 0, DType::I32, "outputs[1].buffer", "temp"),
@@ -291,7 +291,7 @@ fn buffers_variables_and_outputs_name_their_own_place() {
         ("z", OUTPUT, 0, DType::F32, "outputs[1].dtype", "i32"),
         ("z", 8, 0, DType::I32, "outputs[1]", "buffer 8"),
     ] {
-        let error = plan.output(name, buffer, offset, dtype, &[4]).unwrap_err();
+        let error = plan.result(name, buffer, offset, dtype, &[4]).unwrap_err();
         assert_refused(&error, place, word);
     }
 }
@@ -305,8 +305,8 @@ fn instance(executable: Executable) -> Instance {
     executable.with_guard(common::guard()).instance().unwrap()
 }
 
-fn constant(elements: &[i32]) -> Option<Constant> {
-    Some(common::from_slice(elements).into())
+fn constant(elements: &[i32]) -> Constant {
+    common::from_slice(elements).into()
 }
 
 #[test]
@@ -317,10 +317,13 @@ fn an_executable_is_a_plan_with_its_kernels_and_contents() {
         .unwrap();
     plan.launch(0, &[whole(OUTPUT), whole(TEMP)], &k, v_at_most_4(v))
         .unwrap();
-    plan.output("y", OUTPUT, 0, DType::I32, &[4]).unwrap();
-    plan.output("state", STATE, 0, DType::I32, &[4]).unwrap();
-    let contents = vec![None, constant(&[1, 2, 3, 4]), constant(&[7; 4]), None, None];
-    let executable = Executable::new(plan.build(), vec![add_kernel()], contents).unwrap();
+    plan.result("y", OUTPUT, 0, DType::I32, &[4]).unwrap();
+    plan.result("state", STATE, 0, DType::I32, &[4]).unwrap();
+    let contents = [
+        (CONSTANT, constant(&[1, 2, 3, 4])),
+        (STATE, constant(&[7; 4])),
+    ];
+    let executable = Executable::new(plan.build().unwrap(), vec![add_kernel()], contents).unwrap();
     let mut instance = instance(executable);
     instance
         .set_input("input", View::from_slice(&[0; 4]))
@@ -336,28 +339,30 @@ fn v_at_most_4(v: VariableId) -> Value {
 
 #[test]
 fn an_executable_refuses_what_is_not_its_plan_s() {
-    let one = || constant(&[1, 2, 3, 4]);
-    let refused = |kernels: Vec<Kernel>, contents: Vec<Option<Constant>>, place: &str, word| {
-        let plan = builder().0.build();
+    let at = |buffer| (buffer, constant(&[1, 2, 3, 4]));
+    let refused = |kernels: Vec<Kernel>, contents: Vec<(usize, Constant)>, place: &str, word| {
+        let plan = builder().0.build().unwrap();
         let error = Executable::new(plan, kernels, contents).unwrap_err();
         assert_refused(&error, place, word);
     };
     let add = || vec![add_kernel()];
-    let contents = || vec![None, one(), None, None, None];
+    let contents = || vec![at(CONSTANT)];
     refused(Vec::new(), contents(), "kernels", "0 of them for 1");
     let other = Signature::builder().write(DType::I32, 4).build().unwrap();
     let text = "void zero(int *y) { y[0] = 0; }";
     // SAFETY: it writes y[0], of the 4 elements that its signature allows.
     let zero = unsafe { runtime().load(&Source::c("zero", text), other) }.unwrap();
     refused(vec![zero], contents(), "kernels[0]", "`zero`");
-    refused(add(), vec![one()], "buffers", "1 of 5");
-    refused(add(), vec![None; 5], "buffers[1]", "without contents");
-    let misplaced = vec![None, one(), None, one(), None];
+    refused(add(), vec![at(5)], "buffers[5]", "one of 5");
+    let twice = vec![at(CONSTANT), at(CONSTANT)];
+    refused(add(), twice, "buffers[1]", "twice");
+    refused(add(), vec![], "buffers[1]", "without contents");
+    let misplaced = vec![at(CONSTANT), at(TEMP)];
     refused(add(), misplaced, "buffers[3]", "temp");
-    let short = vec![None, constant(&[1, 2]), None, None, None];
+    let short = vec![(CONSTANT, constant(&[1, 2]))];
     refused(add(), short, "buffers[1]", "8 bytes for 16");
     let floats: Constant = common::from_slice(&[0.0_f32; 4]).into();
-    let floats = vec![None, Some(floats), None, None, None];
+    let floats = vec![(CONSTANT, floats)];
     refused(add(), floats, "buffers[1]", "another type");
 }
 
@@ -367,9 +372,9 @@ fn contents_of_any_type_fit_untyped_bytes() {
     plan.bytes(None, Role::Constant, 16).unwrap();
     plan.bytes(None, Role::Output, 16).unwrap();
     plan.copy(whole(0), whole(1)).unwrap();
-    plan.output("y", 1, 0, DType::I32, &[4]).unwrap();
-    let contents = vec![constant(&[5, 6, 7, 8]), None];
-    let executable = Executable::new(plan.build(), Vec::new(), contents).unwrap();
+    plan.result("y", 1, 0, DType::I32, &[4]).unwrap();
+    let contents = [(0, constant(&[5, 6, 7, 8]))];
+    let executable = Executable::new(plan.build().unwrap(), Vec::new(), contents).unwrap();
     let mut instance = instance(executable);
     instance.run(&[]).unwrap();
     assert_eq!(output::<i32>(&instance, "y"), [5, 6, 7, 8]);
@@ -393,9 +398,9 @@ fn bools_from_bytes() -> [Plan; 2] {
         .buffer(None, Role::Output, DType::Bool, &[2])
         .unwrap();
     copied.copy(range(0, 0, 2), range(1, 0, 2)).unwrap();
-    launched.output("y", 1, 0, DType::U8, &[2]).unwrap();
-    copied.output("y", 1, 0, DType::Bool, &[2]).unwrap();
-    [launched.build(), copied.build()]
+    launched.result("y", 1, 0, DType::U8, &[2]).unwrap();
+    copied.result("y", 1, 0, DType::Bool, &[2]).unwrap();
+    [launched.build().unwrap(), copied.build().unwrap()]
 }
 
 #[test]
@@ -410,7 +415,7 @@ fn bytes_that_become_bool_need_someone_to_vouch_for_them() {
             };
             plan.kernels().iter().map(kernel).collect()
         };
-        let error = Executable::new(plan.clone(), kernels(), vec![None, None]).unwrap_err();
+        let error = Executable::new(plan.clone(), kernels(), []).unwrap_err();
         let place = if plan.name() == "launched" {
             "ops[0].args"
         } else {
@@ -418,8 +423,7 @@ fn bytes_that_become_bool_need_someone_to_vouch_for_them() {
         };
         assert_refused(&error, place, "bool");
         // SAFETY: the bytes that are given below are 0 and 1.
-        let vouched =
-            unsafe { Executable::new_unchecked(plan.clone(), kernels(), vec![None, None]) };
+        let vouched = unsafe { Executable::new_unchecked(plan.clone(), kernels(), []) };
         let mut instance = instance(vouched.unwrap());
         instance
             .set_input("x", View::from_slice(&[1_u8, 0]))
@@ -444,8 +448,8 @@ fn bools_that_stay_bools_need_nobody() {
     plan.fill(range(1, 0, 2), DType::Bool, 1).unwrap();
     plan.copy(range(0, 0, 1), range(1, 1, 1)).unwrap();
     plan.copy(range(1, 0, 2), range(2, 0, 2)).unwrap();
-    plan.output("y", 2, 0, DType::Bool, &[2]).unwrap();
-    let executable = Executable::new(plan.build(), Vec::new(), vec![None; 3]).unwrap();
+    plan.result("y", 2, 0, DType::Bool, &[2]).unwrap();
+    let executable = Executable::new(plan.build().unwrap(), Vec::new(), []).unwrap();
     let mut instance = instance(executable);
     instance
         .set_input("x", View::from_bools(&[false, true]))
@@ -458,8 +462,8 @@ fn bools_that_stay_bools_need_nobody() {
 fn an_output_that_calls_bytes_bool_needs_someone_to_vouch_for_them() {
     let mut plan = PlanBuilder::new("called bool");
     plan.bytes(Some("x"), Role::Input, 2).unwrap();
-    plan.output("y", 0, 0, DType::Bool, &[2]).unwrap();
-    let error = Executable::new(plan.build(), Vec::new(), vec![None]).unwrap_err();
+    plan.result("y", 0, 0, DType::Bool, &[2]).unwrap();
+    let error = Executable::new(plan.build().unwrap(), Vec::new(), []).unwrap_err();
     assert_refused(&error, "outputs[0]", "bool");
 }
 
@@ -479,13 +483,13 @@ fn a_scalar_without_bounds_needs_someone_to_vouch_for_its_values() {
         plan.kernel("put", signature.clone());
         plan.launch(0, &[range(0, 0, 16)], &[("at", 3.into())], 1)
             .unwrap();
-        plan.output("y", 0, 0, DType::I32, &[4]).unwrap();
-        plan.build()
+        plan.result("y", 0, 0, DType::I32, &[4]).unwrap();
+        plan.build().unwrap()
     };
-    let error = Executable::new(plan(), vec![put.clone()], vec![None]).unwrap_err();
+    let error = Executable::new(plan(), vec![put.clone()], []).unwrap_err();
     assert_refused(&error, "ops[0].scalars", "bounds");
     // SAFETY: `at` is 3, and the buffer has 4 elements.
-    let vouched = unsafe { Executable::new_unchecked(plan(), vec![put], vec![None]) };
+    let vouched = unsafe { Executable::new_unchecked(plan(), vec![put], []) };
     let mut instance = instance(vouched.unwrap());
     instance.run(&[]).unwrap();
     assert_eq!(output::<i32>(&instance, "y"), [0, 0, 0, 7]);
@@ -496,7 +500,7 @@ fn a_runs_variables_can_be_checked_before_there_is_an_instance() {
     let mut plan = PlanBuilder::new("variables");
     plan.variable("m", -1, 1).unwrap();
     plan.variable("n", 1, 4).unwrap();
-    let plan = plan.build();
+    let plan = plan.build().unwrap();
     plan.check_variables(&[("n", 4), ("m", -1)]).unwrap();
     for (given, words) in [
         (&[("n", 4)][..], "`m` has no value; it takes -1 to 1"),
@@ -812,7 +816,7 @@ proptest! {
             };
             let buffer = buffer.unwrap();
             if matches!(role, Role::Input | Role::State | Role::Output) {
-                plan.output(role.name(), buffer, 0, DType::U8, &[size]).unwrap();
+                plan.result(role.name(), buffer, 0, DType::U8, &[size]).unwrap();
             }
         }
         // Nothing is promised of what these hold before their first write.
@@ -831,10 +835,10 @@ proptest! {
                 taken.push(step);
             }
         }
-        let contents = |bytes: &[u8]| Some(Constant::from(common::from_slice(bytes)));
-        let contents = vec![None, contents(&constant), contents(&state), None, None];
+        let contents = |bytes: &[u8]| Constant::from(common::from_slice(bytes));
+        let contents = [(CONSTANT, contents(&constant)), (STATE, contents(&state))];
         let kernels = property_kernels().to_vec();
-        let executable = Executable::new(plan.build(), kernels, contents).unwrap();
+        let executable = Executable::new(plan.build().unwrap(), kernels, contents).unwrap();
         let mut instance = instance(executable);
         let mut memory = SIZES.map(|size| vec![0; size]);
         memory[CONSTANT] = constant.to_vec();

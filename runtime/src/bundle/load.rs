@@ -15,7 +15,7 @@ use crate::compile::{Object, Source, cpu};
 use crate::dispatch::Kernel;
 use crate::error::Place;
 use crate::memory::{Buffer, Constant};
-use crate::plan::{Executable, PlanKernel, Role};
+use crate::plan::{Executable, PlanBuffer, PlanKernel, Role};
 use crate::runtime::Runtime;
 use crate::signature::DType;
 
@@ -216,16 +216,13 @@ unsafe fn kernels(
 /// # Safety
 ///
 /// As [`Bundle::load`].
-unsafe fn contents(bundle: &Bundle) -> Result<Vec<Option<Constant>>, Error> {
+unsafe fn contents(bundle: &Bundle) -> Result<Vec<(usize, Constant)>, Error> {
     let Some(weights) = &bundle.weights else {
-        return Ok(bundle.tensors.iter().map(|_| None).collect());
+        return Ok(Vec::new());
     };
     // SAFETY: promised by the caller.
     let map = unsafe { weights.map() }?;
-    let content = |(tensor, buffer): (&Option<Tensor>, &crate::plan::PlanBuffer)| {
-        let Some(tensor) = tensor else {
-            return Ok(None);
-        };
+    let content = |tensor: &Tensor, buffer: &PlanBuffer| {
         let bytes = &map[tensor.range.clone()];
         if buffer.dtype == Some(DType::Bool)
             && let Some(at) = bytes.iter().position(|&b| b > 1)
@@ -242,14 +239,18 @@ unsafe fn contents(bundle: &Bundle) -> Result<Vec<Option<Constant>>, Error> {
         let aligned = bytes.as_ptr().addr().is_multiple_of(buffer.align);
         if buffer.role == Role::State || aligned {
             let mapped = Constant::mapped(map.clone(), tensor.range.clone(), buffer.dtype);
-            return Ok(Some(mapped));
+            return Ok(mapped);
         }
         let mut copy = Buffer::with_align(DType::U8, bytes.len(), buffer.align)?;
         copy.as_mut_slice::<u8>()?.copy_from_slice(bytes);
-        Ok(Some(Constant::from(copy).with_dtype(buffer.dtype)))
+        Ok(Constant::from(copy).with_dtype(buffer.dtype))
     };
     let buffers = bundle.tensors.iter().zip(bundle.plan.buffers());
-    buffers.map(content).collect()
+    let loaded = buffers.enumerate().filter_map(|(i, (tensor, buffer))| {
+        let content = content(tensor.as_ref()?, buffer);
+        Some(content.map(|content| (i, content)))
+    });
+    loaded.collect()
 }
 
 #[cfg(test)]

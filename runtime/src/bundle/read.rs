@@ -62,7 +62,7 @@ pub(super) fn open(path: &Path) -> Result<Bundle, Error> {
         builder.op(&Place::at("ops", i), op)?;
     }
     for output in &raw.outputs {
-        builder.plan.output(
+        builder.plan.result(
             &output.name,
             output.buffer,
             output.offset,
@@ -70,7 +70,7 @@ pub(super) fn open(path: &Path) -> Result<Bundle, Error> {
             &output.shape,
         )?;
     }
-    let plan = builder.plan.build();
+    let plan = builder.plan.build()?;
 
     let classifier = raw.classifier.map(|c| Classifier {
         images: c.images,

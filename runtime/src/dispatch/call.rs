@@ -1,10 +1,8 @@
 //! A call whose arguments are packed.
 
-use std::ffi::c_void;
-
+use super::entry::Entry;
 use super::kernel::Kernel;
 use super::packing::Slots;
-use super::trampoline::{Enter, call_inline};
 use crate::Error;
 
 /// A call of one kernel with its arguments packed, to be made any number of
@@ -15,12 +13,8 @@ use crate::Error;
 #[derive(Debug)]
 pub struct Call {
     // What a call reads comes first, and side by side.
-    /// The number of arguments, if the call can be made inline.
-    inline_args: u8,
-    enter: Enter,
-    target: *const c_void,
+    entry: Entry,
     slots: Slots,
-    index: usize,
     kernel: Kernel,
 }
 
@@ -33,13 +27,12 @@ impl Call {
     #[must_use]
     pub fn new(kernel: &Kernel) -> Call {
         let packing = kernel.packing();
-        let (enter, target) = kernel.way_in();
+        let slots = Slots::zeroed(packing.slots);
+        // SAFETY: there are as many slots as the packing has.
+        unsafe { packing.bind(slots.as_ptr()) };
         Call {
-            inline_args: kernel.inline_args(),
-            enter,
-            target,
-            slots: Slots::new(packing),
-            index: packing.index,
+            entry: kernel.entry(),
+            slots,
             kernel: kernel.clone(),
         }
     }
@@ -80,11 +73,9 @@ impl Call {
     /// hold.
     #[inline(always)]
     pub unsafe fn call(&self) -> i32 {
-        let slots = self.slots.as_ptr();
-        // SAFETY: way in, target and slots belong to one kernel, which this call
-        // keeps alive, and so does the number of inline arguments. The rest is
-        // promised by the caller.
-        unsafe { call_inline(self.inline_args, self.enter, self.target, slots) }
+        // SAFETY: entry and slots belong to one kernel, which this call keeps alive. The
+        // rest is promised by the caller.
+        unsafe { self.entry.call(self.slots.as_ptr()) }
     }
 
     /// Makes the call for one grid index. Returns the status, 0 where the kernel
@@ -96,11 +87,8 @@ impl Call {
     /// maximum.
     #[inline(always)]
     pub unsafe fn call_at(&mut self, index: u64) -> i32 {
-        // SAFETY: `index` was made by `Packing` as one of `Packing::slots` slots, and
-        // that many there are.
-        unsafe { self.slots.as_ptr().add(self.index).write(index) };
-        // SAFETY: promised by the caller.
-        unsafe { self.call() }
+        // SAFETY: as in `call`; the slots are this call's own.
+        unsafe { self.entry.call_at(self.slots.as_ptr(), index) }
     }
 
     /// Makes the calls of a whole grid, in order.

@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 use std::sync::Arc;
 
 use super::cif::{CifTarget, KernelCif, enter_status, enter_void};
+use super::entry::Entry;
 use super::packing::Packing;
 use super::serial::SerialTarget;
 use super::trampoline::{Enter, MAX_INLINE_ARGS, NOT_INLINE, by_count, may_be_fresh};
@@ -252,13 +253,48 @@ impl Kernel {
         unsafe { self.inner.enter.call(self.inner.target, slots) }
     }
 
-    pub(super) fn inline_args(&self) -> u8 {
-        self.inner.inline_args
+    /// How to enter it, for whoever has slots of its own. Valid while the kernel lives.
+    pub(crate) fn entry(&self) -> Entry {
+        let Inner {
+            enter,
+            target,
+            inline_args,
+            ref packing,
+            ..
+        } = *self.inner;
+        Entry {
+            enter,
+            target,
+            // A frame has at most MAX_PARAMS slots and a few.
+            index: packing.index as u32,
+            inline_args,
+        }
     }
 
-    /// How to enter it, and where. Both are valid while the kernel lives.
-    pub(super) fn way_in(&self) -> (Enter, *const c_void) {
-        (self.inner.enter, self.inner.target)
+    /// How many slots its frame has.
+    pub(crate) fn slots(&self) -> usize {
+        self.inner.packing.slots
+    }
+
+    /// The slot of each buffer parameter, in order.
+    pub(crate) fn buffer_slots(&self) -> impl Iterator<Item = usize> {
+        self.inner.packing.buffers.iter().map(|&slot| slot.into())
+    }
+
+    /// The slot of each scalar parameter, in order.
+    pub(crate) fn scalar_slots(&self) -> impl Iterator<Item = usize> {
+        self.inner.packing.scalars.iter().map(|&slot| slot.into())
+    }
+
+    /// Writes the slots that depend on where the slots lie; to be done once, before
+    /// a call with them.
+    ///
+    /// # Safety
+    ///
+    /// `slots` must be writable for as many as [`slots`](Self::slots) says.
+    pub(crate) unsafe fn bind(&self, slots: *mut u64) {
+        // SAFETY: promised by the caller.
+        unsafe { self.inner.packing.bind(slots) };
     }
 }
 

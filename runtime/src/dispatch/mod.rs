@@ -17,6 +17,7 @@
 
 mod call;
 mod cif;
+mod entry;
 mod kernel;
 mod packing;
 mod serial;
@@ -24,5 +25,7 @@ mod trampoline;
 
 pub use call::Call;
 pub use cif::KernelCif;
+pub(crate) use entry::Entry;
 pub use kernel::Kernel;
+pub(crate) use packing::Slots;
 pub use trampoline::MAX_TRAMPOLINE_ARGS;

@@ -101,28 +101,29 @@ impl Packing {
     }
 }
 
-/// The memory of a frame. It stays where it is when this moves, and is only
+/// The memory of frames. It stays where it is when this moves, and is only
 /// touched through one pointer, since a packed frame points into itself.
 #[derive(Debug)]
-pub(super) struct Slots {
+pub(crate) struct Slots {
     start: NonNull<u64>,
     len: usize,
 }
 
+// SAFETY: slots are numbers and addresses, owned like a `Box<[u64]>`; what is done with
+// an address is the concern of whoever makes a call.
+unsafe impl Send for Slots {}
+
 impl Slots {
-    /// Zeros, bound.
-    pub(super) fn new(packing: &Packing) -> Slots {
-        let slots: Box<[u64]> = vec![0; packing.slots].into();
-        let len = slots.len();
+    /// `len` slots, all 0.
+    pub(crate) fn zeroed(len: usize) -> Slots {
+        let slots: Box<[u64]> = vec![0; len].into();
         let start = NonNull::from(Box::leak(slots)).cast();
-        let slots = Slots { start, len };
-        // SAFETY: there are `packing.slots` of them.
-        unsafe { packing.bind(slots.as_ptr()) };
-        slots
+        Slots { start, len }
     }
 
+    /// The first of them. Only through what this returns are they touched.
     #[inline(always)]
-    pub(super) const fn as_ptr(&self) -> *mut u64 {
+    pub(crate) const fn as_ptr(&self) -> *mut u64 {
         self.start.as_ptr()
     }
 
@@ -131,7 +132,7 @@ impl Slots {
     /// # Panics
     ///
     /// Where there is none of that number.
-    pub(super) fn set(&mut self, slot: usize, value: u64) {
+    pub(crate) fn set(&mut self, slot: usize, value: u64) {
         assert!(slot < self.len, "a slot of the frame");
         // SAFETY: as just checked.
         unsafe { self.start.add(slot).write(value) };
@@ -141,7 +142,7 @@ impl Slots {
 impl Drop for Slots {
     fn drop(&mut self) {
         let slots = std::ptr::slice_from_raw_parts_mut(self.start.as_ptr(), self.len);
-        // SAFETY: leaked by `new` as a box of this length, and freed once.
+        // SAFETY: leaked by `zeroed` as a box of this length, and freed once.
         drop(unsafe { Box::from_raw(slots) });
     }
 }

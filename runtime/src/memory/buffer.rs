@@ -114,6 +114,17 @@ impl Buffer {
         }
     }
 
+    /// Copies bytes over its own, as many as there are of both; those that become `bool`
+    /// must be 0 or 1.
+    pub(crate) fn overwrite(&mut self, bytes: &[u8]) {
+        let len = bytes.len().min(self.len * self.dtype.size());
+        // SAFETY: the block has as many bytes and is borrowed exclusively, so that they
+        // lie nowhere else.
+        unsafe {
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.block.start.as_ptr(), len);
+        }
+    }
+
     /// Fills the slack beside a guarded buffer, if it is one.
     pub(crate) fn fill_slack(&mut self, pattern: [u8; 8]) -> Result<(), Error> {
         match &mut self.block.memory {

@@ -17,12 +17,14 @@
 //! To find a kernel that leaves its buffers, these can be had [guarded](Guard):
 //! between inaccessible pages, with a pattern in what remains beside them.
 
+mod arena;
 mod buffer;
 mod constant;
 mod filling;
 mod guard;
 mod view;
 
+pub(crate) use arena::Arena;
 pub use buffer::{BUFFER_ALIGN, Buffer};
 pub use constant::Constant;
 pub use filling::Filling;

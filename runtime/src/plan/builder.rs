@@ -1,21 +1,26 @@
 //! A plan's parts in, a checked plan out.
 
+use std::ops::Range;
+
+use super::layout::Layout;
 use super::{
-    BufferRange, Launch, Op, Plan, PlanBuffer, PlanKernel, PlanOutput, Role, Value, Variable,
-    VariableId,
+    BufferRange, HostArg, HostCall, HostError, HostFunction, Launch, Names, Op, Plan, PlanBuffer,
+    PlanKernel, PlanOutput, Role, Value, Variable, VariableId,
 };
 use crate::Error;
 use crate::error::Place;
+use crate::launch::Arg;
 use crate::signature::{Access, ArgShape, DType, Misuse, Number, Scalar, Signature};
 
 /// Builds a [`Plan`]. Everything is checked as it is added, and an error names
 /// the place, as the bundle format would write the way to it.
 ///
 /// Kernels, buffers and ops are known by the numbers that adding them returns,
-/// counted from 0.
+/// counted from 0. Whatever an op touches is a [`BufferRange`]: all of a buffer, as
+/// declaring it returns it, or a [`view`](Self::view) of a part.
 ///
 /// ```
-/// use svod_runtime::plan::{PlanBuilder, Role, Value};
+/// use svod_runtime::plan::PlanBuilder;
 /// use svod_runtime::{DType, Signature};
 ///
 /// let mut plan = PlanBuilder::new("double");
@@ -28,13 +33,13 @@ use crate::signature::{Access, ArgShape, DType, Misuse, Number, Scalar, Signatur
 ///         .index(DType::I32, 100)
 ///         .build()?,
 /// );
-/// let x = plan.buffer(Some("x"), Role::Input, DType::F32, &[100])?;
-/// let y = plan.buffer(None, Role::Output, DType::F32, &[100])?;
-/// let args = [plan.whole(y)?, plan.whole(x)?];
-/// plan.launch(double, &args, &[], n)?;
-/// plan.output("y", y, 0, DType::F32, &[100])?;
-/// let plan = plan.build();
-/// assert_eq!(plan.ops().len(), 1);
+/// let x = plan.input("x", DType::F32, &[100])?;
+/// let t = plan.temp(DType::F32, &[100])?;
+/// let y = plan.output("y", DType::F32, &[100])?;
+/// plan.launch(double, &[t, x], &[], n)?;
+/// plan.launch(double, &[y, t], &[], n)?;
+/// let plan = plan.build()?;
+/// assert_eq!((plan.depth(), plan.memory().arena), (2, 448));
 /// # Ok::<(), svod_runtime::Error>(())
 /// ```
 #[derive(Debug)]
@@ -55,7 +60,9 @@ impl PlanBuilder {
                 buffers: Vec::new(),
                 ops: Vec::new(),
                 outputs: Vec::new(),
+                names: Names::default(),
                 unvouched: None,
+                layout: Layout::default(),
             },
             total_bytes: 0,
         }
@@ -81,11 +88,13 @@ impl PlanBuilder {
                 format!("no value lies in {min}..={max}"),
             ));
         }
-        if self.plan.variables.iter().any(|v| v.name == name) {
+        let id = self.plan.variables.len();
+        if self.plan.names.variables.contains_key(&name) {
             return Err(Error::plan(place(), "the name is taken"));
         }
+        self.plan.names.variables.insert(name.clone(), id);
         self.plan.variables.push(Variable { name, min, max });
-        Ok(VariableId(self.plan.variables.len() - 1))
+        Ok(VariableId(id))
     }
 
     /// Declares a kernel.
@@ -97,7 +106,109 @@ impl PlanBuilder {
         self.plan.kernels.len() - 1
     }
 
-    /// Declares a buffer of elements.
+    /// Declares an input: given by the caller, never written by an op.
+    ///
+    /// # Errors
+    ///
+    /// As [`buffer`](Self::buffer).
+    pub fn input(
+        &mut self,
+        name: &str,
+        dtype: DType,
+        shape: &[usize],
+    ) -> Result<BufferRange, Error> {
+        self.declare(Some(name), Role::Input, dtype, shape)
+    }
+
+    /// Declares a constant, whose contents the executable is given.
+    ///
+    /// # Errors
+    ///
+    /// As [`buffer`](Self::buffer).
+    pub fn constant(
+        &mut self,
+        name: &str,
+        dtype: DType,
+        shape: &[usize],
+    ) -> Result<BufferRange, Error> {
+        self.declare(Some(name), Role::Constant, dtype, shape)
+    }
+
+    /// Declares a state: what ops write to it, the next run finds.
+    ///
+    /// # Errors
+    ///
+    /// As [`buffer`](Self::buffer).
+    pub fn state(
+        &mut self,
+        name: &str,
+        dtype: DType,
+        shape: &[usize],
+    ) -> Result<BufferRange, Error> {
+        self.declare(Some(name), Role::State, dtype, shape)
+    }
+
+    /// Declares scratch of one run, undefined before its first write.
+    ///
+    /// # Errors
+    ///
+    /// As [`buffer`](Self::buffer).
+    pub fn temp(&mut self, dtype: DType, shape: &[usize]) -> Result<BufferRange, Error> {
+        self.declare(None, Role::Temp, dtype, shape)
+    }
+
+    /// Declares a buffer that ops write and the caller reads, and names all of it as a
+    /// result.
+    ///
+    /// # Errors
+    ///
+    /// As [`buffer`](Self::buffer), and where the name is another output's.
+    pub fn output(
+        &mut self,
+        name: &str,
+        dtype: DType,
+        shape: &[usize],
+    ) -> Result<BufferRange, Error> {
+        self.check_output_name(name)?;
+        let buffer = self.declare(Some(name), Role::Output, dtype, shape)?;
+        self.result(name, buffer.buffer, 0, dtype, shape)?;
+        Ok(buffer)
+    }
+
+    fn declare(
+        &mut self,
+        name: Option<&str>,
+        role: Role,
+        dtype: DType,
+        shape: &[usize],
+    ) -> Result<BufferRange, Error> {
+        let buffer = self.buffer(name, role, dtype, shape)?;
+        self.whole(buffer)
+    }
+
+    /// The elements `elements` of a range of a buffer, counted in the buffer's type
+    /// (bytes, where it has none) from the start of the range.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Plan`] where there is no such buffer, or the elements leave the range.
+    pub fn view(&self, of: BufferRange, elements: Range<usize>) -> Result<BufferRange, Error> {
+        let place = Place::at("buffers", of.buffer);
+        self.check_range(place.clone(), &of)?;
+        let size = self.plan.buffers[of.buffer].dtype.map_or(1, DType::size);
+        let Range { start, end } = elements;
+        let bytes = start.checked_mul(size).zip(end.checked_mul(size));
+        match bytes {
+            Some((from, to)) if from <= to && to <= of.bytes => Ok(of.part(from..to)),
+            _ => {
+                let reason = format!("elements {start}..{end} of {}", of.bytes / size);
+                Err(Error::plan(place, reason))
+            }
+        }
+    }
+
+    /// Declares a buffer of elements, of any role and with or without a name. It is
+    /// known by the number that this returns.
     ///
     /// # Errors
     ///
@@ -142,16 +253,19 @@ impl PlanBuilder {
                 format!("{shape:?} is too large to address"),
             ));
         };
-        self.total_bytes = total;
         if role == Role::Input {
             match name {
                 None => return Err(Error::plan(place, "an input needs a name")),
-                Some(name) if self.plan.input(name).is_some() => {
+                Some(name) if self.plan.names.inputs.contains_key(name) => {
                     return Err(Error::plan(place, format!("a second input named `{name}`")));
                 }
-                Some(_) => {}
+                Some(name) => {
+                    let index = self.plan.buffers.len();
+                    self.plan.names.inputs.insert(name.to_owned(), index);
+                }
             }
         }
+        self.total_bytes = total;
         self.plan.buffers.push(PlanBuffer {
             name: name.map(str::to_owned),
             role,
@@ -351,15 +465,7 @@ impl PlanBuilder {
             let reason = format!("elements are {got}, the fill is of {dtype}");
             return Err(Error::plan(op.key("dtype"), reason));
         }
-        let size = dtype.size();
-        if !to.bytes.is_multiple_of(size) || !to.offset.is_multiple_of(size) {
-            let reason = format!(
-                "bytes {} to {} are no whole elements of {dtype}",
-                to.offset,
-                to.offset + to.bytes
-            );
-            return Err(Error::plan(op.key("to"), reason));
-        }
+        self.check_whole_elements(op.key("to"), &to, dtype)?;
         value
             .prove(&self.plan.variables, |number| {
                 Scalar::from_number(dtype, number)
@@ -370,14 +476,81 @@ impl PlanBuilder {
         Ok(self.push(Op::Fill { to, dtype, value }))
     }
 
-    /// Names a result: elements from `offset` bytes into a buffer.
+    /// Adds a call of a function of the embedder's. It is given an [`Arg`] for each of
+    /// `args`, in order: [`Arg::Write`] for what it may write, [`Arg::Read`] for the
+    /// rest, of the type of the buffer, or of bytes. What it returns as an error, and a
+    /// panic, fails the run. Instances that run at the same time call it at the same
+    /// time.
+    ///
+    /// ```
+    /// # use svod_runtime::plan::{Executable, PlanBuilder};
+    /// # use svod_runtime::{Arg, DType, View};
+    /// let mut plan = PlanBuilder::new("largest");
+    /// let x = plan.input("x", DType::F32, &[3])?;
+    /// let y = plan.output("y", DType::I32, &[1])?;
+    /// plan.host("argmax", &[x.read(), y.write()], |args| {
+    ///     let [Arg::Read(x), Arg::Write(y)] = args else { return Ok(()) };
+    ///     let best = x.as_slice::<f32>()?.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
+    ///     y.reborrow().into_slice::<i32>()?[0] = best.map_or(-1, |(i, _)| i as i32);
+    ///     Ok(())
+    /// })?;
+    /// let mut instance = Executable::new(plan.build()?, vec![], [])?.instance()?;
+    /// instance.set_input("x", View::from_slice(&[1.0_f32, 7.0, 3.0]))?;
+    /// instance.run(&[])?;
+    /// assert_eq!(instance.output("y")?.as_slice::<i32>()?, [1]);
+    /// # Ok::<(), svod_runtime::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Plan`], with the op's number and the function's name: a range that
+    /// leaves its buffer or holds no whole number of elements, one that is written
+    /// where that may not be, two that overlap and one of which is written.
+    pub fn host(
+        &mut self,
+        name: &str,
+        args: &[HostArg],
+        function: impl Fn(&mut [Arg<'_>]) -> Result<(), HostError> + Send + Sync + 'static,
+    ) -> Result<usize, Error> {
+        let op = Place::at("ops", self.plan.ops.len());
+        let refuse = |place, reason: &dyn std::fmt::Display| {
+            Err(Error::plan(
+                place,
+                format!("host function `{name}`: {reason}"),
+            ))
+        };
+        for (i, HostArg { range, access }) in args.iter().enumerate() {
+            let place = op.item("args", i);
+            self.check_range(place.clone(), range)?;
+            if access.writes() && !self.plan.buffers[range.buffer].role.writable() {
+                return refuse(place, &self.no_write(range));
+            }
+            if let Some(dtype) = self.plan.buffers[range.buffer].dtype {
+                self.check_whole_elements(place.clone(), range, dtype)?;
+            }
+            for (j, earlier) in args[..i].iter().enumerate() {
+                let harmless = !access.writes() && !earlier.access.writes();
+                if !harmless && self.shape(range).overlaps(&self.shape(&earlier.range)) {
+                    let reason = format!("arguments {j} and {i} overlap, and it writes one");
+                    return refuse(place, &reason);
+                }
+            }
+        }
+        Ok(self.push(Op::Host(HostCall {
+            function: HostFunction::new(name, function),
+            args: args.to_vec(),
+        })))
+    }
+
+    /// Names a result: elements from `offset` bytes into a buffer that is declared
+    /// already.
     ///
     /// # Errors
     ///
     /// [`Error::Plan`], with the output's number, where it leaves its buffer,
     /// lies in a temp or a constant, is not aligned to its elements, has another
     /// type than its buffer, or another output's name.
-    pub fn output(
+    pub fn result(
         &mut self,
         name: impl Into<String>,
         buffer: usize,
@@ -387,12 +560,7 @@ impl PlanBuilder {
     ) -> Result<usize, Error> {
         let name = name.into();
         let place = Place::at("outputs", self.plan.outputs.len());
-        if self.plan.outputs.iter().any(|o| o.name == name) {
-            return Err(Error::plan(
-                place,
-                format!("a second output named `{name}`"),
-            ));
-        }
+        self.check_output_name(&name)?;
         let bytes = byte_count(dtype.size(), shape)
             .ok_or_else(|| Error::plan(place.key("shape"), "it is too large to address"))?;
         let range = BufferRange {
@@ -425,6 +593,8 @@ impl PlanBuilder {
         // Whoever reads it reads elements of this type, in an untyped buffer as well.
         let align = &mut self.plan.buffers[buffer].align;
         *align = (*align).max(dtype.size());
+        let index = self.plan.outputs.len();
+        self.plan.names.outputs.insert(name.clone(), index);
         self.plan.outputs.push(PlanOutput {
             name,
             range,
@@ -434,10 +604,33 @@ impl PlanBuilder {
         Ok(self.plan.outputs.len() - 1)
     }
 
-    /// The plan.
-    #[must_use]
-    pub fn build(self) -> Plan {
-        self.plan
+    fn check_output_name(&self, name: &str) -> Result<(), Error> {
+        if self.plan.names.outputs.contains_key(name) {
+            let place = Place::at("outputs", self.plan.outputs.len());
+            return Err(Error::plan(
+                place,
+                format!("a second output named `{name}`"),
+            ));
+        }
+        Ok(())
+    }
+
+    /// The plan: what must come before what is found, and a place for each temp.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Plan`] where so many ops read or write what so many others wrote in
+    /// parts that nobody would wait for the end of it: some ten thousand that each
+    /// touch what ten thousand others did.
+    pub fn build(mut self) -> Result<Plan, Error> {
+        let Plan {
+            buffers,
+            kernels,
+            ops,
+            ..
+        } = &self.plan;
+        self.plan.layout = Layout::new(buffers, kernels, ops)?;
+        Ok(self.plan)
     }
 
     /// Notes what only an unsafe load can vouch for; the first such place is enough.
@@ -477,6 +670,24 @@ impl PlanBuilder {
         } else {
             Err(Error::plan(place, self.no_write(range)))
         }
+    }
+
+    fn check_whole_elements(
+        &self,
+        place: Place,
+        range: &BufferRange,
+        dtype: DType,
+    ) -> Result<(), Error> {
+        let size = dtype.size();
+        if range.bytes.is_multiple_of(size) && range.offset.is_multiple_of(size) {
+            return Ok(());
+        }
+        let reason = format!(
+            "bytes {} to {} are no whole elements of {dtype}",
+            range.offset,
+            range.end()
+        );
+        Err(Error::plan(place, reason))
     }
 
     fn no_write(&self, range: &BufferRange) -> String {

@@ -2,33 +2,37 @@
 
 use std::sync::Arc;
 
-use super::{Instance, Plan, Role};
+use super::replay::Replay;
+use super::{Instance, Plan, PlanBuffer, Role, Schedule};
 use crate::Error;
 use crate::dispatch::Kernel;
 use crate::error::Place;
 use crate::memory::{Constant, Guard};
 
-/// A plan with its code and its constants: what instances share. Clones are the
-/// same executable.
+/// A plan with its code and its constants: what instances share. Clones, and what the
+/// methods `with_` make of it, share them too.
 #[derive(Clone, Debug)]
 pub struct Executable {
-    inner: Arc<Inner>,
+    program: Arc<Program>,
+    /// What constants hold, and states at the start, for each buffer.
+    contents: Arc<Vec<Option<Constant>>>,
+    replay: Arc<Replay>,
     guard: Guard,
+    separate_temps: bool,
+    memory_cap: Option<usize>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct Program {
     plan: Plan,
     /// The code table: the plan's kernels, by number.
     kernels: Vec<Kernel>,
-    /// What constants hold, and states at the start.
-    contents: Vec<Option<Constant>>,
 }
 
 impl Executable {
-    /// Joins a plan with a kernel for each of its kernels and, for each of its
-    /// buffers, what a constant holds and a state holds at the start (without
-    /// any, zeros).
+    /// Joins a plan with a kernel for each of its kernels, in order, and with what its
+    /// constants hold and its states hold at the start, by the buffer's number. A state
+    /// without contents starts as zeros.
     ///
     /// # Errors
     ///
@@ -41,7 +45,7 @@ impl Executable {
     pub fn new(
         plan: Plan,
         kernels: Vec<Kernel>,
-        contents: Vec<Option<Constant>>,
+        contents: impl IntoIterator<Item = (usize, Constant)>,
     ) -> Result<Executable, Error> {
         if let Some((place, reason)) = &plan.unvouched {
             return Err(Error::plan(place.clone(), reason));
@@ -66,7 +70,7 @@ impl Executable {
     pub unsafe fn new_unchecked(
         plan: Plan,
         kernels: Vec<Kernel>,
-        contents: Vec<Option<Constant>>,
+        contents: impl IntoIterator<Item = (usize, Constant)>,
     ) -> Result<Executable, Error> {
         if kernels.len() != plan.kernels.len() {
             let reason = format!("{} of them for {}", kernels.len(), plan.kernels.len());
@@ -78,57 +82,127 @@ impl Executable {
                 return Err(Error::plan(Place::at("kernels", i), reason));
             }
         }
-        if contents.len() != plan.buffers.len() {
-            let reason = format!("contents for {} of {}", contents.len(), plan.buffers.len());
-            return Err(Error::plan("buffers", reason));
-        }
-        for (i, (content, buffer)) in contents.iter().zip(&plan.buffers).enumerate() {
+        let mut table = vec![None; plan.buffers.len()];
+        for (i, content) in contents {
             let place = || Place::at("buffers", i);
-            let may = matches!(buffer.role, Role::Constant | Role::State);
-            match content {
-                None if buffer.role == Role::Constant => {
-                    return Err(Error::plan(place(), "a constant without contents"));
-                }
-                None => {}
-                Some(_) if !may => {
-                    let reason = format!("contents for a {}", buffer.role.name());
-                    return Err(Error::plan(place(), reason));
-                }
-                Some(content) => {
-                    if content.bytes() != buffer.bytes {
-                        let reason =
-                            format!("contents of {} bytes for {}", content.bytes(), buffer.bytes);
-                        return Err(Error::plan(place(), reason));
-                    }
-                    if buffer.dtype.is_some() && content.dtype() != buffer.dtype {
-                        return Err(Error::plan(place(), "contents of another type"));
-                    }
-                    let address = content.start().addr().get();
-                    if buffer.role == Role::Constant && !address.is_multiple_of(buffer.align) {
-                        let reason =
-                            format!("contents that are not aligned to {} bytes", buffer.align);
-                        return Err(Error::plan(place(), reason));
-                    }
-                }
+            let Some(buffer) = plan.buffers.get(i) else {
+                let reason = format!("contents for one of {}", plan.buffers.len());
+                return Err(Error::plan(place(), reason));
+            };
+            check_content(buffer, &content).map_err(|reason| Error::plan(place(), reason))?;
+            if table[i].replace(content).is_some() {
+                return Err(Error::plan(place(), "contents are given twice"));
             }
         }
+        for (i, (content, buffer)) in table.iter().zip(&plan.buffers).enumerate() {
+            if content.is_none() && buffer.role == Role::Constant {
+                return Err(Error::plan(
+                    Place::at("buffers", i),
+                    "a constant without contents",
+                ));
+            }
+        }
+        let replay = Replay::new(
+            &plan,
+            &kernels,
+            plan.layout.order.iter().map(|&op| op as usize),
+        )?;
         Ok(Executable {
-            inner: Arc::new(Inner {
-                plan,
-                kernels,
-                contents,
-            }),
+            program: Arc::new(Program { plan, kernels }),
+            contents: Arc::new(table),
+            replay: Arc::new(replay),
             guard: Guard::Off,
+            separate_temps: false,
+            memory_cap: None,
         })
     }
 
     /// The same executable, whose instances are guarded: every buffer has pages of its
     /// own, aligned to what the plan's kernels ask for and no more. Constants are no
-    /// longer shared, but copied for each instance into pages that cannot be written.
+    /// longer shared, but copied for each instance into pages that cannot be written,
+    /// and temps do not share memory.
     #[must_use]
-    pub fn with_guard(mut self, guard: Guard) -> Executable {
+    pub const fn with_guard(mut self, guard: Guard) -> Executable {
         self.guard = guard;
         self
+    }
+
+    /// The same executable, each of whose instances gives every temp memory of its own:
+    /// for whoever suspects the memory planner, and to find what is read before it is
+    /// written ([`Instance::fill_scratch`]).
+    #[must_use]
+    pub const fn with_separate_temps(mut self) -> Executable {
+        self.separate_temps = true;
+        self
+    }
+
+    /// The same executable, none of whose instances may take more than so many bytes, as
+    /// [`PlanMemory::instance`](super::PlanMemory::instance) counts them.
+    #[must_use]
+    pub const fn with_memory_cap(mut self, bytes: usize) -> Executable {
+        self.memory_cap = Some(bytes);
+        self
+    }
+
+    /// The same executable, whose runs keep another order. It must be one that
+    /// [`Plan::check_schedule`] accepts. On one thread, chains run in turn.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Schedule`] where the order breaks the plan.
+    pub fn with_schedule(self, schedule: &Schedule) -> Result<Executable, Error> {
+        self.plan().check_schedule(schedule)?;
+        // SAFETY: it keeps all that the plan asks for.
+        unsafe { self.with_schedule_unchecked(schedule) }
+    }
+
+    /// As [`with_schedule`](Self::with_schedule), for any order of all ops: to find out
+    /// what becomes of one that breaks the plan.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Schedule`] where an op is not there, or is there twice.
+    ///
+    /// # Safety
+    ///
+    /// Where a kernel's contract rests on what earlier ops of the plan wrote, as where
+    /// it takes bytes for `bool`, it must hold in this order too.
+    pub unsafe fn with_schedule_unchecked(
+        mut self,
+        schedule: &Schedule,
+    ) -> Result<Executable, Error> {
+        let (plan, mut seen) = (self.plan(), vec![false; self.plan().ops.len()]);
+        let known = schedule.ops().all(|op| {
+            let seen = seen.get_mut(op);
+            seen.is_some_and(|seen| !std::mem::replace(seen, true))
+        });
+        if !known || seen.contains(&false) {
+            return Err(Error::Schedule {
+                reason: "it does not run each op of the plan once".into(),
+            });
+        }
+        self.replay = Arc::new(Replay::new(plan, self.kernels(), schedule.ops())?);
+        Ok(self)
+    }
+
+    /// The same executable with other contents for the constants of this name, or the
+    /// states, at the start. Instances that exist keep what they have.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Run`] where neither a constant nor a state has the name, and
+    /// [`Error::Plan`] where the contents do not fit it.
+    pub fn with_weight(mut self, name: &str, content: &Constant) -> Result<Executable, Error> {
+        let found = self.plan().weights(name)?;
+        for &i in &found {
+            let checked = check_content(&self.plan().buffers[i], content);
+            checked.map_err(|reason| Error::plan(Place::at("buffers", i), reason))?;
+        }
+        let contents = Arc::make_mut(&mut self.contents);
+        for i in found {
+            contents[i] = Some(content.clone());
+        }
+        Ok(self)
     }
 
     /// How its instances are guarded.
@@ -140,26 +214,83 @@ impl Executable {
     /// Its plan.
     #[must_use]
     pub fn plan(&self) -> &Plan {
-        &self.inner.plan
+        &self.program.plan
     }
 
     /// Its kernels, in the plan's order.
     #[must_use]
     pub fn kernels(&self) -> &[Kernel] {
-        &self.inner.kernels
+        &self.program.kernels
     }
 
-    pub(super) fn contents(&self) -> &[Option<Constant>] {
-        &self.inner.contents
+    /// What each constant holds, and each state at the start, by the buffer's number.
+    #[must_use]
+    pub fn contents(&self) -> &[Option<Constant>] {
+        &self.contents
     }
 
-    /// A set of mutable memory to run the plan in. Constants are shared, where they
-    /// are not [guarded](Self::with_guard).
+    pub(super) fn replay(&self) -> &Replay {
+        &self.replay
+    }
+
+    pub(super) fn separates_temps(&self) -> bool {
+        self.separate_temps || self.guard != Guard::Off
+    }
+
+    /// Whether two are of the same plan, as the `with_` methods leave it.
+    pub(super) fn is_kin(&self, other: &Executable) -> bool {
+        Arc::ptr_eq(&self.program, &other.program)
+    }
+
+    /// A set of mutable memory to run the plan in. Code and constants are shared, the
+    /// latter where they are not [guarded](Self::with_guard).
     ///
     /// # Errors
     ///
-    /// [`Error::OutOfMemory`] where the system has not that much.
+    /// [`Error::MemoryCap`] where it would take more than it [may](Self::with_memory_cap),
+    /// and [`Error::OutOfMemory`] where the system has not that much.
     pub fn instance(&self) -> Result<Instance, Error> {
-        Instance::new(self.clone())
+        let memory = self.plan().memory();
+        let temps = if self.separates_temps() {
+            memory.unplanned
+        } else {
+            memory.arena
+        };
+        let needed = memory.instance - memory.arena + temps;
+        match self.memory_cap {
+            Some(cap) if needed > cap => Err(Error::MemoryCap {
+                plan: self.plan().name.clone(),
+                needed,
+                temps,
+                cap,
+            }),
+            _ => Instance::new(self.clone()),
+        }
     }
+}
+
+/// Whether contents may be a buffer's.
+pub(super) fn check_content(buffer: &PlanBuffer, content: &Constant) -> Result<(), String> {
+    if !matches!(buffer.role, Role::Constant | Role::State) {
+        return Err(format!("contents for a {}", buffer.role.name()));
+    }
+    if content.bytes() != buffer.bytes {
+        return Err(format!(
+            "contents of {} bytes for {}",
+            content.bytes(),
+            buffer.bytes
+        ));
+    }
+    if buffer.dtype.is_some() && content.dtype() != buffer.dtype {
+        return Err("contents of another type".into());
+    }
+    let address = content.start().addr().get();
+    // A state is copied from wherever it lies.
+    if buffer.role == Role::Constant && !address.is_multiple_of(buffer.align) {
+        return Err(format!(
+            "contents that are not aligned to {} bytes",
+            buffer.align
+        ));
+    }
+    Ok(())
 }

@@ -3,26 +3,34 @@
 use std::fmt;
 use std::ptr::NonNull;
 
-use super::builder::as_grid;
-use super::{BufferRange, Executable, Launch, Op, Role, Value};
+use super::executable::check_content;
+use super::replay::{Frames, Watch};
+use super::run::{Bound, check_overlap};
+use super::storage::Storage;
+use super::{BufferRange, Executable, InputId, Op, OutputId, Role, Run};
 use crate::Error;
-use crate::dispatch::Call;
-use crate::memory::{Buffer, Filling, Guard, View, ViewMut};
-use crate::signature::{DType, Number, Scalar};
+use crate::memory::{Constant, Filling, Guard, View, ViewMut};
 
-/// One set of a plan's mutable memory: it runs the plan, one run at a time.
+/// One set of a plan's mutable memory: it runs the plan, one run at a time. Any number
+/// of instances of one executable run at the same time, on threads of their own.
 #[derive(Debug)]
 pub struct Instance {
-    // Steps hold addresses into `memory` and into the executable's constants;
-    // neither moves or goes while the instance lives.
-    steps: Vec<Step>,
-    /// The steps that depend on the run's variables.
-    varying: Vec<usize>,
-    memory: Vec<Option<Buffer>>,
-    /// Whether the caller has given each input; true for all that is none.
-    given: Vec<bool>,
-    /// The run's variables, in the plan's order.
+    // Frames hold addresses into the storage and into the executable's constants;
+    // neither moves or goes while the instance lives. Those of memory that is the
+    // caller's are used in the run that it was bound for, and in no other.
+    frames: Frames,
+    storage: Storage,
+    /// Where the frames have each buffer.
+    bases: Vec<NonNull<u8>>,
+    /// The inputs, and whether the caller has given each.
+    inputs: Vec<(usize, bool)>,
+    /// What the run binds, or the last one did.
+    bound: Vec<Bound>,
+    /// The run's variables, in the plan's order, and whether the frames know them.
     variables: Vec<i64>,
+    computed: bool,
+    /// Room for variables that are not checked yet.
+    chosen: Vec<i64>,
     torn: bool,
     observer: Option<Observer>,
     executable: Executable,
@@ -37,88 +45,50 @@ impl fmt::Debug for Observer {
     }
 }
 
-/// An op with its addresses.
-#[derive(Debug)]
-enum Step {
-    Launch {
-        call: Call,
-        grid: u64,
-        writes_state: bool,
-    },
-    Copy {
-        from: NonNull<u8>,
-        to: NonNull<u8>,
-        bytes: usize,
-        writes_state: bool,
-    },
-    Fill {
-        to: NonNull<u8>,
-        bytes: usize,
-        /// The element's bytes, of which the first `size` count.
-        element: [u8; 8],
-        size: usize,
-        writes_state: bool,
-    },
-}
-
-// SAFETY: the addresses in the steps are of memory that the instance owns, or
-// of constants that it keeps alive and that nothing writes; an instance is used
-// through `&mut`, so by one thread at a time.
+// SAFETY: the addresses are of memory that the instance owns, of constants that it keeps
+// alive and that nothing writes, or of memory that a run has borrowed and that no other
+// uses; an instance is run through `&mut`, so by one thread at a time.
 unsafe impl Send for Instance {}
 // SAFETY: through a shared reference, an instance gives out views for reading
 // only, and nothing writes meanwhile.
 unsafe impl Sync for Instance {}
 
+/// What the states of an instance held at some time: see [`Instance::save`].
+#[derive(Clone, Debug)]
+pub struct SavedStates {
+    executable: Executable,
+    /// The bytes of each state, by the buffer's number.
+    states: Vec<(usize, Box<[u8]>)>,
+}
+
 impl Instance {
     pub(super) fn new(executable: Executable) -> Result<Instance, Error> {
-        let (plan, guard) = (executable.plan(), executable.guard());
-        let mut memory = Vec::with_capacity(plan.buffers.len());
-        for (i, buffer) in plan.buffers.iter().enumerate() {
-            if buffer.role == Role::Constant && guard == Guard::Off {
-                memory.push(None);
-                continue;
-            }
-            let dtype = buffer.dtype.unwrap_or(DType::U8);
-            let len = buffer.bytes / dtype.size();
-            let owned = Buffer::guarded(dtype, len, buffer.align, guard).map_err(|e| match e {
-                Error::OutOfMemory { .. } => Error::OutOfMemory {
-                    what: format!(
-                        "buffer {} of the plan `{}`",
-                        plan.buffer_label(i),
-                        plan.name
-                    ),
-                    bytes: buffer.bytes,
-                },
-                other => other,
-            })?;
-            memory.push(Some(owned));
+        let plan = executable.plan();
+        let storage = Storage::new(&executable)?;
+        let mut frames = executable.replay().frames(executable.kernels());
+        let bases: Vec<_> = (0..plan.buffers.len())
+            .map(|buffer| storage.base(&executable, buffer))
+            .collect();
+        for (buffer, base) in bases.iter().enumerate() {
+            executable.replay().set_base(&mut frames, buffer, *base);
         }
-        let mut instance = Instance {
-            steps: Vec::new(),
-            varying: Vec::new(),
-            memory,
-            given: plan.buffers.iter().map(|b| b.role != Role::Input).collect(),
+        let of_role = |role| {
+            let all = plan.buffers.iter().enumerate();
+            all.filter(move |(_, b)| b.role == role).map(|(i, _)| i)
+        };
+        Ok(Instance {
+            inputs: of_role(Role::Input).map(|i| (i, false)).collect(),
+            bound: Vec::with_capacity(of_role(Role::Input).count() + plan.outputs.len()),
             variables: plan.variables.iter().map(|v| v.min).collect(),
+            computed: false,
+            chosen: vec![0; plan.variables.len()],
             torn: false,
             observer: None,
+            frames,
+            storage,
+            bases,
             executable: executable.clone(),
-        };
-        for (i, op) in plan.ops.iter().enumerate() {
-            let mut step = instance.step(op);
-            step.evaluate(op, &instance.variables)?;
-            instance.steps.push(step);
-            if op.depends_on_variables() {
-                instance.varying.push(i);
-            }
-        }
-        instance.copy_contents(Role::State);
-        instance.copy_contents(Role::Constant);
-        for (buffer, memory) in plan.buffers.iter().zip(&mut instance.memory) {
-            if let (Role::Constant, Some(memory)) = (buffer.role, memory) {
-                memory.make_read_only()?;
-            }
-        }
-        Ok(instance)
+        })
     }
 
     /// The executable that it is an instance of.
@@ -134,9 +104,18 @@ impl Instance {
     ///
     /// [`Error::Run`] where the plan has no input of that name.
     pub fn input(&mut self, name: &str) -> Result<ViewMut<'_>, Error> {
-        let i = self.input_index(name)?;
-        self.given[i] = true;
-        self.input_at(i)
+        let id = self.executable.plan().find_input(name)?;
+        self.input_at(id)
+    }
+
+    /// As [`input`](Self::input), for an input that was found before.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Run`] where it is another plan's.
+    pub fn input_at(&mut self, id: InputId) -> Result<ViewMut<'_>, Error> {
+        self.give(id)?;
+        self.own_mut(id.0)
     }
 
     /// Copies an input's elements from the caller.
@@ -147,49 +126,84 @@ impl Instance {
     /// where its elements are of another type or number; it does not count as
     /// given then.
     pub fn set_input(&mut self, name: &str, elements: View<'_>) -> Result<(), Error> {
-        let i = self.input_index(name)?;
-        self.input_at(i)?.copy_from(elements)?;
-        self.given[i] = true;
+        let id = self.executable.plan().find_input(name)?;
+        self.own_mut(id.0)?.copy_from(elements)?;
+        self.give(id)
+    }
+
+    fn give(&mut self, id: InputId) -> Result<(), Error> {
+        let found = self.inputs.iter_mut().find(|(i, _)| *i == id.0);
+        let (_, given) = found.ok_or_else(|| Error::run("an input of another plan"))?;
+        *given = true;
         Ok(())
     }
 
-    fn input_index(&self, name: &str) -> Result<usize, Error> {
-        let plan = self.executable.plan();
-        plan.input_index(name).ok_or_else(|| {
-            let names = plan.inputs().filter_map(|b| b.name.as_deref());
-            let names: Vec<_> = names.map(|n| format!("`{n}`")).collect();
-            let names = names.join(", ");
-            Error::run(format!("there is no input `{name}`; there are: {names}"))
-        })
-    }
-
-    fn input_at(&mut self, i: usize) -> Result<ViewMut<'_>, Error> {
-        // Every buffer but a shared constant has memory of its own.
-        let buffer = self.memory[i].as_mut();
-        let buffer = buffer.ok_or_else(|| Error::run("an input without memory"))?;
-        Ok(buffer.as_view_mut())
+    /// The memory of a buffer that shares none.
+    fn own_mut(&mut self, buffer: usize) -> Result<ViewMut<'_>, Error> {
+        let own = self.storage.own_mut(buffer);
+        let own = own.ok_or_else(|| Error::run("a buffer without memory of its own"))?;
+        Ok(own.as_view_mut())
     }
 
     /// The elements of an output, as the last run left them.
     ///
     /// # Errors
     ///
-    /// [`Error::Run`] where the plan has no output of that name.
+    /// [`Error::Run`] where the plan has no output of that name, or the last run wrote
+    /// it to memory of the caller's.
     pub fn output(&self, name: &str) -> Result<View<'_>, Error> {
-        let outputs = &self.executable.plan().outputs;
-        let found = outputs.iter().find(|o| o.name == name);
-        let Some(output) = found else {
-            let names: Vec<_> = outputs.iter().map(|o| format!("`{}`", o.name)).collect();
+        self.output_at(self.executable.plan().find_output(name)?)
+    }
+
+    /// As [`output`](Self::output), for an output that was found before.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Run`] where it is another plan's, or the last run wrote it to memory of
+    /// the caller's.
+    pub fn output_at(&self, id: OutputId) -> Result<View<'_>, Error> {
+        let output = self.executable.plan().outputs.get(id.0);
+        let output = output.ok_or_else(|| Error::run("an output of another plan"))?;
+        if self.bound.iter().any(|b| b.buffer == output.range.buffer) {
             return Err(Error::run(format!(
-                "there is no output `{name}`; there are: {}",
-                names.join(", ")
+                "the output `{}` is in memory of the caller's, where the last run wrote it",
+                output.name
             )));
-        };
+        }
         let start = self.address(&output.range);
         let len = output.range.bytes / output.dtype.size();
         // SAFETY: the range lies within a buffer of this instance, which is
         // borrowed for as long as the view, and elements of this type fill it.
         Ok(unsafe { View::from_raw(start, output.dtype, len) })
+    }
+
+    /// The elements of a state, by the name of its buffer.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Run`] where the plan has no state of that name.
+    pub fn state(&self, name: &str) -> Result<View<'_>, Error> {
+        let i = self.find_state(name)?;
+        let own = self.storage.own(i).map(crate::Buffer::as_view);
+        own.ok_or_else(|| Error::run("a state without memory"))
+    }
+
+    /// The elements of a state, by the name of its buffer, for writing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Run`] where the plan has no state of that name.
+    pub fn state_mut(&mut self, name: &str) -> Result<ViewMut<'_>, Error> {
+        let i = self.find_state(name)?;
+        self.own_mut(i)
+    }
+
+    fn find_state(&self, name: &str) -> Result<usize, Error> {
+        let plan = self.executable.plan();
+        let found = plan.weights(name)?.into_iter();
+        let mut states = found.filter(|&i| plan.buffers[i].role == Role::State);
+        let state = states.next();
+        state.ok_or_else(|| Error::run(format!("`{name}` is a constant, no state")))
     }
 
     /// Runs the plan once, on this thread, with a value for each variable.
@@ -198,60 +212,140 @@ impl Instance {
     ///
     /// [`Error::Run`] where a variable has no value or one outside its bounds,
     /// where a name is not a variable's, or an input was never given; and
-    /// [`Error::Torn`] after a run that failed halfway: nothing has run then.
-    /// [`Error::KernelStatus`] where a kernel fails; the ops after it have not
-    /// run. Of a guarded instance [`Error::Overrun`], where a kernel has written beside
-    /// one of its arguments. The instance is torn by either if an op had written a
-    /// state, and can be run again if not.
+    /// [`Error::Torn`] after a run that stopped halfway: nothing has run then.
+    /// [`Error::KernelStatus`] and [`Error::Host`] where a kernel or a host function
+    /// fails; the ops after it have not run. Of a guarded instance [`Error::Overrun`],
+    /// where a kernel has written beside one of its arguments. The instance is torn by
+    /// these if an op had written a state, and can be run again if not.
     pub fn run(&mut self, variables: &[(&str, i64)]) -> Result<(), Error> {
+        self.executable.plan().choose(variables, &mut self.chosen)?;
+        if self.chosen != self.variables {
+            self.variables.copy_from_slice(&self.chosen);
+            self.computed = false;
+        }
+        self.walk(&mut Run::default())
+    }
+
+    /// Runs the plan once, on this thread, as `run` asks: with memory of the caller's
+    /// in the place of inputs and outputs, with an end, or measured.
+    ///
+    /// Nothing is allocated between the first op and the last, or before, where all goes
+    /// well.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run), and [`Error::Run`] where memory of the caller's does not fit,
+    /// [`Error::Cancelled`] and [`Error::DeadlinePassed`] where the run was stopped; they
+    /// tear the instance as a kernel that fails does.
+    pub fn run_with(&mut self, mut run: Run<'_, '_>) -> Result<(), Error> {
+        let plan = self.executable.plan();
+        plan.check_values(run.variables)?;
+        if self.variables != run.variables {
+            self.variables.copy_from_slice(run.variables);
+            self.computed = false;
+        }
+        self.walk(&mut run)
+    }
+
+    fn walk(&mut self, run: &mut Run<'_, '_>) -> Result<(), Error> {
         if self.torn {
             return Err(Error::Torn);
         }
-        let plan = self.executable.plan();
-        plan.choose(variables, &mut self.variables)?;
-        if let Some(missing) = self.given.iter().position(|given| !given) {
-            let label = plan.buffer_label(missing);
-            return Err(Error::run(format!("the input {label} was not given")));
-        }
-        for &i in &self.varying {
-            self.steps[i].evaluate(&plan.ops[i], &self.variables)?;
-        }
-
+        self.bind(run)?;
         let Instance {
-            steps,
-            memory,
+            frames,
+            storage,
+            inputs,
+            bound,
+            variables,
+            computed,
             torn,
             observer,
             executable,
             ..
         } = self;
-        let watched = observer.is_some() || executable.guard() != Guard::Off;
+        let (plan, replay) = (executable.plan(), executable.replay());
+        let is_missing =
+            |(i, given): &&(usize, bool)| !given && bound.iter().all(|b| b.buffer != *i);
+        if let Some((missing, _)) = inputs.iter().find(is_missing) {
+            let label = plan.buffer_label(*missing);
+            return Err(Error::run(format!("the input {label} was not given")));
+        }
+        if !*computed {
+            replay.compute(frames, variables)?;
+            *computed = true;
+        }
+
+        let timings = run.timings.take();
+        let slack = |op| check_slack(executable, storage, run, op);
+        let mut watch = Watch {
+            cancel: run.cancel,
+            deadline: run.deadline,
+            timings,
+            before: observer.as_mut().map(|o| &mut *o.0 as _),
+            after: (executable.guard() != Guard::Off).then_some(&slack),
+        };
         // SAFETY: the plan was checked when it was built: every argument is
         // within its buffer, aligned, long enough, and overlaps no other
-        // that is written; scalars and grids were proved to stay in bounds
-        // for all variables, and those of this run are within theirs; what
-        // has no bounds was vouched for when the executable was made.
-        // Instance and executable own the memory, which no one else uses
+        // that is written; temps that share bytes live at different times; scalars and
+        // grids were proved to stay in bounds for all variables, and those of this run
+        // are within theirs; what has no bounds was vouched for when the executable was
+        // made. Memory of the caller's was checked to be as good, and is borrowed by
+        // the run. Instance and executable own the rest, which no one else uses
         // while `self` is borrowed. Who loaded the kernels vouched for them.
         unsafe {
-            if watched {
-                let before = |op| {
-                    if let Some(Observer(observe)) = observer {
-                        observe(op);
-                    }
-                };
-                walk(steps, torn, before, |op| {
-                    check_slack(executable, memory, op)
-                })
+            if watch.is_idle() {
+                replay.run(plan, frames, torn)
             } else {
-                walk(steps, torn, |_| {}, |_| Ok(()))
+                replay.run_watched(plan, frames, torn, &mut watch)
             }
         }
     }
 
+    /// Has the frames find memory of the caller's where the run brings some, and the
+    /// instance's own everywhere else.
+    fn bind(&mut self, run: &Run<'_, '_>) -> Result<(), Error> {
+        if self.bound.is_empty() && run.inputs.is_empty() && run.outputs.is_empty() {
+            return Ok(());
+        }
+        let Instance {
+            frames,
+            storage,
+            bases,
+            bound,
+            executable,
+            ..
+        } = self;
+        let mut rebase = |buffer: usize, base: NonNull<u8>| {
+            bases[buffer] = base;
+            executable.replay().set_base(frames, buffer, base);
+        };
+        for Bound { buffer, .. } in bound.drain(..) {
+            rebase(buffer, storage.base(executable, buffer));
+        }
+        let plan = executable.plan();
+        for one in run.bound(plan) {
+            match one {
+                Ok(one) => bound.push(one),
+                Err(error) => {
+                    bound.clear();
+                    return Err(error);
+                }
+            }
+        }
+        if let Err(error) = check_overlap(plan, bound) {
+            bound.clear();
+            return Err(error);
+        }
+        for Bound { buffer, start, .. } in bound {
+            rebase(*buffer, *start);
+        }
+        Ok(())
+    }
+
     /// Has every run from now on call `observer` with the number of each op, right
     /// before it runs: for whoever must know where a run is that does not come back. One
-    /// that panics leaves the states as a run that failed does, and nobody is told.
+    /// that panics leaves the states as a run that failed does.
     pub fn set_observer(&mut self, observer: impl FnMut(usize) + Send + Sync + 'static) {
         self.observer = Some(Observer(Box::new(observer)));
     }
@@ -261,166 +355,143 @@ impl Instance {
     /// If two runs after two fillings differ, something was read that was never
     /// written. Inputs, constants and states keep what they hold.
     ///
+    /// A temp that shares memory with others finds what these wrote in the same run, and
+    /// no filling: to find all, have them [separate](Executable::with_separate_temps).
+    ///
     /// # Errors
     ///
     /// [`Error::System`] where the rights of a guarded constant's memory cannot be set.
     pub fn fill_scratch(&mut self, filling: Filling) -> Result<(), Error> {
-        let buffers = &self.executable.plan().buffers;
-        for (buffer, memory) in buffers.iter().zip(&mut self.memory) {
-            let Some(memory) = memory else { continue };
-            if matches!(buffer.role, Role::Temp | Role::Output) {
-                memory.fill(filling.elements(buffer.dtype));
-            }
-            memory.fill_slack(filling.slack(buffer.dtype))?;
+        self.storage.fill_scratch(&self.executable, filling)
+    }
+
+    /// Gives the memory of the temps back to the system, until the next run: for an
+    /// instance that waits for long.
+    pub fn trim(&mut self) {
+        self.storage.trim();
+    }
+
+    /// Has one of this instance's constants hold something else from now on. Other
+    /// instances keep theirs.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Run`] where no constant has that name, [`Error::Plan`] where the contents
+    /// do not fit it; [`Error::OutOfMemory`] and [`Error::System`] where it is guarded,
+    /// and copied.
+    pub fn replace_constant(&mut self, name: &str, content: &Constant) -> Result<(), Error> {
+        let plan = self.executable.plan();
+        let mut found = plan.weights(name)?;
+        found.retain(|&i| plan.buffers[i].role == Role::Constant);
+        if found.is_empty() {
+            return Err(Error::run(format!(
+                "`{name}` is a state, no constant; write it through state_mut"
+            )));
+        }
+        for &i in &found {
+            let checked = check_content(&plan.buffers[i], content);
+            checked.map_err(|reason| Error::plan(crate::error::Place::at("buffers", i), reason))?;
+        }
+        let guard = self.executable.guard();
+        for i in found {
+            let buffer = &self.executable.plan().buffers[i];
+            self.storage.replace(i, buffer, content.clone(), guard)?;
+            let base = self.storage.base(&self.executable, i);
+            self.bases[i] = base;
+            self.executable.replay().set_base(&mut self.frames, i, base);
         }
         Ok(())
     }
 
-    /// Whether a run failed after it had written a state.
+    /// Whether a run stopped after it had written a state.
     #[must_use]
     pub const fn is_torn(&self) -> bool {
         self.torn
     }
 
-    /// Accepts the states as a failed run left them.
+    /// Accepts the states as a stopped run left them.
     pub const fn accept_torn(&mut self) {
         self.torn = false;
     }
 
     /// Puts every state back to what it was at the start.
     pub fn reset(&mut self) {
-        let plan = self.executable.plan();
-        let contents = self.executable.contents();
-        for ((buffer, memory), content) in plan.buffers.iter().zip(&mut self.memory).zip(contents) {
-            if let (Role::State, Some(memory), None) = (buffer.role, memory, content) {
-                let start = memory.as_view_mut().start().as_ptr();
-                // SAFETY: the buffer's own bytes, borrowed exclusively; zero is a
-                // value of every element type.
-                unsafe { std::ptr::write_bytes(start, 0, buffer.bytes) };
+        let executable = &self.executable;
+        let contents = executable.plan().buffers.iter().zip(executable.contents());
+        for (i, (buffer, content)) in contents.enumerate() {
+            match content {
+                _ if buffer.role != Role::State => {}
+                Some(content) => self.storage.copy(i, content),
+                None => {
+                    if let Some(own) = self.storage.own_mut(i) {
+                        // Zero is a value of every element type.
+                        own.fill([0; 8]);
+                    }
+                }
             }
         }
-        self.copy_contents(Role::State);
         self.torn = false;
     }
 
-    /// Copies to the states what they hold at the start, or to the constants that are
-    /// not shared what they hold; states without contents are zeros, as which memory is
-    /// born.
-    fn copy_contents(&mut self, role: Role) {
-        let buffers = self.executable.plan().buffers.iter();
-        let contents = buffers.zip(self.executable.contents());
-        for (memory, (_, content)) in self
-            .memory
-            .iter_mut()
-            .zip(contents)
-            .filter(|(_, (b, _))| b.role == role)
-        {
-            let (Some(buffer), Some(content)) = (memory, content) else {
-                continue;
-            };
-            // SAFETY: contents are as long as their buffer, as the executable
-            // was checked for, and lie elsewhere; the buffer is borrowed
-            // exclusively.
-            unsafe {
-                std::ptr::copy_nonoverlapping(
-                    content.start().as_ptr(),
-                    buffer.as_view_mut().start().as_ptr(),
-                    content.bytes(),
-                );
+    /// What the states hold now, to be restored later, here or in another instance of
+    /// the same executable. Of a torn instance it is what the stopped run left.
+    #[must_use]
+    pub fn save(&self) -> SavedStates {
+        let buffers = self.executable.plan().buffers.iter().enumerate();
+        let states = buffers.filter(|(_, b)| b.role == Role::State);
+        let saved = states.filter_map(|(i, _)| {
+            let bytes = self.storage.own(i)?.as_view().as_bytes();
+            Some((i, bytes.into()))
+        });
+        SavedStates {
+            states: saved.collect(),
+            executable: self.executable.clone(),
+        }
+    }
+
+    /// Has the states hold what was saved. The instance is no longer torn.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Run`] where it was saved from an instance of another executable.
+    pub fn restore(&mut self, saved: &SavedStates) -> Result<(), Error> {
+        if !self.executable.is_kin(&saved.executable) {
+            return Err(Error::run(
+                "the states were saved from an instance of another executable",
+            ));
+        }
+        for (i, bytes) in &saved.states {
+            if let Some(own) = self.storage.own_mut(*i) {
+                own.overwrite(bytes);
             }
         }
+        self.torn = false;
+        Ok(())
     }
 
     /// Where a checked range lies. What is a constant must only be read there.
     fn address(&self, range: &BufferRange) -> NonNull<u8> {
-        let start = match (
-            &self.memory[range.buffer],
-            &self.executable.contents()[range.buffer],
-        ) {
-            (Some(buffer), _) => buffer.as_view().start(),
-            (None, Some(constant)) => constant.start(),
-            // Not of an executable, all of whose constants have contents.
-            (None, None) => return NonNull::dangling(),
-        };
         // SAFETY: the range lies within the buffer, as the builder checked, and the
         // buffer's memory is as long as the plan says, as the executable did.
-        unsafe { start.byte_add(range.offset) }
+        unsafe { self.bases[range.buffer].byte_add(range.offset) }
     }
-
-    fn writes_state(&self, range: &BufferRange) -> bool {
-        self.executable.plan().buffers[range.buffer].role == Role::State
-    }
-
-    fn step(&self, op: &Op) -> Step {
-        match op {
-            Op::Launch(launch) => {
-                let kernel = &self.executable.kernels()[launch.kernel];
-                let mut call = Call::new(kernel);
-                for (i, arg) in launch.args.iter().enumerate() {
-                    call.set_buffer(i, self.address(arg).as_ptr());
-                }
-                let params = kernel.signature().buffers().zip(&launch.args);
-                Step::Launch {
-                    call,
-                    grid: 0,
-                    writes_state: params
-                        .into_iter()
-                        .any(|(p, arg)| p.access.writes() && self.writes_state(arg)),
-                }
-            }
-            Op::Copy { from, to } => Step::Copy {
-                from: self.address(from),
-                to: self.address(to),
-                bytes: to.bytes,
-                writes_state: self.writes_state(to),
-            },
-            Op::Fill { to, dtype, .. } => Step::Fill {
-                to: self.address(to),
-                bytes: to.bytes,
-                element: [0; 8],
-                size: dtype.size(),
-                writes_state: self.writes_state(to),
-            },
-        }
-    }
-}
-
-/// Runs all steps in order, and tells `before` and asks `after` of each.
-///
-/// # Safety
-///
-/// As [`Step::run`], for each of them.
-unsafe fn walk(
-    steps: &mut [Step],
-    torn: &mut bool,
-    mut before: impl FnMut(usize),
-    after: impl Fn(usize) -> Result<(), Error>,
-) -> Result<(), Error> {
-    let mut state_written = false;
-    for (i, step) in steps.iter_mut().enumerate() {
-        before(i);
-        state_written |= step.writes_state();
-        // SAFETY: promised by the caller.
-        let result = unsafe { step.run() };
-        // Whatever a kernel says that it came to, what `after` finds may be the reason.
-        if let Err(error) = after(i).and(result) {
-            *torn = state_written;
-            return Err(error);
-        }
-    }
-    Ok(())
 }
 
 /// Whether the launch `op` has written beside one of its arguments. Copies and fills
 /// stay where the plan says.
-fn check_slack(executable: &Executable, memory: &[Option<Buffer>], op: usize) -> Result<(), Error> {
+fn check_slack(
+    executable: &Executable,
+    storage: &Storage,
+    run: &Run<'_, '_>,
+    op: usize,
+) -> Result<(), Error> {
     let plan = executable.plan();
     let Op::Launch(launch) = &plan.ops[op] else {
         return Ok(());
     };
     for (argument, arg) in launch.args.iter().enumerate() {
-        let buffer = memory[arg.buffer].as_ref();
-        if let Some(stray) = buffer.and_then(|b| b.as_view().stray()) {
+        let own = storage.own(arg.buffer).and_then(|b| b.as_view().stray());
+        if let Some(stray) = own.or_else(|| run.stray(plan, arg.buffer)) {
             let role = plan.buffers[arg.buffer].role.name();
             return Err(Error::Overrun {
                 kernel: executable.kernels()[launch.kernel].name().to_owned(),
@@ -431,81 +502,4 @@ fn check_slack(executable: &Executable, memory: &[Option<Buffer>], op: usize) ->
         }
     }
     Ok(())
-}
-
-impl Step {
-    /// Puts in what depends on the run's variables.
-    fn evaluate(&mut self, op: &Op, variables: &[i64]) -> Result<(), Error> {
-        // The builder proved that none of this fails; a proof that had a hole
-        // would be an error here, before anything has run.
-        let number = |value: &Value| value.evaluate(variables).map_err(Error::run);
-        let slot = |dtype: DType, number: Number| {
-            let scalar = Scalar::from_number(dtype, number)
-                .ok_or_else(|| Error::run(format!("{number} is not a value of {dtype}")))?;
-            Ok::<u64, Error>(scalar.to_slot())
-        };
-        match (self, op) {
-            (
-                Step::Launch { call, grid, .. },
-                Op::Launch(Launch {
-                    scalars,
-                    grid: grid_value,
-                    ..
-                }),
-            ) => {
-                let dtypes = call.kernel().signature().scalars().map(|p| p.dtype);
-                let dtypes: Vec<_> = dtypes.collect();
-                for (i, (value, dtype)) in scalars.iter().zip(dtypes).enumerate() {
-                    call.set_scalar(i, slot(dtype, number(value)?)?);
-                }
-                *grid = as_grid(number(grid_value)?).map_err(Error::run)?;
-            }
-            (Step::Fill { element, .. }, Op::Fill { dtype, value, .. }) => {
-                *element = slot(*dtype, number(value)?)?.to_le_bytes();
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn writes_state(&self) -> bool {
-        match self {
-            Step::Launch { writes_state, .. }
-            | Step::Copy { writes_state, .. }
-            | Step::Fill { writes_state, .. } => *writes_state,
-        }
-    }
-
-    /// # Safety
-    ///
-    /// The addresses must be valid for what the op does with them, and a
-    /// launch's call must be safe to make for its grid.
-    unsafe fn run(&mut self) -> Result<(), Error> {
-        match self {
-            // SAFETY: promised by the caller.
-            Step::Launch { call, grid, .. } => unsafe { call.run(*grid) },
-            Step::Copy {
-                from, to, bytes, ..
-            } => {
-                // SAFETY: promised by the caller; the builder refuses overlap.
-                unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to.as_ptr(), *bytes) };
-                Ok(())
-            }
-            Step::Fill {
-                to,
-                bytes,
-                element,
-                size,
-                ..
-            } => {
-                // SAFETY: promised by the caller; the bytes belong to a buffer
-                // and were written at its birth.
-                let target = unsafe { std::slice::from_raw_parts_mut(to.as_ptr(), *bytes) };
-                for place in target.chunks_exact_mut(*size) {
-                    place.copy_from_slice(&element[..*size]);
-                }
-                Ok(())
-            }
-        }
-    }
 }

@@ -1,25 +1,57 @@
-//! Launches, copies and fills over buffers, checked once and run many times.
+//! Launches, copies, fills and host functions over buffers, checked once and run many
+//! times.
 //!
 //! A [`PlanBuilder`] takes a plan's parts and refuses what cannot be right,
 //! naming the place. The [`Plan`] that comes out is plain data: it knows its
-//! kernels by their signatures, and no address. With code and constants it
-//! becomes an [`Executable`], of which each [`Instance`] is a set of mutable
-//! memory that can be run.
+//! kernels by their signatures, and no address. It knows what must come before what,
+//! and where each temp will lie. With code and constants it becomes an [`Executable`],
+//! of which each [`Instance`] is a set of mutable memory that can be run.
 //!
 //! Everything that can be checked before a run is: that arguments fit, that
 //! views stay inside, that no variable can drive a scalar or a grid out of its
 //! bounds. A run checks the values that it is given and then does nothing but
-//! call kernels, in the order of the ops, on the calling thread.
+//! call kernels, on the calling thread.
+//!
+//! # Order
+//!
+//! Two ops keep the order in which they were added where they touch the same bytes and
+//! one of them writes them; nothing else orders them. A *wave* is the ops that are
+//! equally many steps from the start: nothing orders them among themselves. Temps lie
+//! in one arena, on top of each other where no wave needs both, and what that adds to
+//! the order is part of the plan: [`Plan::explain`] names it, and
+//! [`Plan::check_schedule`] proves that a [`Schedule`] keeps all of it.
 
 mod builder;
+mod cancel;
 mod executable;
+mod explain;
+mod graph;
 mod instance;
+mod layout;
+mod op;
+mod placement;
+mod replay;
+mod run;
+mod schedule;
+mod storage;
+mod timings;
 mod value;
 
+use std::collections::HashMap;
+
 pub use builder::PlanBuilder;
+pub use cancel::Cancel;
 pub use executable::Executable;
-pub use instance::Instance;
+pub use explain::{Explanation, Hazard, Reason, Wait};
+pub use instance::{Instance, SavedStates};
+pub use layout::PlanMemory;
+pub use op::{BufferRange, HostArg, HostCall, HostError, HostFunction, Launch, Op, Touch};
+pub use run::Run;
+pub use schedule::Schedule;
+pub use timings::{OpTime, Timings};
 pub use value::{Expression, Operator, Value, Variable, VariableId};
+
+use layout::Layout;
 
 use crate::Error;
 use crate::error::Place;
@@ -96,71 +128,6 @@ pub struct PlanKernel {
     pub signature: Signature,
 }
 
-/// A part of a buffer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BufferRange {
-    /// The buffer, counted in the order of declaration.
-    pub buffer: usize,
-    /// Where the part begins, in bytes.
-    pub offset: usize,
-    /// Its size in bytes.
-    pub bytes: usize,
-}
-
-/// One step of a plan.
-#[derive(Clone, Debug)]
-pub enum Op {
-    /// A kernel over buffers.
-    Launch(Launch),
-    /// Bytes from one place to another.
-    Copy {
-        /// Where they are.
-        from: BufferRange,
-        /// Where they go.
-        to: BufferRange,
-    },
-    /// One value for every element.
-    Fill {
-        /// Which elements.
-        to: BufferRange,
-        /// Their type.
-        dtype: DType,
-        /// The value.
-        value: Value,
-    },
-}
-
-impl Op {
-    /// Whether any of its numbers is computed from the run's variables.
-    fn depends_on_variables(&self) -> bool {
-        match self {
-            Op::Launch(launch) => {
-                let mut values = launch.scalars.iter().chain([&launch.grid]);
-                values.any(|v| !v.is_constant())
-            }
-            Op::Copy { .. } => false,
-            Op::Fill { value, .. } => !value.is_constant(),
-        }
-    }
-}
-
-/// A launch of a plan.
-#[derive(Clone, Debug)]
-pub struct Launch {
-    /// The kernel, counted in the order of declaration.
-    pub kernel: usize,
-    /// One range for each buffer parameter.
-    pub args: Vec<BufferRange>,
-    /// One value for each scalar parameter.
-    pub scalars: Vec<Value>,
-    /// How many indices it runs for.
-    pub grid: Value,
-    /// The compiler's estimate of floating-point operations.
-    pub flops: Option<u64>,
-    /// The compiler's estimate of bytes moved.
-    pub bytes: Option<u64>,
-}
-
 /// A named result of a plan.
 #[derive(Clone, Debug)]
 pub struct PlanOutput {
@@ -174,7 +141,16 @@ pub struct PlanOutput {
     pub shape: Vec<usize>,
 }
 
-/// A checked plan: plain data that any thread may read.
+/// An input of a plan: what [`Plan::find_input`] finds, so that nothing is looked up
+/// by name later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct InputId(usize);
+
+/// An output of a plan: what [`Plan::find_output`] finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct OutputId(usize);
+
+/// A checked plan: data that any thread may read.
 #[derive(Clone, Debug)]
 pub struct Plan {
     name: String,
@@ -183,8 +159,36 @@ pub struct Plan {
     buffers: Vec<PlanBuffer>,
     ops: Vec<Op>,
     outputs: Vec<PlanOutput>,
+    /// The buffer of each input, the variable and the output of each name.
+    names: Names,
     /// What only an unsafe load can vouch for, if the plan asks for it.
     unvouched: Option<(Place, &'static str)>,
+    layout: Layout,
+}
+
+/// What is found by name.
+#[derive(Clone, Debug, Default)]
+struct Names {
+    inputs: HashMap<String, usize>,
+    variables: HashMap<String, usize>,
+    outputs: HashMap<String, usize>,
+}
+
+/// Looks a name up, and says which there are where it is none of them.
+fn find(what: &str, name: &str, among: &HashMap<String, usize>) -> Result<usize, Error> {
+    among.get(name).copied().ok_or_else(|| {
+        let mut names: Vec<_> = among
+            .iter()
+            .map(|(name, i)| (i, format!("`{name}`")))
+            .collect();
+        names.sort();
+        let names: Vec<_> = names.into_iter().map(|(_, name)| name).collect();
+        let names = match &names[..] {
+            [] => "none".into(),
+            names => names.join(", "),
+        };
+        Error::run(format!("there is no {what} `{name}`; there are: {names}"))
+    })
 }
 
 impl Plan {
@@ -212,7 +216,7 @@ impl Plan {
         &self.buffers
     }
 
-    /// Its ops, in the order in which they run.
+    /// Its ops, in the order in which they were added.
     #[must_use]
     pub fn ops(&self) -> &[Op] {
         &self.ops
@@ -227,17 +231,97 @@ impl Plan {
     /// The input of this name, if there is one.
     #[must_use]
     pub fn input(&self, name: &str) -> Option<&PlanBuffer> {
-        self.input_index(name).map(|i| &self.buffers[i])
-    }
-
-    pub(crate) fn input_index(&self, name: &str) -> Option<usize> {
-        let is_it = |b: &PlanBuffer| b.role == Role::Input && b.name.as_deref() == Some(name);
-        self.buffers.iter().position(is_it)
+        self.names.inputs.get(name).map(|&i| &self.buffers[i])
     }
 
     /// Its inputs.
     pub fn inputs(&self) -> impl Iterator<Item = &PlanBuffer> {
         self.buffers.iter().filter(|b| b.role == Role::Input)
+    }
+
+    /// The input of this name, for use with an [`Instance`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Run`] where there is none; it says which there are.
+    pub fn find_input(&self, name: &str) -> Result<InputId, Error> {
+        find("input", name, &self.names.inputs).map(InputId)
+    }
+
+    /// The output of this name, for use with an [`Instance`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Run`] where there is none; it says which there are.
+    pub fn find_output(&self, name: &str) -> Result<OutputId, Error> {
+        find("output", name, &self.names.outputs).map(OutputId)
+    }
+
+    /// How many waves there are: the number of ops on the longest path.
+    #[must_use]
+    pub fn depth(&self) -> usize {
+        self.layout.waves().len()
+    }
+
+    /// The most ops that a wave has.
+    #[must_use]
+    pub fn width(&self) -> usize {
+        self.layout.waves().map(<[u32]>::len).max().unwrap_or(0)
+    }
+
+    /// The ops of each wave, in the order in which they were added.
+    pub fn waves(&self) -> impl ExactSizeIterator<Item = impl Iterator<Item = usize>> {
+        let waves = self.layout.waves();
+        waves.map(|ops| ops.iter().map(|&op| op as usize))
+    }
+
+    /// A longest path of ops that each must wait for the one before.
+    #[must_use]
+    pub fn critical_path(&self) -> Vec<usize> {
+        self.layout.graph.critical_path()
+    }
+
+    /// How many pairs of ops must keep their order, without those that follow from
+    /// others.
+    #[must_use]
+    pub fn edges(&self) -> usize {
+        self.layout.graph.edges()
+    }
+
+    /// The order in which one thread runs the ops: the order in which they were added,
+    /// but where the memory planner needs another.
+    #[must_use]
+    pub fn order(&self) -> Vec<usize> {
+        self.layout.order.iter().map(|&op| op as usize).collect()
+    }
+
+    /// What an instance needs of memory: known before any is allocated.
+    #[must_use]
+    pub const fn memory(&self) -> &PlanMemory {
+        &self.layout.memory
+    }
+
+    /// Where a temp lies in the arena, in bytes; `None` where the buffer is no temp, or no
+    /// op uses it.
+    #[must_use]
+    pub fn arena_offset(&self, buffer: usize) -> Option<usize> {
+        self.layout.offsets.get(buffer).copied().flatten()
+    }
+
+    /// The constants and states of this name.
+    fn weights(&self, name: &str) -> Result<Vec<usize>, Error> {
+        let is_weight = |b: &PlanBuffer| matches!(b.role, Role::Constant | Role::State);
+        let found: Vec<_> = (0..self.buffers.len())
+            .filter(|&i| {
+                is_weight(&self.buffers[i]) && self.buffers[i].name.as_deref() == Some(name)
+            })
+            .collect();
+        if found.is_empty() {
+            return Err(Error::run(format!(
+                "neither a constant nor a state is named `{name}`"
+            )));
+        }
+        Ok(found)
     }
 
     /// Checks values for a run's variables: all of them are to be given, within their
@@ -250,45 +334,46 @@ impl Plan {
         self.choose(given, &mut vec![0; self.variables.len()])
     }
 
-    /// Checks a run's variables and puts them into the plan's order.
+    /// Puts a run's variables into the plan's order, and checks them.
     fn choose(&self, given: &[(&str, i64)], chosen: &mut [i64]) -> Result<(), Error> {
-        let variables = &self.variables;
-        for (variable, chosen) in variables.iter().zip(chosen) {
+        for (variable, chosen) in self.variables.iter().zip(&mut *chosen) {
             let name = variable.name.as_str();
-            let (min, max) = (variable.min, variable.max);
             let Some(&(_, value)) = given.iter().find(|(n, _)| *n == name) else {
                 return Err(Error::run(format!(
-                    "the variable `{name}` has no value; it takes {min} to {max}"
+                    "the variable `{name}` has no value; it takes {} to {}",
+                    variable.min, variable.max
                 )));
             };
-            if !(min..=max).contains(&value) {
-                return Err(Error::run(format!(
-                    "the variable `{name}` is {value}; it takes {min} to {max}"
-                )));
-            }
             *chosen = value;
         }
-        let unknown = given
-            .iter()
-            .find(|(n, _)| variables.iter().all(|v| v.name != *n));
-        match unknown {
+        for (name, _) in given {
+            find("variable", name, &self.names.variables)?;
+        }
+        self.check_values(chosen)
+    }
+
+    /// Checks a run's variables, given in the plan's order.
+    fn check_values(&self, values: &[i64]) -> Result<(), Error> {
+        if values.len() != self.variables.len() {
+            return Err(Error::run(format!(
+                "{} values for {} variables",
+                values.len(),
+                self.variables.len()
+            )));
+        }
+        let mut pairs = self.variables.iter().zip(values);
+        match pairs.find(|(v, value)| !(v.min..=v.max).contains(value)) {
             None => Ok(()),
-            Some((name, _)) => {
-                let names: Vec<_> = variables.iter().map(|v| format!("`{}`", v.name)).collect();
-                let names = names.join(", ");
-                Err(Error::run(format!(
-                    "there is no variable `{name}`; there are: {names}"
-                )))
-            }
+            Some((Variable { name, min, max }, value)) => Err(Error::run(format!(
+                "the variable `{name}` is {value}; it takes {min} to {max}"
+            ))),
         }
     }
 
     /// The bytes of all buffers of one role.
     #[must_use]
     pub fn bytes(&self, role: Role) -> usize {
-        // A plan is built only where the sum of all buffers is a size.
-        let of_role = self.buffers.iter().filter(|b| b.role == role);
-        of_role.map(|b| b.bytes).sum()
+        self.layout.memory.bytes(role)
     }
 
     /// The name of a buffer, or its index where it has none.

@@ -56,6 +56,12 @@ impl Access {
         !matches!(self, Access::Read)
     }
 
+    /// Whether the kernel reads what was there.
+    #[must_use]
+    pub const fn reads(self) -> bool {
+        !matches!(self, Access::Write)
+    }
+
     /// The name in the bundle format: `r`, `w` or `rw`.
     #[must_use]
     pub const fn name(self) -> &'static str {
