@@ -2,7 +2,7 @@
 
 use std::ffi::c_void;
 
-use super::trampoline::{Enter, call_inline};
+use super::trampoline::{Enter, NOT_INLINE, call_inline};
 
 /// How a kernel is entered, for arguments that lie in slots of the caller's. It is
 /// valid while the kernel lives that it is of.
@@ -29,6 +29,24 @@ impl Entry {
         // SAFETY: way in, target and number of inline arguments are of one kernel, which
         // lives, and whose slots these are. The rest is promised by the caller.
         unsafe { call_inline(self.inline_args, self.enter, self.target, slots) }
+    }
+
+    /// The number of arguments, where the call can be made inline: see
+    /// [`call_inline`](Self::call_inline).
+    pub(crate) fn inline_args(self) -> Option<u8> {
+        (self.inline_args != NOT_INLINE).then_some(self.inline_args)
+    }
+
+    /// Makes the call of an entry that has `ARGS` arguments, for the grid index that
+    /// lies in its slot.
+    ///
+    /// # Safety
+    ///
+    /// As [`Entry::call`], and [`inline_args`](Self::inline_args) must be `ARGS`.
+    #[inline(always)]
+    pub(crate) unsafe fn call_inline<const ARGS: u8>(self, slots: *const u64) {
+        // SAFETY: promised by the caller.
+        unsafe { call_inline(ARGS, self.enter, self.target, slots) };
     }
 
     /// Makes the call for one grid index. Returns the status, 0 where the kernel

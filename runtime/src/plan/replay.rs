@@ -52,6 +52,9 @@ pub(super) struct Replay {
 #[derive(Clone, Copy, Debug)]
 struct Step {
     kind: Kind,
+    /// For launches with a grid of 1 in every run whose call can be made inline, the
+    /// number of arguments; for all else [`NOT_ONCE`].
+    once: u8,
     op: u32,
     /// Where its frame begins.
     frame: u32,
@@ -65,6 +68,9 @@ enum Kind {
     Fill,
     Host,
 }
+
+/// In the place of a number of arguments: the step is no launch of one inline call.
+const NOT_ONCE: u8 = u8::MAX;
 
 // SAFETY: entries are of kernels, which any thread may call; what else is here are
 // numbers.
@@ -133,8 +139,15 @@ impl Replay {
             if writes_state {
                 before_state.get_or_insert(steps.len());
             }
+            let once = match (&plan.ops[op], kind) {
+                (Op::Launch(launch), Kind::Launch(entry)) if launch.grid == 1.into() => {
+                    entry.inline_args()
+                }
+                _ => None,
+            };
             steps.push(Step {
                 kind,
+                once: once.unwrap_or(NOT_ONCE),
                 // A plan has no more ops than 32 bits count.
                 op: op as u32,
                 frame,
@@ -332,22 +345,64 @@ unsafe impl Send for Frames {}
 // SAFETY: as above; through a shared reference nothing can be done.
 unsafe impl Sync for Frames {}
 
+/// Runs steps in order.
+///
+/// Launches of one call are most of most plans, and steps with equally many arguments
+/// often come in a row: such a row is a loop of its own, in which a call costs what a
+/// typed call costs, and a few cycles to find the next.
+///
 /// # Safety
 ///
 /// As [`Replay::run`], for these steps.
-unsafe fn run_all(plan: &Plan, steps: &[Step], frames: &mut Frames) -> Result<(), Error> {
-    for step in steps {
-        // SAFETY: promised by the caller.
-        unsafe { step.run(plan, frames)? };
+unsafe fn run_all(plan: &Plan, mut steps: &[Step], frames: &mut Frames) -> Result<(), Error> {
+    macro_rules! rows {
+        ($step:ident: $($args:literal)*) => {
+            match $step.once {
+                // SAFETY: promised by the caller.
+                $($args => unsafe { row::<$args>(steps, frames.words.as_ptr()) },)*
+                _ => {
+                    // SAFETY: promised by the caller.
+                    unsafe { $step.run(plan, frames)? };
+                    1
+                }
+            }
+        };
+    }
+    while let Some(step) = steps.first() {
+        let done = rows!(step: 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16);
+        steps = steps.get(done..).unwrap_or_default();
     }
     Ok(())
+}
+
+/// Runs the first steps, as long as they are launches of one inline call with `ARGS`
+/// arguments, and returns how many those are.
+///
+/// # Safety
+///
+/// As [`Replay::run`], for these steps, whose frames lie in `words`.
+#[inline(always)]
+unsafe fn row<const ARGS: u8>(steps: &[Step], words: *mut u64) -> usize {
+    for (done, step) in steps.iter().enumerate() {
+        let Kind::Launch(entry) = step.kind else {
+            return done;
+        };
+        if step.once != ARGS {
+            return done;
+        }
+        // SAFETY: the frame lies within the words, and a launch's slots are behind its
+        // grid. The rest is promised by the caller, and that the call takes so many
+        // arguments is why the step is one of these.
+        unsafe { entry.call_inline::<ARGS>(words.add(step.frame as usize + 1)) };
+    }
+    steps.len()
 }
 
 impl Step {
     /// # Safety
     ///
     /// As [`Replay::run`], for this step.
-    #[inline(always)]
+    #[inline(never)]
     unsafe fn run(&self, plan: &Plan, frames: &mut Frames) -> Result<(), Error> {
         // SAFETY: the frame lies within the words, which are touched through this
         // pointer alone.
