@@ -301,6 +301,15 @@ pub enum Error {
         source: Box<Error>,
     },
 
+    /// A bundle that was not written; nothing is left of it.
+    #[error("cannot write the bundle {}", bundle.display())]
+    WriteBundle {
+        /// The folder that it was to be.
+        bundle: PathBuf,
+        /// Why.
+        source: Box<Error>,
+    },
+
     /// A file of a bundle, or of a user, that does not say what it should.
     #[error("{}: {reason}", file.display())]
     File {

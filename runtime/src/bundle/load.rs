@@ -8,8 +8,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use sha2::{Digest, Sha256};
 
 use super::Bundle;
-use super::files::{Tensor, read_text};
+use super::describe::Code;
+use super::files::read_text;
 use super::schema::{RawLanguage, RawObject};
+use super::weights::Tensor;
 use crate::Error;
 use crate::compile::{Object, Source, cpu};
 use crate::dispatch::Kernel;
@@ -42,8 +44,7 @@ pub(super) struct KernelSource {
 #[derive(Debug)]
 pub(super) struct Precompiled {
     path: PathBuf,
-    arch: String,
-    features: Vec<String>,
+    stated: RawObject,
     digest: [u8; 32],
 }
 
@@ -54,8 +55,7 @@ impl Precompiled {
             .ok_or_else(|| Error::plan(place.key("sha256"), "it is not 64 hexadecimal digits"))?;
         let object = Precompiled {
             path,
-            arch: raw.arch.clone(),
-            features: raw.features.clone(),
+            stated: raw.clone(),
             digest,
         };
         object
@@ -80,7 +80,8 @@ impl Precompiled {
     }
 
     fn runs_here(&self) -> bool {
-        self.arch == std::env::consts::ARCH && self.features.iter().all(|f| cpu::has(f))
+        self.stated.arch == std::env::consts::ARCH
+            && self.stated.features.iter().all(|f| cpu::has(f))
     }
 }
 
@@ -107,11 +108,20 @@ impl KernelSource {
         self.text.as_ref().map(|(_, path, _)| path.clone())
     }
 
+    /// The same, as the plan states it.
+    pub(super) fn code(&self) -> Code {
+        let text = self.text.as_ref();
+        Code {
+            source: text.map(|(name, _, language)| (name.clone(), *language)),
+            objects: self.objects.iter().map(|o| o.stated.clone()).collect(),
+        }
+    }
+
     /// The object that asks most of this CPU among those that it can run, or
     /// what the source compiles to.
     fn object(&self, runtime: &Runtime, entry: &str) -> Result<Object, Error> {
         let usable = self.objects.iter().filter(|o| o.runs_here());
-        if let Some(best) = usable.max_by_key(|o| o.features.len()) {
+        if let Some(best) = usable.max_by_key(|o| o.stated.features.len()) {
             return Ok(Object::new(entry, best.read()?));
         }
         let Some((name, path, language)) = &self.text else {

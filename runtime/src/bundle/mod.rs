@@ -5,20 +5,32 @@
 //! place; nothing of it has been compiled then, and no code has run.
 //! [`Bundle::load`] compiles and links, and is `unsafe`: **a bundle holds native
 //! code, and loading one is as trusting as running a program.**
+//!
+//! A plan that was built in code is written with a [`BundleWriter`], a bundle that was
+//! read with [`Bundle::write`].
 
 mod compare;
+mod describe;
 mod files;
+mod lines;
 mod load;
+mod names;
 pub mod npy;
+mod publish;
 mod read;
+mod recording;
 mod schema;
 mod test;
+mod weights;
+mod write;
 
 use std::path::{Path, PathBuf};
 
 pub use compare::{Difference, Tolerance, compare, for_each_number, to_f64};
 pub use load::Progress;
+pub use recording::{Recorded, Recording};
 pub use test::{Classified, OutputReport, Test, TestReport};
+pub use write::BundleWriter;
 
 use crate::Error;
 use crate::plan::{Executable, Plan};
@@ -31,9 +43,9 @@ pub struct Bundle {
     plan: Plan,
     producer: String,
     sources: Vec<load::KernelSource>,
-    weights: Option<files::Weights>,
+    weights: Option<weights::Weights>,
     /// For each buffer of the plan, the tensor that it is loaded from.
-    tensors: Vec<Option<files::Tensor>>,
+    tensors: Vec<Option<weights::Tensor>>,
     tests: Vec<Test>,
     labels: Vec<String>,
     classifier: Option<Classifier>,

@@ -4,18 +4,22 @@ use std::path::Path;
 
 use serde::de::DeserializeOwned;
 
-use super::files::{Root, Tensor, Weights, read_text};
+use super::files::{Root, read_text};
 use super::load::{KernelSource, Precompiled};
 use super::schema::{RawArg, RawBuffer, RawHeader, RawKernel, RawOp, RawPlan, RawTest, RawValue};
 use super::test::Test;
+use super::weights::{Tensor, Weights};
 use super::{Bundle, Classifier, Tolerance, npy};
 use crate::Error;
 use crate::error::Place;
 use crate::plan::{BufferRange, Plan, PlanBuffer, PlanBuilder, Role, Value, VariableId};
 use crate::signature::{DType, Number, Signature};
 
+/// What every plan calls its format.
+pub(super) const FORMAT: &str = "svod-plan";
+
 /// The version of the format that is read. Older ones always load.
-const VERSION: u64 = 1;
+pub(super) const VERSION: u64 = 1;
 
 /// The names of extensions that are known. There is none yet.
 const KNOWN_EXTENSIONS: &[&str] = &[];
@@ -39,7 +43,7 @@ pub(super) fn open(path: &Path) -> Result<Bundle, Error> {
         plan: PlanBuilder::new(&raw.name),
         variables: Vec::new(),
     };
-    for (name, variable) in &raw.variables {
+    for (name, variable) in &raw.variables.0 {
         let id = builder.plan.variable(name, variable.min, variable.max)?;
         builder.variables.push((name, id));
     }
@@ -117,8 +121,8 @@ fn parse<T: DeserializeOwned>(text: &str) -> Result<T, Error> {
 }
 
 fn check_header(header: &RawHeader) -> Result<(), Error> {
-    if header.format != "svod-plan" {
-        let reason = format!("it is `{}`, this reads `svod-plan`", header.format);
+    if header.format != FORMAT {
+        let reason = format!("it is `{}`, this reads `{FORMAT}`", header.format);
         return Err(Error::plan("format", reason));
     }
     if header.version != VERSION {
@@ -231,12 +235,13 @@ impl<'raw> Builder<'raw> {
     fn op(&mut self, place: &Place, raw: &'raw RawOp) -> Result<(), Error> {
         match (raw.launch, &raw.copy, &raw.fill) {
             (Some(kernel), None, None) => {
-                let args = raw.args.iter().enumerate();
+                let args = raw.args.iter().flatten().enumerate();
                 let args: Vec<_> = args
                     .map(|(i, arg)| self.range(&place.item("args", i), arg))
                     .collect::<Result<_, _>>()?;
                 let scalars: Vec<_> = raw
                     .scalars
+                    .0
                     .iter()
                     .map(|(name, value)| {
                         let value = self.value(&place.key("scalars").key(name), value)?;
@@ -322,7 +327,7 @@ fn read_test(
     raw: &RawTest,
 ) -> Result<Test, Error> {
     let mut inputs = Vec::new();
-    for (name, file) in &raw.inputs {
+    for (name, file) in &raw.inputs.0 {
         let place = place.key("inputs").key(name);
         let Some(input) = plan.input(name) else {
             return Err(Error::plan(place, "there is no such input"));
@@ -334,7 +339,7 @@ fn read_test(
         inputs.push((name.clone(), path));
     }
     let mut outputs = Vec::new();
-    for (name, file) in &raw.outputs {
+    for (name, file) in &raw.outputs.0 {
         let place = place.key("outputs").key(name);
         let Some(output) = plan.outputs().iter().find(|o| o.name == *name) else {
             return Err(Error::plan(place, "there is no such output"));
@@ -350,7 +355,7 @@ fn read_test(
         }
         outputs.push((name.clone(), path));
     }
-    for (name, value) in &raw.variables {
+    for (name, value) in &raw.variables.0 {
         let place = place.key("variables").key(name);
         let Some(variable) = plan.variables().iter().find(|v| v.name == *name) else {
             return Err(Error::plan(place, "there is no such variable"));
@@ -363,7 +368,7 @@ fn read_test(
     let missing = plan
         .variables()
         .iter()
-        .find(|v| !raw.variables.contains_key(&v.name));
+        .find(|v| raw.variables.0.iter().all(|(name, _)| *name != v.name));
     if let Some(variable) = missing {
         let place = place.key("variables").key(&variable.name);
         return Err(Error::plan(place, "it has no value"));
@@ -387,7 +392,7 @@ fn read_test(
     });
     let truth = truth.transpose()?;
     Ok(Test {
-        variables: raw.variables.clone().into_iter().collect(),
+        variables: raw.variables.0.clone(),
         inputs,
         outputs,
         tolerance: Tolerance {

@@ -1,32 +1,42 @@
-//! `plan.json` as it is written, before anything refers to anything.
+//! `plan.json` as it is written, before anything refers to anything: one set of types
+//! to read it and to write it.
 
-use std::collections::BTreeMap;
+use std::collections::HashSet;
 use std::fmt;
 use std::marker::PhantomData;
 
 use serde::de::{Error as _, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::plan::{Operator, Role};
 use crate::signature::{Convention, DType, Number, Param, Returns};
 
 /// What is read first: whether the rest can be.
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 pub(super) struct RawHeader {
     pub(super) format: String,
     pub(super) version: u64,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) requires: Vec<String>,
 }
 
-#[derive(Deserialize)]
+/// All of `plan.json`, to be written.
+#[derive(Serialize)]
+pub(super) struct RawFile<'a> {
+    #[serde(flatten)]
+    pub(super) header: RawHeader,
+    #[serde(flatten)]
+    pub(super) plan: &'a RawPlan,
+}
+
+#[derive(Deserialize, Serialize)]
 pub(super) struct RawPlan {
     #[serde(default)]
     pub(super) name: String,
     #[serde(default)]
     pub(super) producer: String,
-    #[serde(default, deserialize_with = "names")]
-    pub(super) variables: BTreeMap<String, RawVariable>,
+    #[serde(default)]
+    pub(super) variables: Named<RawVariable>,
     pub(super) kernels: Vec<RawKernel>,
     pub(super) buffers: Vec<RawBuffer>,
     pub(super) ops: Vec<RawOp>,
@@ -34,58 +44,86 @@ pub(super) struct RawPlan {
     pub(super) outputs: Vec<RawOutput>,
     #[serde(default)]
     pub(super) tests: Vec<RawTest>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) classifier: Option<RawClassifier>,
 }
 
-/// An object by names, of which none stands twice.
-fn names<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
-    deserializer: D,
-) -> Result<BTreeMap<String, T>, D::Error> {
-    struct Names<T>(PhantomData<T>);
+/// An object by names, in the order in which they stand, of which none stands twice.
+pub(super) struct Named<T>(pub(super) Vec<(String, T)>);
 
-    impl<'de, T: Deserialize<'de>> Visitor<'de> for Names<T> {
-        type Value = BTreeMap<String, T>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("an object")
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-            let mut found = BTreeMap::new();
-            while let Some(name) = map.next_key::<String>()? {
-                if found.contains_key(&name) {
-                    return Err(A::Error::custom(format!("the name `{name}` stands twice")));
-                }
-                found.insert(name, map.next_value()?);
-            }
-            Ok(found)
-        }
+impl<T> Default for Named<T> {
+    fn default() -> Named<T> {
+        Named(Vec::new())
     }
-
-    deserializer.deserialize_map(Names(PhantomData))
 }
 
-#[derive(Deserialize)]
+impl<T> Named<T> {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Named<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Named<T>, D::Error> {
+        struct Names<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Names<T> {
+            type Value = Named<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let (mut named, mut names) = (Vec::new(), HashSet::new());
+                while let Some(name) = map.next_key::<String>()? {
+                    if !names.insert(name.clone()) {
+                        return Err(A::Error::custom(format!("the name `{name}` stands twice")));
+                    }
+                    named.push((name, map.next_value()?));
+                }
+                Ok(Named(named))
+            }
+        }
+
+        deserializer.deserialize_map(Names(PhantomData))
+    }
+}
+
+impl<T: Serialize> Serialize for Named<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
+    }
+}
+
+/// Whether a key is left out, as what it would say is what is read without it.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+#[derive(Deserialize, Serialize)]
 pub(super) struct RawVariable {
     pub(super) min: i64,
     pub(super) max: i64,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 pub(super) struct RawKernel {
     pub(super) entry: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) source: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) language: Option<RawLanguage>,
     pub(super) params: Vec<Param>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(super) convention: Convention,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(super) returns: Returns,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) objects: Vec<RawObject>,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
 pub(super) enum RawLanguage {
     #[serde(rename = "c")]
     C,
@@ -105,7 +143,7 @@ impl RawLanguage {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub(super) struct RawObject {
     pub(super) path: String,
     pub(super) arch: String,
@@ -114,14 +152,25 @@ pub(super) struct RawObject {
     pub(super) sha256: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 pub(super) struct RawBuffer {
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) name: Option<String>,
     pub(super) role: Role,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) dtype: Option<DType>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) shape: Option<Vec<usize>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) bytes: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) tensor: Option<String>,
+}
+
+impl Serialize for Role {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
 }
 
 impl<'de> Deserialize<'de> for Role {
@@ -134,27 +183,33 @@ impl<'de> Deserialize<'de> for Role {
 }
 
 /// One of `launch`, `copy` and `fill`; which, is looked at later.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize, Serialize)]
 pub(super) struct RawOp {
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) launch: Option<usize>,
-    #[serde(default)]
-    pub(super) args: Vec<RawArg>,
-    #[serde(default, deserialize_with = "names")]
-    pub(super) scalars: BTreeMap<String, RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) args: Option<Vec<RawArg>>,
+    #[serde(default, skip_serializing_if = "Named::is_empty")]
+    pub(super) scalars: Named<RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) grid: Option<RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) flops: Option<Number>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) bytes: Option<Number>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) copy: Option<RawCopy>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) fill: Option<RawFill>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 pub(super) struct RawCopy {
     pub(super) from: RawArg,
     pub(super) to: RawArg,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 pub(super) struct RawFill {
     pub(super) to: RawArg,
     pub(super) dtype: DType,
@@ -167,11 +222,20 @@ pub(super) enum RawArg {
     Part(RawPart),
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 pub(super) struct RawPart {
     pub(super) buffer: usize,
     pub(super) offset: usize,
     pub(super) bytes: usize,
+}
+
+impl Serialize for RawArg {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            RawArg::Whole(buffer) => buffer.serialize(serializer),
+            RawArg::Part(part) => part.serialize(serializer),
+        }
+    }
 }
 
 impl<'de> Deserialize<'de> for RawArg {
@@ -209,6 +273,39 @@ pub(super) enum RawValue {
     Op(Operator, Box<[RawValue; 2]>),
 }
 
+const OPERATORS: [Operator; 6] = [
+    Operator::Add,
+    Operator::Mul,
+    Operator::FloorDiv,
+    Operator::Mod,
+    Operator::Min,
+    Operator::Max,
+];
+
+/// The key of an expression with this operator.
+const fn key(operator: Operator) -> &'static str {
+    match operator {
+        Operator::Add => "add",
+        Operator::Mul => "mul",
+        Operator::FloorDiv => "floordiv",
+        Operator::Mod => "mod",
+        Operator::Min => "min",
+        Operator::Max => "max",
+    }
+}
+
+impl Serialize for RawValue {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            RawValue::Number(number) => number.serialize(serializer),
+            RawValue::Variable(name) => serializer.collect_map([("var", name)]),
+            RawValue::Op(operator, operands) => {
+                serializer.collect_map([(key(*operator), operands)])
+            }
+        }
+    }
+}
+
 impl<'de> Deserialize<'de> for RawValue {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<RawValue, D::Error> {
         struct ValueVisitor;
@@ -238,22 +335,14 @@ impl<'de> Deserialize<'de> for RawValue {
                 let Some(key) = map.next_key::<String>()? else {
                     return Err(A::Error::custom("an object without a key is no value"));
                 };
-                let operator = match key.as_str() {
-                    "var" => None,
-                    "add" => Some(Operator::Add),
-                    "mul" => Some(Operator::Mul),
-                    "floordiv" => Some(Operator::FloorDiv),
-                    "mod" => Some(Operator::Mod),
-                    "min" => Some(Operator::Min),
-                    "max" => Some(Operator::Max),
-                    other => return Err(A::Error::unknown_field(other, KEYS)),
-                };
+                let operator = OPERATORS.into_iter().find(|o| self::key(*o) == key);
                 let value = match operator {
-                    None => RawValue::Variable(map.next_value()?),
                     Some(operator) => {
                         let operands: [RawValue; 2] = map.next_value()?;
                         RawValue::Op(operator, Box::new(operands))
                     }
+                    None if key == "var" => RawValue::Variable(map.next_value()?),
+                    None => return Err(A::Error::unknown_field(&key, KEYS)),
                 };
                 if let Some(second) = map.next_key::<String>()? {
                     let reason = format!("a value has one key, this has `{key}` and `{second}`");
@@ -267,7 +356,7 @@ impl<'de> Deserialize<'de> for RawValue {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 pub(super) struct RawOutput {
     pub(super) name: String,
     pub(super) buffer: usize,
@@ -277,22 +366,23 @@ pub(super) struct RawOutput {
     pub(super) shape: Vec<usize>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 pub(super) struct RawTest {
-    #[serde(default, deserialize_with = "names")]
-    pub(super) variables: BTreeMap<String, i64>,
-    #[serde(default, deserialize_with = "names")]
-    pub(super) inputs: BTreeMap<String, String>,
-    #[serde(default, deserialize_with = "names")]
-    pub(super) outputs: BTreeMap<String, String>,
+    #[serde(default)]
+    pub(super) variables: Named<i64>,
+    #[serde(default)]
+    pub(super) inputs: Named<String>,
+    #[serde(default)]
+    pub(super) outputs: Named<String>,
     #[serde(default)]
     pub(super) rtol: f64,
     #[serde(default)]
     pub(super) atol: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) truth: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 pub(super) struct RawClassifier {
     pub(super) images: String,
     pub(super) scores: String,

@@ -12,7 +12,7 @@ mod c;
 pub mod cpu;
 mod toolchain;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub use toolchain::{CCompiler, Family, Toolchain};
 
@@ -74,6 +74,11 @@ impl Source {
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// The folder of `#include "…"`, where one was named.
+    pub(crate) fn folder(&self) -> Option<&Path> {
+        self.include_dir.as_deref()
     }
 
     /// The language.

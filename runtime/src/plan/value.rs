@@ -42,6 +42,20 @@ pub struct Expression {
     depth: usize,
 }
 
+impl Expression {
+    /// What is computed.
+    #[must_use]
+    pub const fn operator(&self) -> Operator {
+        self.operator
+    }
+
+    /// Of which two values.
+    #[must_use]
+    pub const fn operands(&self) -> &[Value; 2] {
+        &self.operands
+    }
+}
+
 /// What is computed of two values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // each is what its name says

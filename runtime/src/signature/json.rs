@@ -1,7 +1,8 @@
 //! Parameters as the bundle format writes them.
 
 use serde::de::Error as _;
-use serde::{Deserialize, Deserializer};
+use serde::ser::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{
     Access, Bounds, BufferParam, Convention, DEFAULT_ALIGN, DType, IndexParam, Number, Param,
@@ -10,18 +11,26 @@ use super::{
 
 /// Every key that a parameter may have; which of them it must have depends on
 /// what it is.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize, Serialize)]
 struct RawParam {
+    #[serde(skip_serializing_if = "Option::is_none")]
     buffer: Option<DType>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     len: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     access: Option<Access>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     align: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     scalar: Option<DType>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
-    min: Option<Number>,
-    max: Option<Number>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     index: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    min: Option<Number>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max: Option<Number>,
 }
 
 impl<'de> Deserialize<'de> for Param {
@@ -62,6 +71,51 @@ impl<'de> Deserialize<'de> for Param {
     }
 }
 
+impl Serialize for Param {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let raw = match self {
+            Param::Buffer(p) => RawParam {
+                buffer: Some(p.dtype),
+                len: Some(p.len as u64),
+                access: Some(p.access),
+                align: (p.align != DEFAULT_ALIGN).then_some(p.align as u64),
+                ..RawParam::default()
+            },
+            Param::Scalar(p) => {
+                let (min, max) = stated(p.dtype, p.bounds);
+                RawParam {
+                    scalar: Some(p.dtype),
+                    name: Some(p.name.clone()),
+                    min,
+                    max,
+                    ..RawParam::default()
+                }
+            }
+            Param::Index(p) => RawParam {
+                scalar: Some(p.dtype),
+                index: true,
+                max: Some(Number::Int(p.max.into())),
+                ..RawParam::default()
+            },
+        };
+        raw.serialize(serializer)
+    }
+}
+
+/// The ends that `bounds` reads back. JSON has no infinity: an infinite end is left
+/// out, and where both ends are, nothing is stated, which promises less.
+fn stated(dtype: DType, bounds: Bounds) -> (Option<Number>, Option<Number>) {
+    let finite = |n: &Number| !matches!(n, Number::Float(v) if v.is_infinite());
+    match bounds {
+        Bounds::Unstated => (None, None),
+        Bounds::Any => {
+            let range = dtype.integer_range();
+            range.map(|(a, b)| (Number::Int(a), Number::Int(b))).unzip()
+        }
+        Bounds::Between { min, max } => (Some(min).filter(finite), Some(max).filter(finite)),
+    }
+}
+
 /// One stated end leaves the other at the end of the type.
 fn bounds(dtype: DType, min: Option<Number>, max: Option<Number>) -> Bounds {
     if min.is_none() && max.is_none() {
@@ -87,6 +141,16 @@ impl<'de> Deserialize<'de> for Number {
     }
 }
 
+impl Serialize for Number {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match *self {
+            Number::Int(v) => serializer.serialize_i128(v),
+            Number::Float(v) if v.is_finite() => serializer.serialize_f64(v),
+            Number::Float(v) => Err(S::Error::custom(format!("JSON has no number {v}"))),
+        }
+    }
+}
+
 /// An integer where the text is one that 64 bits hold, else a float.
 pub(crate) fn number_from_json(number: &serde_json::Number) -> Option<Number> {
     number
@@ -96,7 +160,7 @@ pub(crate) fn number_from_json(number: &serde_json::Number) -> Option<Number> {
 }
 
 macro_rules! names {
-    ($ty:ty, $what:literal: $($name:literal => $value:expr),*) => {
+    ($ty:ty, $what:literal: $($name:literal => $value:path),*) => {
         impl<'de> Deserialize<'de> for $ty {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<$ty, D::Error> {
                 let name = String::deserialize(deserializer)?;
@@ -104,6 +168,14 @@ macro_rules! names {
                     $($name => Ok($value),)*
                     other => Err(D::Error::unknown_variant(other, &[$($name),*])),
                 }
+            }
+        }
+
+        impl Serialize for $ty {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(match self {
+                    $($value => $name),*
+                })
             }
         }
     };

@@ -211,10 +211,15 @@ impl Bounds {
         }
     }
 
-    /// The bounds as values of a type, so that a bound is within itself.
+    /// The bounds as values of a type, so that a bound is within itself; all values
+    /// of an integer type are any.
     pub(super) fn rounded(self, dtype: DType) -> Bounds {
         let round = |n| Scalar::from_number(dtype, n).map_or(n, Scalar::number);
         match self {
+            Bounds::Between {
+                min: Number::Int(min),
+                max: Number::Int(max),
+            } if dtype.integer_range() == Some((min, max)) => Bounds::Any,
             Bounds::Between { min, max } => Bounds::Between {
                 min: round(min),
                 max: round(max),

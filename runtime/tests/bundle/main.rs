@@ -9,6 +9,7 @@ mod classifier;
 mod refused;
 #[path = "../support/mod.rs"]
 mod support;
+mod written;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
