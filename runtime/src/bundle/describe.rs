@@ -74,6 +74,7 @@ fn buffer(buffer: &PlanBuffer, tensor: Option<String>) -> RawBuffer {
 
 fn ops(plan: &Plan) -> Result<Vec<RawOp>, Error> {
     let mut ops = Vec::new();
+    let mut functions = Vec::new();
     for (i, op) in plan.ops().iter().enumerate() {
         let place = Place::at("ops", i);
         ops.push(match op {
@@ -93,7 +94,17 @@ fn ops(plan: &Plan) -> Result<Vec<RawOp>, Error> {
                 }),
                 ..RawOp::default()
             },
+            // All of them are named, so that nobody has to find them one by one.
+            Op::Host(call) => {
+                functions.push(format!("`{}` ({place})", call.function.name()));
+                continue;
+            }
         });
+    }
+    if !functions.is_empty() {
+        let functions = functions.join(", ");
+        let reason = format!("a bundle cannot hold functions of the embedder's: {functions}");
+        return Err(Error::plan("ops", reason));
     }
     Ok(ops)
 }

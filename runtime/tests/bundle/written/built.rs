@@ -52,7 +52,7 @@ fn numbers_are_read_back_in_every_bit() {
     }
     let largest = Expr::Number(LARGEST);
     plan.fill(floats, DType::U64, largest).unwrap();
-    let plan = plan.build();
+    let plan = plan.build().unwrap();
     let (_dir, bundle) = written(&BundleWriter::new(&plan));
     assert_same_plan(bundle.plan(), &plan);
 }
@@ -71,7 +71,7 @@ fn what_is_infinite_is_no_bound() {
         .unwrap();
     let mut plan = PlanBuilder::new("bounds");
     plan.kernel("f", signature.clone());
-    let plan = plan.build();
+    let plan = plan.build().unwrap();
     let mut writer = BundleWriter::new(&plan);
     writer.source(0, Source::c("f", "void f(){}")).unwrap();
     let (_dir, bundle) = written(&writer);
@@ -137,9 +137,9 @@ fn a_classifier_keeps_its_labels_and_its_truth() {
     let scores = plan
         .buffer(None, Role::Output, DType::F32, &[2, 3])
         .unwrap();
-    plan.output("scores", scores, 0, DType::F32, &[2, 3])
+    plan.result("scores", scores, 0, DType::F32, &[2, 3])
         .unwrap();
-    let plan = plan.build();
+    let plan = plan.build().unwrap();
     let classifier = Classifier {
         images: "images".into(),
         scores: "scores".into(),
@@ -170,7 +170,7 @@ fn kernels_share_a_file_where_their_text_is_the_same() {
     for entry in entries {
         plan.kernel(entry, Signature::builder().build().unwrap());
     }
-    let plan = plan.build();
+    let plan = plan.build().unwrap();
     let mut writer = BundleWriter::new(&plan);
     // The first and the last of those called `f` are the same.
     let texts = ["a", "b", "a", "c", "d", "e", "f"].map(|text| format!("/* {text} */"));
@@ -205,8 +205,8 @@ fn an_object_is_code_enough() {
     let runs = plan.buffer(None, Role::State, DType::I64, &[1]).unwrap();
     plan.launch(count, &[plan.whole(runs).unwrap()], &[], 1)
         .unwrap();
-    plan.output("runs", runs, 0, DType::I64, &[1]).unwrap();
-    let plan = plan.build();
+    plan.result("runs", runs, 0, DType::I64, &[1]).unwrap();
+    let plan = plan.build().unwrap();
     let object = runtime().compile(&Source::c("count", COUNT)).unwrap();
     let mut writer = BundleWriter::new(&plan);
     writer
@@ -240,7 +240,7 @@ fn tensors_lie_where_kernels_can_read_them_in_place() {
         plan.buffer(name, Role::Constant, dtype, shape).unwrap();
     }
     let bytes = plan.bytes(None, Role::Constant, 5).unwrap();
-    let plan = plan.build();
+    let plan = plan.build().unwrap();
     let mut writer = BundleWriter::new(&plan);
     for (i, (_, dtype, _, len)) in of.into_iter().enumerate() {
         let zeros = Buffer::zeroed(dtype, len).unwrap();

@@ -135,11 +135,11 @@ fn made() -> Made {
     plan.copy(part(y, 0, 16), part(history, 16, 16)).unwrap();
     plan.fill(part(history, 4, 4), DType::F32, n).unwrap();
 
-    plan.output("y", y, 0, DType::F32, &[2, 4]).unwrap();
-    plan.output("last", history, 16, DType::F32, &[4]).unwrap();
-    plan.output("runs", counter, 0, DType::I64, &[]).unwrap();
+    plan.result("y", y, 0, DType::F32, &[2, 4]).unwrap();
+    plan.result("last", history, 16, DType::F32, &[4]).unwrap();
+    plan.result("runs", counter, 0, DType::I64, &[]).unwrap();
     Made {
-        plan: plan.build(),
+        plan: plan.build().unwrap(),
         weights: Buffer::from_slice(&[0.5_f32, -1.5, 2.0, 0.1])
             .unwrap()
             .into(),
@@ -178,10 +178,11 @@ impl Made {
             // SAFETY: the kernels keep the signatures that `made` states for them.
             unsafe { runtime().load(source, kernel.signature.clone()) }.unwrap()
         });
-        let mut contents = vec![None; self.plan.buffers().len()];
-        contents[Made::W] = Some(self.weights.clone());
-        contents[Made::BIAS] = Some(self.weights.clone());
-        contents[Made::COUNTER] = Some(self.counter.clone());
+        let contents = [
+            (Made::W, self.weights.clone()),
+            (Made::BIAS, self.weights.clone()),
+            (Made::COUNTER, self.counter.clone()),
+        ];
         // SAFETY: the scalar without bounds takes no part in addressing.
         let executable =
             unsafe { Executable::new_unchecked(self.plan.clone(), kernels.collect(), contents) };

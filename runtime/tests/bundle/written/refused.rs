@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn only_an_empty_place_is_written_to() {
-    let plan = PlanBuilder::new("empty").build();
+    let plan = PlanBuilder::new("empty").build().unwrap();
     let writer = BundleWriter::new(&plan);
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.svod");
@@ -92,7 +92,7 @@ fn what_json_cannot_say_is_refused() {
         let y = plan.buffer(None, Role::Output, DType::F32, &[1]).unwrap();
         plan.fill(plan.whole(y).unwrap(), DType::F32, value)
             .unwrap();
-        let plan = plan.build();
+        let plan = plan.build().unwrap();
         assert_not_written(
             &BundleWriter::new(&plan),
             "ops[0].fill.value",
@@ -114,7 +114,7 @@ fn what_json_cannot_say_is_refused() {
     let n = Expr::from(plan.variable("n", 0, 1).unwrap());
     let deep = (0..100).fold(n, |v, _| Expr::op(Operator::Add, v, 1));
     plan.fill(plan.whole(y).unwrap(), DType::I64, deep).unwrap();
-    let plan = plan.build();
+    let plan = plan.build().unwrap();
     let error = BundleWriter::new(&plan).write("never").unwrap_err();
     assert!(
         chain(&error).contains("recursion limit"),
@@ -163,4 +163,20 @@ fn what_a_reader_would_refuse_is_not_written() {
         chain(&error)
     );
     assert!(!PathBuf::from("never").exists());
+}
+
+#[test]
+fn a_plan_that_calls_back_is_refused_and_says_where() {
+    let mut plan = PlanBuilder::new("calls");
+    let y = plan.output("y", DType::F32, &[1]).unwrap();
+    for name in ["sample", "log"] {
+        plan.fill(y, DType::F32, 0).unwrap();
+        plan.host(name, &[y.read_write()], |_| Ok(())).unwrap();
+    }
+    let plan = plan.build().unwrap();
+    assert_not_written(
+        &BundleWriter::new(&plan),
+        "ops",
+        "functions of the embedder's: `sample` (ops[1]), `log` (ops[3])",
+    );
 }
