@@ -12,6 +12,7 @@
 //! memory      Buffer, View, Constant        aligned, zeroed, guarded on request
 //! plan        PlanBuilder ──► Plan ──► Executable ──► Instance
 //! bundle      files ──► Plan ──► Executable
+//! bench       what takes how long, side by side
 //! ```
 //!
 //! [`Runtime`] holds what kernels are made with; [`Kernel::launch`] is a checked
@@ -54,6 +55,7 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("svod-runtime runs on Linux; other systems need a port of `link::image`");
 
+pub mod bench;
 pub mod bundle;
 pub mod compile;
 pub mod dispatch;

@@ -86,6 +86,21 @@ impl TestReport {
     }
 }
 
+impl Test {
+    /// Reads the inputs and gives them to an instance.
+    ///
+    /// # Errors
+    ///
+    /// As [`npy::read`] and [`Instance::set_input`].
+    pub fn give(&self, instance: &mut Instance) -> Result<(), Error> {
+        for (name, path) in &self.inputs {
+            let array = npy::read(path)?;
+            instance.set_input(name, array.elements.as_view())?;
+        }
+        Ok(())
+    }
+}
+
 impl Bundle {
     /// Runs a recorded run on an instance of this bundle's executable, and
     /// compares what comes out. Recorded runs belong together: they are run in
@@ -95,10 +110,7 @@ impl Bundle {
     ///
     /// What reading its files and running the plan may return.
     pub fn run_test(&self, test: &Test, instance: &mut Instance) -> Result<TestReport, Error> {
-        for (name, path) in &test.inputs {
-            let array = npy::read(path)?;
-            instance.set_input(name, array.elements.as_view())?;
-        }
+        test.give(instance)?;
         let variables: Vec<_> = test
             .variables
             .iter()
