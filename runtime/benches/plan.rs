@@ -57,7 +57,7 @@ fn executable() -> Result<Executable, Error> {
     let entry: Entry = noop;
     // SAFETY: the entry takes four pointers and does nothing with them.
     let kernel = unsafe { Kernel::from_entry("noop", entry as *const c_void, signature) };
-    Executable::new(plan.build(), vec![kernel], vec![None; BUFFERS])
+    Executable::new(plan.build()?, vec![kernel], [])
 }
 
 fn main() -> Result<(), Error> {
