@@ -39,7 +39,7 @@ pub struct Run<'r, 'm> {
     /// Inputs that are read where they lie, in this run alone, instead of the
     /// instance's own. They must be of the input's type and length, and as aligned as
     /// the plan's kernels [need it](PlanBuffer::align).
-    pub inputs: &'r [(InputId, View<'m>)],
+    pub inputs: &'r [(InputId, View<'r>)],
     /// Outputs that are written where they lie, instead of the instance's own. Each must
     /// be all of a buffer of role [`Output`](Role::Output). What the ops leave unwritten
     /// keeps what it held.
