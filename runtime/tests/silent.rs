@@ -1,0 +1,274 @@
+//! A run allocates nothing and asks nothing of the system: shown by counting every
+//! allocation, and by running where a system call ends the process.
+
+// A test says what it expects by failing.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::ffi::c_void;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, ExitStatus};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+use svod_runtime::plan::{
+    Cancel, Executable, Instance, Operator, PlanBuilder, Run, Timings, Value,
+};
+use svod_runtime::signature::{Convention, Param, Returns};
+use svod_runtime::{Arg, Bounds, Buffer, DType, Kernel, Signature, View};
+
+/// The system's allocator, which counts what this thread asks of it.
+struct Counting;
+
+thread_local! {
+    static ASKED: Cell<usize> = const { Cell::new(0) };
+}
+
+fn count() {
+    // A thread that ends has nothing left to count.
+    let _ = ASKED.try_with(|asked| asked.set(asked.get() + 1));
+}
+
+// SAFETY: it does what the system's allocator does.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: promised by the caller.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: promised by the caller.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: promised by the caller.
+        unsafe { System.realloc(block, layout, size) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        count();
+        // SAFETY: promised by the caller.
+        unsafe { System.dealloc(block, layout) };
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+/// `y[i] += x[i] + k`, by C's convention.
+unsafe extern "C" fn add(y: *mut i32, x: *const i32, k: i32, i: i32) {
+    // SAFETY: the plan gives both four elements, and a grid of four at most.
+    unsafe { *y.add(i as usize) += *x.add(i as usize) + k };
+}
+
+/// `y[0] += 1`, by the packed convention, with a status.
+unsafe extern "C" fn bump(buffers: *const *mut i32, _values: *const i64) -> i32 {
+    // SAFETY: the plan gives one buffer of one element.
+    unsafe { **buffers += 1 };
+    0
+}
+
+/// `y[0] += k`, whose scalar travels in a floating-point register.
+unsafe extern "C" fn shift(y: *mut i32, k: f32) {
+    // SAFETY: the plan gives one element.
+    unsafe { *y += k as i32 };
+}
+
+/// A plan with every kind of op and of call.
+fn instance() -> Instance {
+    let four = |b: svod_runtime::signature::SignatureBuilder| {
+        b.read_write(DType::I32, 4)
+            .read(DType::I32, 4)
+            .scalar(DType::I32, "k", Bounds::integers(0, 100))
+            .index(DType::I32, 4)
+            .build()
+            .unwrap()
+    };
+    let one = Signature::builder().read_write(DType::I32, 1).build();
+    let one: Vec<Param> = one.unwrap().params().to_vec();
+    let packed = Signature::new(one.clone(), Convention::Packed, Returns::Status).unwrap();
+    let float = Signature::builder()
+        .read_write(DType::I32, 1)
+        .scalar(DType::F32, "k", Bounds::Any)
+        .build()
+        .unwrap();
+    let signatures = [four(Signature::builder()), packed, float];
+    let entries = [
+        add as *const c_void,
+        bump as *const c_void,
+        shift as *const c_void,
+    ];
+    let mut plan = PlanBuilder::new("all kinds");
+    let n = plan.variable("n", 0, 4).unwrap();
+    let [add, bump, shift] = [0, 1, 2].map(|i| plan.kernel("k", signatures[i].clone()));
+    let x = plan.input("x", DType::I32, &[4]).unwrap();
+    let s = plan.state("s", DType::I32, &[8]).unwrap();
+    let t = plan.temp(DType::I32, &[4]).unwrap();
+    let y = plan.output("y", DType::I32, &[8]).unwrap();
+    let twice = Value::op(Operator::Mul, n, 2);
+    plan.fill(t, DType::I32, twice.clone()).unwrap();
+    plan.launch(add, &[t, x], &[("k", twice)], n).unwrap();
+    plan.launch(add, &[s.part(0..16), t], &[("k", 1.into())], 4)
+        .unwrap();
+    plan.launch(bump, &[s.part(0..4)], &[], 1).unwrap();
+    plan.launch(shift, &[s.part(16..20)], &[("k", 3.into())], 1)
+        .unwrap();
+    plan.copy(s, y).unwrap();
+    let double = |args: &mut [Arg<'_>]| {
+        let [Arg::Write(y)] = args else { return Ok(()) };
+        let y = y.reborrow().into_slice::<i32>()?;
+        y.iter_mut().for_each(|y| *y *= 2);
+        Ok(())
+    };
+    plan.host("double", &[y.read_write()], double).unwrap();
+    let kernels = signatures
+        .into_iter()
+        .zip(entries)
+        .map(|(signature, entry)| {
+            // SAFETY: each entry is of its signature's prototype and does what that says.
+            unsafe { Kernel::from_entry("k", entry, signature) }
+        });
+    let executable = Executable::new(plan.build().unwrap(), kernels.collect(), []);
+    let mut instance = executable.unwrap().instance().unwrap();
+    instance
+        .set_input("x", View::from_slice(&[1, 2, 3, 4]))
+        .unwrap();
+    instance
+}
+
+fn result(instance: &Instance) -> Vec<i32> {
+    let y = instance.output("y").unwrap();
+    y.as_slice().unwrap().to_vec()
+}
+
+#[test]
+fn a_run_allocates_nothing() {
+    let mut instance = instance();
+    let plan = instance.executable().plan().clone();
+    let (x, y) = (
+        plan.find_input("x").unwrap(),
+        plan.find_output("y").unwrap(),
+    );
+    let mut timings = Timings::new(&plan);
+    let cancel = Cancel::new();
+    let given = Buffer::from_slice(&[1, 2, 3, 4]).unwrap();
+    let mut got = Buffer::zeroed(DType::I32, 8).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(3600);
+    // The first call through libffi may set something up.
+    instance.run(&[("n", 1)]).unwrap();
+    let before = ASKED.get();
+    for n in [1, 1, 2, 4, 0] {
+        instance.run(&[("n", n)]).unwrap();
+        let variables = &[n];
+        instance
+            .run_with(Run {
+                variables,
+                inputs: &[(x, given.as_view())],
+                outputs: &mut [(y, got.as_view_mut())],
+                ..Run::default()
+            })
+            .unwrap();
+        instance
+            .run_with(Run {
+                variables,
+                cancel: Some(&cancel),
+                deadline: Some(deadline),
+                timings: Some(&mut timings),
+                ..Run::default()
+            })
+            .unwrap();
+        instance.reset();
+    }
+    assert_eq!(ASKED.get(), before);
+    // And the counter counts.
+    drop(std::hint::black_box(Box::new(1)));
+    assert_eq!(ASKED.get(), before + 2);
+}
+
+/// Ends the process at any system call of this thread, from now on.
+fn permit_nothing() {
+    let filter = SeccompFilter::new(
+        std::collections::BTreeMap::new(),
+        SeccompAction::KillProcess,
+        SeccompAction::Allow,
+        std::env::consts::ARCH.try_into().unwrap(),
+    );
+    let program: BpfProgram = filter.unwrap().try_into().unwrap();
+    seccompiler::apply_filter(&program).unwrap();
+}
+
+/// Has another process do what `part` names, in a thread that may not call the system.
+fn in_silence(part: &str) -> ExitStatus {
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "the_part_that_runs_in_silence", "--nocapture"])
+        .env("SVOD_TEST_SILENT", part)
+        .output()
+        .unwrap();
+    child.status
+}
+
+/// What the tests below run in a process of its own; alone, it has nothing to do.
+#[test]
+fn the_part_that_runs_in_silence() {
+    static DONE: AtomicBool = AtomicBool::new(false);
+    let Ok(part) = std::env::var("SVOD_TEST_SILENT") else {
+        return;
+    };
+    let mut instance = instance();
+    instance.run(&[("n", 1)]).unwrap();
+    let cancel = Cancel::new();
+    std::thread::spawn(move || {
+        permit_nothing();
+        if part == "run" {
+            for n in [1, 1, 2, 4] {
+                let run = Run {
+                    variables: &[n],
+                    cancel: Some(&cancel),
+                    ..Run::default()
+                };
+                if instance.run(&[("n", n)]).is_err() || instance.run_with(run).is_err() {
+                    // Not a silent end either.
+                    std::process::abort();
+                }
+            }
+        } else {
+            std::thread::yield_now();
+        }
+        DONE.store(true, Ordering::Release);
+        // Ending the thread would call the system.
+        loop {
+            std::hint::spin_loop();
+        }
+    });
+    while !DONE.load(Ordering::Acquire) {
+        std::thread::yield_now();
+    }
+    std::process::exit(0);
+}
+
+#[test]
+fn a_run_calls_the_system_for_nothing() {
+    assert!(in_silence("run").success());
+}
+
+#[test]
+fn whoever_calls_the_system_there_is_ended() {
+    let status = in_silence("call");
+    // The signal for a bad system call.
+    assert_eq!(status.signal(), Some(31), "{status}");
+}
+
+#[test]
+fn a_plan_of_all_kinds_computes_what_it_says() {
+    let mut instance = instance();
+    instance.run(&[("n", 3)]).unwrap();
+    // t = 6, of which three get x + 6; s = t + 1, and 1 more, and 3; doubled.
+    let y = [13 + 1 + 1, 14 + 1, 15 + 1, 6 + 1, 3, 0, 0, 0];
+    assert_eq!(result(&instance), y.map(|y| 2 * y));
+}
