@@ -6,7 +6,7 @@ use std::io::Write;
 use anstyle::Style;
 use serde_json::{Value, json as object};
 use svod_runtime::bundle::Bundle;
-use svod_runtime::plan::{Op, Plan, Role};
+use svod_runtime::plan::{Op, Plan, PlanMemory, Role};
 use svod_runtime::signature::{Convention, Param, Returns, Signature};
 
 use crate::show;
@@ -14,7 +14,18 @@ use crate::{Failure, InspectArgs, Outcome, json};
 
 pub(crate) fn inspect(args: &InspectArgs, out: &mut dyn Write) -> Outcome {
     let bundle = Bundle::open(&args.bundle)?;
-    if args.json {
+    if let Some(op) = args.explain {
+        let plan = bundle.plan();
+        let explanation = plan.explain(op).ok_or_else(|| {
+            let ops = show::count(plan.ops().len(), "op");
+            Failure::Usage(format!(
+                "the plan has {ops}, counted from 0; there is no {op}"
+            ))
+        })?;
+        for line in explanation.to_string().lines() {
+            writeln!(out, "{}", show::plain(line))?;
+        }
+    } else if args.json {
         writeln!(out, "{}", json::text(&as_json(&bundle)))?;
     } else {
         text(&bundle, out)?;
@@ -48,12 +59,6 @@ fn uses(plan: &Plan) -> BTreeMap<usize, usize> {
     uses
 }
 
-/// What an instance allocates, beside the constants, which instances share.
-fn instance_bytes(plan: &Plan) -> usize {
-    let own = Role::ALL.into_iter().filter(|r| *r != Role::Constant);
-    own.map(|role| plan.bytes(role)).sum()
-}
-
 fn text(bundle: &Bundle, out: &mut dyn Write) -> Result<(), Failure> {
     let plan = bundle.plan();
     let bold = Style::new().bold();
@@ -83,12 +88,8 @@ fn text(bundle: &Bundle, out: &mut dyn Write) -> Result<(), Failure> {
             writeln!(out, "  {:<9} {buffers:>12}  {bytes:>9}", role.name())?;
         }
     }
-    writeln!(
-        out,
-        "  needed: {} for constants, once, and {} for each instance",
-        show::bytes(plan.bytes(Role::Constant)),
-        show::bytes(instance_bytes(plan)),
-    )?;
+    memory(plan, out)?;
+    order(plan, out)?;
 
     if !plan.variables().is_empty() {
         writeln!(out, "\n{bold}variables{bold:#}")?;
@@ -131,6 +132,73 @@ fn text(bundle: &Bundle, out: &mut dyn Write) -> Result<(), Failure> {
         )?;
     }
     Ok(())
+}
+
+/// What an instance takes, and how near to the least it is.
+fn memory(plan: &Plan, out: &mut dyn Write) -> Result<(), Failure> {
+    let memory = plan.memory();
+    if memory.unplanned > 0 {
+        writeln!(
+            out,
+            "  arena: {} hold all temps; alone they would take {}, and {} live at one time{}",
+            show::bytes(memory.arena),
+            show::bytes(memory.unplanned),
+            show::bytes(memory.lower_bound),
+            over(memory),
+        )?;
+    }
+    writeln!(
+        out,
+        "  needed: {} for constants, once, and {} for each instance",
+        show::bytes(plan.bytes(Role::Constant)),
+        show::bytes(memory.instance),
+    )?;
+    Ok(())
+}
+
+#[allow(clippy::cast_precision_loss)] // three digits are shown
+fn over(memory: &PlanMemory) -> String {
+    match memory.arena.saturating_sub(memory.lower_bound) {
+        0 => String::new(),
+        more => format!(
+            " (+{:.1} %)",
+            100.0 * more as f64 / memory.lower_bound.max(1) as f64
+        ),
+    }
+}
+
+/// How the ops wait for each other.
+fn order(plan: &Plan, out: &mut dyn Write) -> Result<(), Failure> {
+    let bold = Style::new().bold();
+    writeln!(out, "\n{bold}order{bold:#}")?;
+    let waves = show::count(plan.depth(), "wave");
+    let (ops, width) = (plan.ops().len(), show::count(plan.width(), "op"));
+    writeln!(
+        out,
+        "  {waves}, the widest of {width}; {} between {}",
+        show::count(plan.edges(), "edge"),
+        show::count(ops, "op"),
+    )?;
+    let widths: Vec<_> = plan.waves().map(Iterator::count).collect();
+    writeln!(out, "  ops in each wave: {}", runs(&widths))?;
+    Ok(())
+}
+
+/// `1 (5 times), 3, 1 (twice)`: numbers, those that repeat with how often.
+fn runs(numbers: &[usize]) -> String {
+    /// A plan of thousands of ops would fill the screen.
+    const SHOWN: usize = 24;
+    let runs = numbers.chunk_by(|a, b| a == b).map(|run| match run {
+        [one] => one.to_string(),
+        [one, _] => format!("{one} (twice)"),
+        run => format!("{} ({} times)", run[0], run.len()),
+    });
+    let mut runs: Vec<_> = runs.collect();
+    if runs.len() > SHOWN {
+        runs.truncate(SHOWN);
+        runs.push("…".into());
+    }
+    runs.join(", ")
 }
 
 /// `w f32[256], r f32[784], i32 n 1..=127, index < 8`
@@ -184,7 +252,17 @@ fn as_json(bundle: &Bundle) -> Value {
         "ops": { "launches": launches, "copies": copies, "fills": fills },
         "memory": roles.collect::<serde_json::Map<_, _>>(),
         "constant_bytes": plan.bytes(Role::Constant),
-        "instance_bytes": instance_bytes(plan),
+        "instance_bytes": plan.memory().instance,
+        "arena": {
+            "bytes": plan.memory().arena,
+            "unplanned": plan.memory().unplanned,
+            "lower_bound": plan.memory().lower_bound,
+        },
+        "order": {
+            "waves": plan.waves().map(Iterator::count).collect::<Vec<_>>(),
+            "edges": plan.edges(),
+            "critical_path": plan.critical_path(),
+        },
         "variables": variables.collect::<serde_json::Map<_, _>>(),
         "inputs": inputs.collect::<Vec<_>>(),
         "outputs": outputs.collect::<Vec<_>>(),

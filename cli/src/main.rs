@@ -41,7 +41,8 @@ Examples:
   svod run model.svod --check
   svod run model.svod --guard --fill
   svod run model.svod --input image=photo.npy --output results
-  svod inspect model.svod")]
+  svod inspect model.svod
+  svod inspect model.svod --explain 7")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -92,6 +93,9 @@ struct RunArgs {
     /// is left out
     #[arg(long, value_name = "SIDE", num_args = 0..=1, default_missing_value = "end", value_parser = guard)]
     guard: Option<Guard>,
+    /// Refuse to run if inputs, states, temps and outputs take more bytes than this
+    #[arg(long, value_name = "BYTES")]
+    memory_cap: Option<usize>,
     /// The process that waits for this one
     #[arg(long, hide = true)]
     watched_by: Option<i32>,
@@ -119,6 +123,9 @@ impl RunArgs {
 struct InspectArgs {
     /// The bundle's folder
     bundle: PathBuf,
+    /// Show what one op waits for, and why, instead; ops are counted from 0
+    #[arg(long, value_name = "OP", conflicts_with = "json")]
+    explain: Option<usize>,
     /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,

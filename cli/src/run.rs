@@ -58,7 +58,14 @@ pub(crate) fn run(args: &RunArgs, out: &mut dyn Write) -> Outcome {
     if let Some(dir) = &args.output {
         make_folder(dir)?;
     }
-    let (executable, loading) = load(&bundle, &runtime)?;
+    let (mut executable, loading) = load(&bundle, &runtime)?;
+    if args.fill {
+        // What a temp finds that was another's would hide that nobody wrote it.
+        executable = executable.with_separate_temps();
+    }
+    if let Some(cap) = args.memory_cap {
+        executable = executable.with_memory_cap(cap);
+    }
     let mut run = Run {
         args,
         bundle: &bundle,

@@ -143,6 +143,10 @@ fn json_is_one_object_that_says_it_all() {
     let out = svod(&["inspect", DIGITS, "--json"]).succeeds();
     let json: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert_eq!(json["kernels"].as_array().unwrap().len(), 4);
+    assert_eq!(json["order"]["waves"], serde_json::json!([1, 1, 1, 1]));
+    let arena = |key: &str| json["arena"][key].as_u64().unwrap();
+    assert!(arena("lower_bound") <= arena("bytes"), "{out}");
+    assert!(arena("bytes") <= arena("unplanned"), "{out}");
 }
 
 #[test]
@@ -150,10 +154,25 @@ fn inspect_shows_what_is_in_it() {
     // It needs no compiler.
     let out = svod(&["inspect", DIGITS]).env("PATH", "").succeeds();
     for word in [
-        "conv1", "softmax", "constant", "images", "scores", "[45, 10]", "needed",
+        "conv1", "softmax", "constant", "images", "scores", "[45, 10]", "needed", "arena",
+        "4 waves",
     ] {
         assert!(out.contains(word), "{word}: {out}");
     }
+    let out = svod(&["inspect", DIGITS, "--explain", "1"]).succeeds();
+    assert!(
+        out.contains("waits for ops[0] (launch of `conv1`)"),
+        "{out}"
+    );
+    let (_, err) = svod(&["inspect", DIGITS, "--explain", "9"]).ends_with(2);
+    assert!(err.contains("there is no 9"), "{err}");
+}
+
+#[test]
+fn a_cap_on_memory_is_kept() {
+    svod(&["run", DIGITS, "--memory-cap", "10000000"]).succeeds();
+    let (_, err) = svod(&["run", DIGITS, "--memory-cap", "1000"]).ends_with(1);
+    assert!(err.contains("may take 1000"), "{err}");
 }
 
 #[test]
