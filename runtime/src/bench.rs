@@ -304,6 +304,12 @@ impl<'a> Replay<'a> {
         &self.instance
     }
 
+    /// The variables and what was chosen for them, in the plan's order.
+    #[must_use]
+    pub fn variables(&self) -> &[(&'a str, i64)] {
+        &self.variables
+    }
+
     /// Gives it the inputs and variables of a recorded run, of a bundle whose executable
     /// it is an instance of. What the run leaves out is given as by those before.
     ///
