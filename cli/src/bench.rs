@@ -41,7 +41,8 @@ one process: a round runs each of them, in changing order, and ratios are those 
 one round. States are put back to the start before each sample, which is not timed.
 A sample is one run; where the fastest candidate takes less than 20 µs, it is as
 many in a row as fill them, the same for all, and each of these finds the states
-that the one before has left. Buffers are not guarded.
+that the one before has left. Buffers are not guarded. Where memory happens to lie
+moves the times of a candidate by a few percent from one start to the next.
 
 Examples:
   svod bench model.svod

@@ -58,7 +58,7 @@ fn compilers() -> [&'static str; 2] {
     let names = ["clang-19", "clang", "gcc", "cc"];
     let mut found = names.into_iter().filter(runs);
     let first = found.next().unwrap();
-    [first, found.last().unwrap_or(first)]
+    [first, found.next_back().unwrap_or(first)]
 }
 
 #[test]

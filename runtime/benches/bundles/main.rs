@@ -14,9 +14,9 @@ mod program;
 use std::path::Path;
 use std::time::Duration;
 
-use svod_runtime::Runtime;
 use svod_runtime::bench::{Budget, Candidate, Replay, Spread, race};
 use svod_runtime::bundle::Bundle;
+use svod_runtime::{Guard, Runtime, RuntimeBuilder};
 
 use program::{Code, Program};
 
@@ -90,7 +90,7 @@ fn main() -> Fallible<()> {
     if bundles.is_empty() {
         bundles.push(EXAMPLE.to_owned());
     }
-    let runtime = Runtime::new()?;
+    let runtime = RuntimeBuilder::from_env().guard(Guard::Off).build()?;
     let budget = Budget {
         time: Duration::from_millis(500),
         sample: Duration::from_micros(500),

@@ -275,7 +275,8 @@ impl RawKernel {
 
 /// Runs a command to its end.
 fn succeed(command: &mut Command) -> Fallible<()> {
-    let status = command.status()?;
+    let status = command.status();
+    let status = status.map_err(|e| format!("{command:?} cannot be started: {e}"))?;
     if !status.success() {
         return Err(format!("{command:?} ended with {status}").into());
     }
