@@ -149,6 +149,6 @@ fn number(v: Number) -> Value {
     }
 }
 
-fn micros(time: &Duration) -> f64 {
+pub(crate) fn micros(time: &Duration) -> f64 {
     time.as_secs_f64() * 1e6
 }

@@ -1,8 +1,9 @@
-//! `svod`: runs and inspects plan bundles.
+//! `svod`: runs, inspects and measures plan bundles.
 //!
 //! The command holds no logic of its own: what it can do, the library can do. It
 //! reads arguments, calls the library, and shows what came of it.
 
+mod bench;
 mod gallery;
 mod given;
 mod inspect;
@@ -21,7 +22,7 @@ use anstyle::{AnsiColor, Style};
 use clap::{Args, Parser, Subcommand};
 use svod_runtime::Guard;
 
-/// Runs and inspects plan bundles: compiled models as folders of kernels, a
+/// Runs, inspects and measures plan bundles: compiled models as folders of kernels, a
 /// plan and weights.
 #[derive(Parser)]
 #[command(name = "svod", version, arg_required_else_help = true)]
@@ -42,7 +43,11 @@ Examples:
   svod run model.svod --guard --fill
   svod run model.svod --input image=photo.npy --output results
   svod inspect model.svod
+<<<<<<< HEAD
   svod inspect model.svod --explain 7")]
+=======
+  svod bench model.svod --cc clang-19 --cc gcc")]
+>>>>>>> bench
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -55,6 +60,8 @@ enum Command {
     Run(RunArgs),
     /// Show what is in a bundle, without compiling or running anything
     Inspect(InspectArgs),
+    /// Measure how long a run takes, of one or more bundles and settings side by side
+    Bench(bench::BenchArgs),
 }
 
 #[derive(Args)]
@@ -194,6 +201,7 @@ fn main() -> ExitCode {
     let outcome = match &cli.command {
         Command::Run(args) => run::run(args, &mut out),
         Command::Inspect(args) => inspect::inspect(args, &mut out),
+        Command::Bench(args) => bench::bench(args, &mut out),
     };
     let outcome = outcome.and_then(|ok| {
         out.flush()?;
@@ -207,6 +215,7 @@ fn main() -> ExitCode {
             let command = match cli.command {
                 Command::Run(_) => "run",
                 Command::Inspect(_) => "inspect",
+                Command::Bench(_) => "bench",
             };
             say(&format!(
                 "\nFor more information, try 'svod {command} --help'."

@@ -95,7 +95,7 @@ pub(crate) fn run(args: &RunArgs, out: &mut dyn Write) -> Outcome {
 }
 
 /// Compiles and links behind a progress bar.
-fn load(bundle: &Bundle, runtime: &Runtime) -> Result<(Executable, Duration), Error> {
+pub(crate) fn load(bundle: &Bundle, runtime: &Runtime) -> Result<(Executable, Duration), Error> {
     let start = Instant::now();
     let visible = std::io::stdout().is_terminal() && std::io::stderr().is_terminal();
     let bar = if visible {

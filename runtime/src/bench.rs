@@ -298,6 +298,18 @@ impl<'a> Replay<'a> {
         })
     }
 
+    /// The instance, as its last run left it.
+    #[must_use]
+    pub const fn instance(&self) -> &Instance {
+        &self.instance
+    }
+
+    /// The variables and what was chosen for them, in the plan's order.
+    #[must_use]
+    pub fn variables(&self) -> &[(&'a str, i64)] {
+        &self.variables
+    }
+
     /// Gives it the inputs and variables of a recorded run, of a bundle whose executable
     /// it is an instance of. What the run leaves out is given as by those before.
     ///

@@ -134,7 +134,12 @@ pub enum OptLevel {
 }
 
 impl OptLevel {
-    const fn flag(self) -> &'static str {
+    /// Every level.
+    pub const ALL: [OptLevel; 4] = [OptLevel::O0, OptLevel::O1, OptLevel::O2, OptLevel::O3];
+
+    /// The flag, as compilers take it: `-O0` to `-O3`.
+    #[must_use]
+    pub const fn flag(self) -> &'static str {
         match self {
             OptLevel::O0 => "-O0",
             OptLevel::O1 => "-O1",

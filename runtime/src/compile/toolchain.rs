@@ -18,6 +18,17 @@ pub enum Family {
     Gcc,
 }
 
+impl Family {
+    /// The name of its compiler: `clang` or `gcc`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Family::Clang => "clang",
+            Family::Gcc => "gcc",
+        }
+    }
+}
+
 /// A C compiler that was found. One that is called `clang-N` is believed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CCompiler {

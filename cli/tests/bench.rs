@@ -1,0 +1,222 @@
+//! `svod bench` as a process: what it measures, and how it says it. How long things
+//! take is nobody's promise here.
+
+// A helper that fails is a test that fails.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod svod;
+
+use std::fs;
+use std::process::Command;
+
+use serde_json::Value;
+use svod::svod;
+
+const DIGITS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/digits");
+
+/// A bundle without tests, with a variable and a state.
+fn counter() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let plan = r#"{
+        "format": "svod-plan", "version": 1, "name": "counter",
+        "variables": {"n": {"min": 2, "max": 4}},
+        "kernels": [{"entry": "count", "source": "count.c", "language": "c", "params": [
+            {"buffer": "i64", "len": 1, "access": "rw"},
+            {"buffer": "i64", "len": 1, "access": "r"},
+            {"scalar": "i32", "name": "n", "min": 0, "max": 4}
+        ]}],
+        "buffers": [
+            {"role": "state", "dtype": "i64", "shape": [1]},
+            {"name": "x", "role": "input", "dtype": "i64", "shape": [1]}
+        ],
+        "ops": [{"launch": 0, "args": [0, 1], "scalars": {"n": {"var": "n"}}}],
+        "outputs": [{"name": "total", "buffer": 0, "dtype": "i64", "shape": [1]}]
+    }"#;
+    let kernel = "void count(long *total, const long *x, int n) { *total += *x + n; }";
+    fs::write(dir.path().join("plan.json"), plan).unwrap();
+    fs::write(dir.path().join("count.c"), kernel).unwrap();
+    dir
+}
+
+/// What `--json` says, where no time is spent on it.
+fn bench(args: &[&str]) -> Value {
+    let mut all = vec!["bench", "--json", "--warm-up", "0", "--runs", "5"];
+    all.extend(args);
+    serde_json::from_str(&svod(&all).succeeds()).unwrap()
+}
+
+fn candidates(json: &Value) -> &Vec<Value> {
+    json["candidates"].as_array().unwrap()
+}
+
+/// Two C compilers of this machine, or one twice.
+fn compilers() -> [&'static str; 2] {
+    let runs = |name: &&str| {
+        let output = Command::new(name).arg("--version").output();
+        output.is_ok_and(|o| o.status.success())
+    };
+    let names = ["clang-19", "clang", "gcc", "cc"];
+    let mut found = names.into_iter().filter(runs);
+    let first = found.next().unwrap();
+    [first, found.next_back().unwrap_or(first)]
+}
+
+#[test]
+fn a_bundle_alone_has_times_and_no_ratio() {
+    let json = bench(&[DIGITS]);
+    assert_eq!(json["rounds"], 5);
+    assert!(json["runs_in_a_row"].as_u64().unwrap() >= 1);
+    let [candidate] = candidates(&json).as_slice() else {
+        panic!("{json}");
+    };
+    assert_eq!(candidate["bundle"], DIGITS);
+    assert_eq!(candidate["name"], "digits");
+    assert_eq!(candidate["opt_level"], "-O2");
+    assert_eq!(candidate["test"], 0);
+    assert_eq!(candidate["ops"], 4);
+    assert_eq!(candidate["ratio"], Value::Null);
+    let compiler = &candidate["compiler"];
+    assert!(
+        compiler["path"].as_str().unwrap().starts_with('/'),
+        "{json}"
+    );
+    assert!(compiler["major"].as_u64().unwrap() > 0, "{json}");
+
+    let samples = candidate["samples_us"].as_array().unwrap();
+    let mut samples: Vec<_> = samples.iter().map(|s| s.as_f64().unwrap()).collect();
+    samples.sort_by(f64::total_cmp);
+    let time = |key: &str| candidate["time_us"][key].as_f64().unwrap();
+    let five = ["min", "lower", "median", "upper", "max"].map(time);
+    assert_eq!(samples, five);
+    let per_op = candidate["ns_per_op"].as_f64().unwrap();
+    assert!((per_op / 250.0 / time("median") - 1.0).abs() < 1e-9);
+}
+
+#[test]
+fn each_bundle_meets_each_compiler_and_each_level() {
+    let counter = counter();
+    let counter = counter.path().to_str().unwrap();
+    let [a, b] = compilers();
+    let json = bench(&[DIGITS, counter, "--cc", a, "--cc", b, "-O1", "-O", "2"]);
+    let of = |c: &Value| {
+        let path = c["compiler"]["path"].as_str().unwrap().to_owned();
+        let name = path.rsplit('/').next().unwrap().to_owned();
+        let level = c["opt_level"].as_str().unwrap().to_owned();
+        (c["name"].as_str().unwrap().to_owned(), name, level)
+    };
+    let all: Vec<_> = candidates(&json).iter().map(of).collect();
+    let mut expected = Vec::new();
+    for bundle in ["digits", "counter"] {
+        for compiler in [a, b] {
+            for level in ["-O1", "-O2"] {
+                expected.push((bundle.to_owned(), compiler.to_owned(), level.to_owned()));
+            }
+        }
+    }
+    assert_eq!(all, expected);
+    for (i, candidate) in candidates(&json).iter().enumerate() {
+        assert_eq!(candidate["samples_us"].as_array().unwrap().len(), 5);
+        assert_eq!(candidate["ratio"]["median"].is_f64(), i > 0, "{candidate}");
+    }
+}
+
+#[test]
+fn inputs_and_variables_are_of_the_test_or_as_given_or_zeros_and_minima() {
+    let json = bench(&[DIGITS, "--test", "3"]);
+    assert_eq!(candidates(&json)[0]["test"], 3);
+    let images = format!("images={DIGITS}/tests/3/images.npy");
+    bench(&[DIGITS, "--input", &images]);
+
+    let counter = counter();
+    let counter = counter.path().to_str().unwrap();
+    let json = bench(&[counter]);
+    assert_eq!(candidates(&json)[0]["test"], Value::Null);
+    assert_eq!(candidates(&json)[0]["variables"]["n"], 2);
+    let json = bench(&[counter, "--var", "n=4"]);
+    assert_eq!(candidates(&json)[0]["variables"]["n"], 4);
+}
+
+#[test]
+fn the_table_fits_80_columns() {
+    let counter = counter();
+    let mut command = svod(&["bench", "--runs", "5", "--warm-up", "0", ".", DIGITS]);
+    command.0.current_dir(counter.path());
+    let out = command.succeeds();
+    for word in [
+        "[1] .  ",
+        "inputs zero, n = 2; 1 op; 1 kernel ready",
+        "test 0; 4 ops; 4 kernels ready",
+        "5 rounds",
+    ] {
+        assert!(out.contains(word), "{word}: {out}");
+    }
+    let mut table = out.lines().skip_while(|l| !l.contains("median"));
+    assert!(table.all(|l| l.chars().count() <= 80), "{out}");
+    let rows = out.lines().filter(|l| l.contains(" to "));
+    assert_eq!(rows.count(), 2, "{out}");
+}
+
+#[test]
+fn bad_usage_ends_with_2_and_says_what_to_do() {
+    let needs = |args: &[&str], words: &[&str]| {
+        let (out, err) = svod(&[&["bench"], args].concat()).ends_with(2);
+        assert_eq!(out, "");
+        for word in words {
+            assert!(err.contains(word), "{args:?} lacks {word}: {err}");
+        }
+    };
+    needs(&[], &["BUNDLE"]);
+    needs(&[DIGITS, "--runs", "0"], &["--runs"]);
+    needs(&[DIGITS, "--time=-1"], &["--time"]);
+    needs(&[DIGITS, "--time", "soon"], &["number of seconds"]);
+    needs(
+        &[DIGITS, "--runs", "9", "--time", "9"],
+        &["--runs", "--time"],
+    );
+    needs(&[DIGITS, "-O4"], &["0, 1, 2 or 3"]);
+    needs(&[DIGITS, "--test", "8"], &["8 recorded tests", "no test 8"]);
+    needs(&[DIGITS, "--var", "n=1"], &["`n`", "no variables"]);
+    needs(&[DIGITS, "--input", "x=y.npy"], &["`x`", "images"]);
+
+    // What is given is for every bundle.
+    let counter = counter();
+    let counter = counter.path().to_str().unwrap();
+    needs(&[counter, DIGITS, "--var", "n=2"], &[DIGITS, "`n`"]);
+    needs(&[counter, "--test", "0"], &["0 recorded tests"]);
+    let twice = ["--var", "n=2", "--var", "n=3"];
+    needs(&[&[counter], &twice[..]].concat(), &["`n`", "twice"]);
+}
+
+#[test]
+fn failures_end_with_1_and_name_what_failed() {
+    let fails = |args: &[&str], words: &[&str]| {
+        let (out, err) = svod(&[&["bench"], args].concat()).ends_with(1);
+        assert_eq!(out, "");
+        for word in words {
+            assert!(err.contains(word), "{args:?} lacks {word}: {err}");
+        }
+    };
+    fails(&[DIGITS, "no/such/bundle"], &["no/such/bundle", "No such"]);
+    fails(&[DIGITS, "--cc", "no-such-cc"], &["no-such-cc"]);
+    let counter = counter();
+    let counter = counter.path().to_str().unwrap();
+    fails(&[counter, "--var", "n=5"], &["`n`", "2 to 4"]);
+}
+
+#[test]
+fn help_names_every_option() {
+    let out = svod(&["bench", "--help"]).succeeds();
+    for option in [
+        "--cc",
+        "--opt-level",
+        "--test",
+        "--input",
+        "--var",
+        "--runs",
+        "--time",
+        "--warm-up",
+        "--json",
+    ] {
+        assert!(out.contains(option), "{option}: {out}");
+    }
+}
