@@ -13,6 +13,7 @@
 //! | `runs[].unsteady` | each output that depends on memory that was not written, and how |
 //! | `runs[].answers`, `correct` | of a classifier: the class of each picture, how many are right |
 //! | `ok` | whether all that was to be compared is the same |
+//! | `ops` | with `--timings`, for each op its number, `what` it is, how often it ran, `mean_us`, `min_us` |
 //! | `accuracy` | of a classifier: `correct` and `of` |
 //!
 //! What is no finite number is null.

@@ -11,6 +11,7 @@ mod json;
 mod pictures;
 mod run;
 mod show;
+mod timings;
 mod watch;
 
 use std::error::Error;
@@ -41,13 +42,11 @@ Examples:
   svod run examples/digits
   svod run model.svod --check
   svod run model.svod --guard --fill
+  svod run model.svod --timings --repeat 20
   svod run model.svod --input image=photo.npy --output results
   svod inspect model.svod
-<<<<<<< HEAD
-  svod inspect model.svod --explain 7")]
-=======
+  svod inspect model.svod --explain 7
   svod bench model.svod --cc clang-19 --cc gcc")]
->>>>>>> bench
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -100,6 +99,9 @@ struct RunArgs {
     /// is left out
     #[arg(long, value_name = "SIDE", num_args = 0..=1, default_missing_value = "end", value_parser = guard)]
     guard: Option<Guard>,
+    /// Show what each op took, the most costly first
+    #[arg(long, conflicts_with = "fill")]
+    timings: bool,
     /// Refuse to run if inputs, states, temps and outputs take more bytes than this
     #[arg(long, value_name = "BYTES")]
     memory_cap: Option<usize>,

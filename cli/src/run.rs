@@ -10,14 +10,14 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 use svod_runtime::bundle::npy::{self, Array};
 use svod_runtime::bundle::{Bundle, Test, TestReport};
-use svod_runtime::plan::{Executable, Instance};
+use svod_runtime::plan::{self, Executable, Instance, Timings};
 use svod_runtime::{Error, Guard, Runtime, RuntimeBuilder};
 
 use crate::gallery::Gallery;
 use crate::given::{check_names, read_inputs, what_to_give};
 use crate::show::{self, Summary};
 use crate::watch::{self, Notes};
-use crate::{Failure, Outcome, RunArgs, json};
+use crate::{Failure, Outcome, RunArgs, json, timings};
 
 /// How many recorded tests show their outputs; the others show a row.
 const TESTS_SHOWN: usize = 2;
@@ -71,6 +71,7 @@ pub(crate) fn run(args: &RunArgs, out: &mut dyn Write) -> Outcome {
         bundle: &bundle,
         guard: runtime.guard(),
         notes,
+        timings: args.timings.then(|| Timings::new(bundle.plan())),
         out,
     };
     if !args.json {
@@ -127,6 +128,8 @@ struct Run<'a> {
     bundle: &'a Bundle,
     guard: Guard,
     notes: Notes,
+    /// What each op took, where that was asked for.
+    timings: Option<Timings>,
     out: &'a mut dyn Write,
 }
 
@@ -144,13 +147,18 @@ impl Run<'_> {
             instance.set_input(name, array.elements.as_view())?;
         }
         let variables = self.args.variables();
+        let values = self.bundle.plan().variable_values(&variables)?;
         let mut times = Vec::new();
         for repeat in 0..self.args.repeat {
             if repeat > 0 {
                 instance.reset();
             }
             let start = Instant::now();
-            instance.run(&variables)?;
+            instance.run_with(plan::Run {
+                variables: &values,
+                timings: self.timings.as_mut(),
+                ..plan::Run::default()
+            })?;
             self.notes.end();
             times.push(start.elapsed());
         }
@@ -166,6 +174,7 @@ impl Run<'_> {
         gallery.add_inputs(self.bundle, inputs, &instance)?;
         self.print_lines(&gallery.lines())?;
         writeln!(self.out, "{}", time_taken(&times))?;
+        self.timings_table()?;
         Ok(true)
     }
 
@@ -189,9 +198,10 @@ impl Run<'_> {
             }
             for (i, test) in bundle.tests().iter().enumerate() {
                 self.notes.begin(Some(i));
-                let report = match &mut second {
-                    Some(second) => bundle.run_test_filled(test, &mut instance, second)?,
-                    None => bundle.run_test(test, &mut instance)?,
+                let report = match (&mut second, &mut self.timings) {
+                    (Some(second), _) => bundle.run_test_filled(test, &mut instance, second)?,
+                    (None, Some(timings)) => bundle.run_test_timed(test, &mut instance, timings)?,
+                    (None, None) => bundle.run_test(test, &mut instance)?,
                 };
                 self.notes.end();
                 if repeat > 0 {
@@ -254,7 +264,16 @@ impl Run<'_> {
                 "the same whatever memory held before",
             )?;
         }
+        self.timings_table()?;
         Ok(ok)
+    }
+
+    fn timings_table(&mut self) -> Result<(), Failure> {
+        let Some(timings) = &self.timings else {
+            return Ok(());
+        };
+        let lines = timings::table(self.bundle.plan(), timings);
+        self.print_lines(&lines)
     }
 
     /// How many of the tests are as they should be.
@@ -337,7 +356,10 @@ impl Run<'_> {
         ok: bool,
         accuracy: Option<(usize, usize)>,
     ) -> Outcome {
-        let value = json::command(self.bundle, self.guard, loading, runs, ok, accuracy);
+        let mut value = json::command(self.bundle, self.guard, loading, runs, ok, accuracy);
+        if let Some(timings) = &self.timings {
+            value["ops"] = timings::as_json(self.bundle.plan(), timings);
+        }
         writeln!(self.out, "{}", json::text(&value))?;
         Ok(ok)
     }

@@ -7,7 +7,7 @@ use super::npy::{self, Array};
 use super::{Bundle, Difference, Tolerance, compare, for_each_number, to_f64};
 use crate::Error;
 use crate::memory::Filling;
-use crate::plan::Instance;
+use crate::plan::{Instance, Run, Timings};
 use crate::signature::Number;
 
 /// A recorded run.
@@ -110,14 +110,38 @@ impl Bundle {
     ///
     /// What reading its files and running the plan may return.
     pub fn run_test(&self, test: &Test, instance: &mut Instance) -> Result<TestReport, Error> {
+        self.run_recorded(test, instance, None)
+    }
+
+    /// As [`run_test`](Self::run_test), and adds what each op took to `timings`.
+    ///
+    /// # Errors
+    ///
+    /// As [`run_test`](Self::run_test).
+    pub fn run_test_timed(
+        &self,
+        test: &Test,
+        instance: &mut Instance,
+        timings: &mut Timings,
+    ) -> Result<TestReport, Error> {
+        self.run_recorded(test, instance, Some(timings))
+    }
+
+    fn run_recorded(
+        &self,
+        test: &Test,
+        instance: &mut Instance,
+        timings: Option<&mut Timings>,
+    ) -> Result<TestReport, Error> {
         test.give(instance)?;
-        let variables: Vec<_> = test
-            .variables
-            .iter()
-            .map(|(n, v)| (n.as_str(), *v))
-            .collect();
+        let given = test.variables.iter().map(|(n, v)| (n.as_str(), *v));
+        let variables = self.plan.variable_values(&given.collect::<Vec<_>>())?;
         let start = Instant::now();
-        instance.run(&variables)?;
+        instance.run_with(Run {
+            variables: &variables,
+            timings,
+            ..Run::default()
+        })?;
         let time = start.elapsed();
         let mut outputs = Vec::new();
         for (name, path) in &test.outputs {

@@ -331,7 +331,20 @@ impl Plan {
     ///
     /// [`Error::Run`] names the variable.
     pub fn check_variables(&self, given: &[(&str, i64)]) -> Result<(), Error> {
-        self.choose(given, &mut vec![0; self.variables.len()])
+        self.variable_values(given).map(drop)
+    }
+
+    /// Values for a run's variables in the plan's order, as a [`Run`] takes them, from
+    /// values by name, which are checked as [`check_variables`](Self::check_variables)
+    /// does.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Run`] names the variable.
+    pub fn variable_values(&self, given: &[(&str, i64)]) -> Result<Vec<i64>, Error> {
+        let mut chosen = vec![0; self.variables.len()];
+        self.choose(given, &mut chosen)?;
+        Ok(chosen)
     }
 
     /// Puts a run's variables into the plan's order, and checks them.
