@@ -169,6 +169,29 @@ fn inspect_shows_what_is_in_it() {
 }
 
 #[test]
+fn timings_are_a_row_for_each_op_the_most_costly_first() {
+    let out = svod(&["run", DIGITS, "--timings", "--check"]).succeeds();
+    let (_, table) = out.split_once("what each op took, over 8 runs").unwrap();
+    let ops = |out: &str| {
+        let rows = out.lines().filter(|l| l.contains("launch of"));
+        let shares = rows.map(|l| {
+            let (rest, _) = l.rsplit_once(" %").unwrap();
+            rest.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap()
+        });
+        shares.collect::<Vec<_>>()
+    };
+    let shares = ops(table);
+    assert_eq!(shares.len(), 4, "{table}");
+    assert!(shares.is_sorted_by(|a, b| a >= b), "{table}");
+    let out = svod(&["run", DIGITS, "--timings", "--json"]).succeeds();
+    let json: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let first = &json["ops"][0];
+    assert_eq!(first["what"], "launch of `conv1`");
+    assert_eq!(first["runs"], 8);
+    assert!(first["min_us"].as_f64() <= first["mean_us"].as_f64());
+}
+
+#[test]
 fn a_cap_on_memory_is_kept() {
     svod(&["run", DIGITS, "--memory-cap", "10000000"]).succeeds();
     let (_, err) = svod(&["run", DIGITS, "--memory-cap", "1000"]).ends_with(1);
