@@ -31,7 +31,7 @@ use crate::signature::DType;
 /// ```
 /// use svod_runtime::bundle::{Bundle, BundleWriter};
 /// use svod_runtime::memory::Constant;
-/// use svod_runtime::plan::{PlanBuilder, Role};
+/// use svod_runtime::plan::PlanBuilder;
 /// use svod_runtime::{Buffer, DType, Signature, Source};
 ///
 /// let mut plan = PlanBuilder::new("scale");
@@ -42,13 +42,11 @@ use crate::signature::DType;
 ///     .index(DType::I32, 4)
 ///     .build()?;
 /// let scale = plan.kernel("scale", signature);
-/// let x = plan.buffer(Some("x"), Role::Input, DType::F32, &[4])?;
-/// let w = plan.buffer(Some("w"), Role::Constant, DType::F32, &[4])?;
-/// let y = plan.buffer(None, Role::Output, DType::F32, &[4])?;
-/// let args = [plan.whole(y)?, plan.whole(x)?, plan.whole(w)?];
-/// plan.launch(scale, &args, &[], 4)?;
-/// plan.output("y", y, 0, DType::F32, &[4])?;
-/// let plan = plan.build();
+/// let x = plan.input("x", DType::F32, &[4])?;
+/// let w = plan.constant("w", DType::F32, &[4])?;
+/// let y = plan.output("y", DType::F32, &[4])?;
+/// plan.launch(scale, &[y, x, w], &[], 4)?;
+/// let plan = plan.build()?;
 ///
 /// let source = "void scale(float *restrict y, const float *restrict x,
 ///                          const float *restrict w, int i) { y[i] = x[i] * w[i]; }";
@@ -58,7 +56,7 @@ use crate::signature::DType;
 /// BundleWriter::new(&plan)
 ///     .producer("an example")
 ///     .source(scale, Source::c("scale", source))?
-///     .contents(w, weights)?
+///     .contents(w.buffer, weights)?
 ///     .write(&path)?;
 /// assert_eq!(Bundle::open(&path)?.plan().name(), "scale");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
