@@ -14,6 +14,9 @@
 mod builder;
 mod executable;
 mod instance;
+// Not yet used by the builder.
+#[cfg_attr(not(test), expect(dead_code))]
+mod placement;
 mod value;
 
 pub use builder::PlanBuilder;
