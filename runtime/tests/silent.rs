@@ -4,62 +4,21 @@
 // A test says what it expects by failing.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+mod counting;
+
 use std::ffi::c_void;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use counting::allocations;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 use svod_runtime::plan::{
     Cancel, Executable, Instance, Operator, PlanBuilder, Run, Timings, Value,
 };
 use svod_runtime::signature::{Convention, Param, Returns};
 use svod_runtime::{Arg, Bounds, Buffer, DType, Kernel, Signature, View};
-
-/// The system's allocator, which counts what this thread asks of it.
-struct Counting;
-
-thread_local! {
-    static ASKED: Cell<usize> = const { Cell::new(0) };
-}
-
-fn count() {
-    // A thread that ends has nothing left to count.
-    let _ = ASKED.try_with(|asked| asked.set(asked.get() + 1));
-}
-
-// SAFETY: it does what the system's allocator does.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: promised by the caller.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: promised by the caller.
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
-        // SAFETY: promised by the caller.
-        unsafe { System.realloc(block, layout, size) }
-    }
-
-    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        count();
-        // SAFETY: promised by the caller.
-        unsafe { System.dealloc(block, layout) };
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
 
 /// `y[i] += x[i] + k`, by C's convention.
 unsafe extern "C" fn add(y: *mut i32, x: *const i32, k: i32, i: i32) {
@@ -162,8 +121,7 @@ fn a_run_allocates_nothing() {
     let deadline = Instant::now() + Duration::from_secs(3600);
     // The first call through libffi may set something up.
     instance.run(&[("n", 1)]).unwrap();
-    let before = ASKED.get();
-    for n in [1, 1, 2, 4, 0] {
+    let mut run = |n: i64| {
         instance.run(&[("n", n)]).unwrap();
         let variables = &[n];
         instance
@@ -184,11 +142,11 @@ fn a_run_allocates_nothing() {
             })
             .unwrap();
         instance.reset();
-    }
-    assert_eq!(ASKED.get(), before);
-    // And the counter counts.
-    drop(std::hint::black_box(Box::new(1)));
-    assert_eq!(ASKED.get(), before + 2);
+    };
+    let asked = allocations(|| [1, 1, 2, 4, 0].into_iter().for_each(&mut run));
+    assert_eq!(asked, 0);
+    let asked = allocations(|| drop(std::hint::black_box(Box::new(1))));
+    assert_eq!(asked, 2, "the counter counts");
 }
 
 /// Ends the process at any system call of this thread, from now on.
