@@ -1,5 +1,7 @@
 //! Items that are placed one after another, and moved until they fit.
 
+use std::collections::BinaryHeap;
+
 use super::conflicts::Conflicts;
 use super::{Item, align_up};
 
@@ -10,7 +12,7 @@ pub(super) struct Packing<'a> {
     budget: usize,
     spots: Vec<Spot>,
     /// Of the item at hand: the neighbours that are placed, by where they start.
-    near: Vec<(Spot, u32)>,
+    near: Vec<(Spot, usize)>,
     /// The same ones' ends, ascending, with what each costs to displace.
     ends: Vec<(usize, u64)>,
     /// How often each item found no gap, and one more.
@@ -19,7 +21,7 @@ pub(super) struct Packing<'a> {
 }
 
 /// Where an item lies.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 struct Spot {
     start: usize,
     end: usize,
@@ -65,16 +67,17 @@ impl<'a> Packing<'a> {
     /// are a little noisy, or twins would take turns.
     pub(super) fn repack(&mut self, offsets: &[usize], limit: usize) -> Option<Vec<usize>> {
         self.budget = self.budget.checked_sub(offsets.len())?;
-        let mut displaced = Vec::new();
+        // Large ones first, as small ones find gaps more easily.
+        let mut displaced = BinaryHeap::new();
         for (i, &offset) in offsets.iter().enumerate() {
             self.put(i, offset);
             if self.spots[i].end > limit {
                 self.spots[i] = Spot::NONE;
-                displaced.push(i);
+                displaced.push((self.items[i].size, i));
             }
         }
-        while let Some(i) = displaced.pop() {
-            self.budget = self.budget.checked_sub(self.conflicts.of(i).len())?;
+        while let Some((_, i)) = displaced.pop() {
+            self.budget = self.budget.checked_sub(self.conflicts.count(i))?;
             self.approach(i);
             if let Some(offset) = self.lowest_gap(i, limit) {
                 self.put(i, offset);
@@ -86,8 +89,8 @@ impl<'a> Packing<'a> {
             let Spot { start, end } = self.spots[i];
             for &(spot, other) in &self.near {
                 if spot.start < end && start < spot.end {
-                    self.spots[other as usize] = Spot::NONE;
-                    displaced.push(other as usize);
+                    self.spots[other] = Spot::NONE;
+                    displaced.push((self.items[other].size, other));
                 }
             }
         }
@@ -96,13 +99,12 @@ impl<'a> Packing<'a> {
 
     /// Finds which neighbours of an item are placed.
     fn approach(&mut self, i: usize) {
-        let neighbours = self.conflicts.of(i);
         self.near.clear();
-        self.near.extend(neighbours.iter().filter_map(|&other| {
-            let spot = self.spots[other as usize];
+        self.near.extend(self.conflicts.of(i).filter_map(|other| {
+            let spot = self.spots[other];
             (spot != Spot::NONE).then_some((spot, other))
         }));
-        self.near.sort_unstable();
+        self.near.sort_unstable_by_key(|(spot, _)| spot.start);
     }
 
     /// The lowest offset at which the item at hand displaces none.
@@ -124,8 +126,7 @@ impl<'a> Packing<'a> {
     fn cheapest(&mut self, i: usize, limit: usize) -> Option<usize> {
         let Item { size, align, .. } = self.items[i];
         let (items, failures) = (self.items, &self.failures);
-        let cost = |other: u32| {
-            let other = other as usize;
+        let cost = |other: usize| {
             failures[other]
                 .saturating_mul(u64::from(usize::BITS - items[other].size.leading_zeros()))
         };
@@ -133,7 +134,7 @@ impl<'a> Packing<'a> {
         let ends = self.near.iter();
         self.ends
             .extend(ends.map(|&(spot, other)| (spot.end, cost(other))));
-        self.ends.sort_unstable();
+        self.ends.sort_unstable_by_key(|&(end, _)| end);
 
         // At an offset, all that starts below its end is in the way, but what ends
         // at or below it.

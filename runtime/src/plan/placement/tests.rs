@@ -4,6 +4,9 @@ use proptest::prelude::*;
 
 use super::{Block, Placement, place};
 
+/// How many random plans are placed; a build without optimisation takes its time.
+const PLANS: u64 = if cfg!(debug_assertions) { 40 } else { 200 };
+
 /// Nothing live together overlaps, all is aligned and within the arena, and no
 /// arena is smaller than what is live at once.
 fn check(blocks: &[Block], placement: &Placement) -> Result<(), String> {
@@ -12,6 +15,7 @@ fn check(blocks: &[Block], placement: &Placement) -> Result<(), String> {
         bytes,
         lower_bound,
     } = placement;
+    let mut fullest = 0;
     if offsets.len() != blocks.len() {
         return Err(format!("{} offsets for {}", offsets.len(), blocks.len()));
     }
@@ -19,25 +23,30 @@ fn check(blocks: &[Block], placement: &Placement) -> Result<(), String> {
         if at % a.align != 0 {
             return Err(format!("{i} at {at} is not aligned to {}", a.align));
         }
-        if a.bytes > 0 && at + a.bytes > *bytes {
+        if a.bytes == 0 {
+            continue;
+        }
+        if at + a.bytes > *bytes {
             return Err(format!("{i} at {at} ends past {bytes}"));
         }
-        for (j, (b, &other)) in blocks.iter().zip(offsets).enumerate().skip(i + 1) {
-            let together = a.first <= b.last && b.first <= a.last;
-            if together && at < other + b.bytes && other < at + a.bytes && a.bytes * b.bytes > 0 {
-                return Err(format!("{i} at {at} and {j} at {other} overlap"));
+        let mut live = 0;
+        for (j, (b, &other)) in blocks.iter().zip(offsets).enumerate() {
+            if i != j && a.first <= b.last && b.first <= a.last {
+                let apart = at + a.bytes <= other || other + b.bytes <= at || b.bytes == 0;
+                if !apart {
+                    return Err(format!("{i} at {at} and {j} at {other} overlap"));
+                }
+            }
+            if b.first <= a.first && a.first <= b.last {
+                live += b.bytes.next_multiple_of(b.align);
             }
         }
+        fullest = fullest.max(live);
     }
-    let fullest = blocks.iter().map(|block| {
-        let live = blocks
-            .iter()
-            .filter(|other| (other.first..=other.last).contains(&block.first) && other.bytes > 0);
-        live.map(|other| other.bytes.next_multiple_of(other.align))
-            .sum::<usize>()
-    });
-    if fullest.max().unwrap_or(0) != *lower_bound {
-        return Err(format!("{lower_bound} is not the largest live sum"));
+    if fullest != *lower_bound {
+        return Err(format!(
+            "{lower_bound} is not the largest live sum, {fullest}"
+        ));
     }
     if bytes < lower_bound {
         return Err(format!("{bytes} is below the bound {lower_bound}"));
@@ -198,23 +207,23 @@ fn residual_blocks_come_within_a_hundredth() {
 
 #[test]
 fn greed_alone_leaves_a_hole_that_moving_closes() {
-    // Placed by size, 3 and 3 lie on each other, and no gap of 4 is left in time.
-    let k = 1024;
+    // Placed by size, the 5 lies at 0 with the 4 on it; below that 4 nothing is free
+    // for the 3 but where the other 4 is, and above it the arena grows to 12.
+    let unit = 64;
     let blocks = [
-        block(3 * k, 0, 1),
-        block(3 * k, 4, 5),
-        block(2 * k, 1, 2),
-        block(2 * k, 3, 4),
-        block(4 * k, 2, 3),
-        block(k, 0, 5),
+        block(5 * unit, 5, 7),
+        block(4 * unit, 2, 5),
+        block(4 * unit, 1, 1),
+        block(3 * unit, 1, 4),
     ];
     let placement = placed(&blocks);
+    assert_eq!(placement.lower_bound, 9 * unit);
     assert_eq!(placement.bytes, placement.lower_bound);
 }
 
 #[test]
 fn wide_plans_come_close_to_the_bound() {
-    let plans = (0..200).map(|seed| Numbers(seed).wide_plan(|_| 64));
+    let plans = (0..PLANS).map(|seed| Numbers(seed).wide_plan(|_| 64));
     let (median, worst) = quality(plans);
     assert!(median <= 1.001, "{median}");
     assert!(worst <= 1.05, "{worst}");
@@ -222,7 +231,8 @@ fn wide_plans_come_close_to_the_bound() {
 
 #[test]
 fn mixed_alignments_cost_little() {
-    let plans = (0..50).map(|seed| Numbers(seed).wide_plan(|numbers| 1 << numbers.below(13)));
+    let plans =
+        (0..PLANS / 2).map(|seed| Numbers(seed).wide_plan(|numbers| 1 << numbers.below(13)));
     let (median, worst) = quality(plans);
     assert!(median <= 1.01, "{median}");
     assert!(worst <= 1.05, "{worst}");
@@ -230,7 +240,7 @@ fn mixed_alignments_cost_little() {
 
 #[test]
 fn what_is_too_much_to_search_is_still_placed() {
-    // A million pairs and more, each block live with most others.
+    // Three million pairs, each block live with most others.
     let mut numbers = Numbers(3);
     let blocks: Vec<Block> = (0..3000)
         .map(|_| {
