@@ -37,7 +37,7 @@ use sweep::sweep;
 /// Listing a pair and placing it in both orders takes 20 ns to 30 ns, all of them at
 /// most some 15 ms for 10,000 blocks. Deep plans have 5 to 30 pairs a block, wide ones
 /// of 1,000 blocks 200 a block. Past it the sweep stands: within 9 % of the bound
-/// where most is live with most, but up to 23 % above where 10,000 blocks have 100
+/// where most is live with most, but up to 23 % above where 10,000 blocks have 200
 /// neighbours each. (0, 0) leaves the sweep's placement always.
 const PAIRS: (usize, usize) = (1 << 18, 32);
 
