@@ -33,7 +33,7 @@ pub(crate) fn table(plan: &Plan, timings: &Timings) -> Vec<String> {
     ];
     let (shown, rest) = ops.split_at(ops.len().min(ROWS));
     for (op, time) in shown {
-        let name = cut(&show::plain(&plan.ops()[*op].label(plan.kernels())));
+        let name = cut(&show::plain(&plan.op_label(*op)));
         lines.push(format!(
             "{op:>9}  {name:<NAME$} {:>10} {:>10} {:>5.1} %",
             show::duration(time.mean()),
@@ -72,11 +72,11 @@ fn cut(name: &str) -> String {
 /// An object for each op, in the plan's order.
 pub(crate) fn as_json(plan: &Plan, timings: &Timings) -> Value {
     let micros = |time: Duration| time.as_secs_f64() * 1e6;
-    let ops = timings.ops().iter().zip(plan.ops()).enumerate();
-    let ops = ops.map(|(i, (time, op))| {
+    let ops = timings.ops().iter().enumerate();
+    let ops = ops.map(|(i, time)| {
         json!({
             "op": i,
-            "what": op.label(plan.kernels()),
+            "what": plan.op_label(i),
             "runs": time.runs,
             "mean_us": micros(time.mean()),
             "min_us": micros(time.min),

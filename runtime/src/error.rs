@@ -157,10 +157,15 @@ pub enum Error {
     },
 
     /// A kernel returned a status other than 0.
-    #[error("kernel `{kernel}` failed with status {status} at grid index {index}")]
+    #[error(
+        "kernel `{kernel}` failed with status {status} at grid index {index}{}",
+        in_op(*op)
+    )]
     KernelStatus {
         /// The kernel.
         kernel: String,
+        /// The op of the plan, where it is one.
+        op: Option<usize>,
         /// The number that it returned.
         status: i32,
         /// The grid index of the call that did; 0 without an index.
@@ -169,13 +174,16 @@ pub enum Error {
 
     /// A kernel has written beside a guarded buffer.
     #[error(
-        "kernel `{kernel}` wrote outside of argument {argument}{}: {stray}; its signature is wrong, \
-         or the kernel is",
-        buffer.as_ref().map(|b| format!(" ({b})")).unwrap_or_default()
+        "kernel `{kernel}` wrote outside of argument {argument}{}{}: {stray}; its signature is \
+         wrong, or the kernel is",
+        buffer.as_ref().map(|b| format!(" ({b})")).unwrap_or_default(),
+        in_op(*op)
     )]
     Overrun {
         /// The kernel.
         kernel: String,
+        /// The op of the plan, where it is one.
+        op: Option<usize>,
         /// Which argument, counted from 0 among the buffer arguments.
         argument: usize,
         /// The plan's buffer, where it is one.
@@ -274,6 +282,17 @@ pub enum Error {
         reason: String,
     },
 
+    /// A name that nothing of a plan has.
+    #[error("there is no {what} `{name}`; there are: {known}")]
+    UnknownName {
+        /// What was looked for: an input, an output, a variable, ...
+        what: &'static str,
+        /// The name.
+        name: String,
+        /// The names that there are.
+        known: String,
+    },
+
     /// A run after one that stopped when it had written a state.
     #[error(
         "this instance is torn: an earlier run stopped after it had written a state; reset or \
@@ -327,6 +346,10 @@ pub enum Error {
         /// The system's own error.
         source: std::io::Error,
     },
+}
+
+fn in_op(op: Option<usize>) -> String {
+    op.map(|op| format!(" in ops[{op}]")).unwrap_or_default()
 }
 
 impl Error {

@@ -169,6 +169,7 @@ impl Kernel {
             None => Ok(()),
             Some((argument, stray)) => Err(Error::Overrun {
                 kernel: self.name().to_owned(),
+                op: None,
                 argument,
                 buffer: None,
                 stray,

@@ -664,7 +664,7 @@ fn a_status_ends_the_launch_and_names_the_index_that_gave_it() {
                 .unwrap_err();
             let name = kernel.name();
             assert!(
-                matches!(&failed, Error::KernelStatus { kernel, status: s, index: 3 }
+                matches!(&failed, Error::KernelStatus { kernel, op: None, status: s, index: 3 }
                     if kernel == name && *s == status),
                 "{failed}"
             );

@@ -64,6 +64,7 @@ fn overrun(result: Result<(), Error>) -> (usize, Option<String>, Stray) {
     match result {
         Err(Error::Overrun {
             kernel,
+            op: _,
             argument,
             buffer,
             stray,

@@ -546,7 +546,7 @@ fn states_are_each_instance_s_own_and_are_saved_and_restored_across() {
     let error = stranger.restore(&saved).unwrap_err().to_string();
     assert!(error.contains("another executable"), "{error}");
     let error = stranger.state("y").unwrap_err().to_string();
-    assert!(error.contains("named `y`"), "{error}");
+    assert_eq!(error, "there is no state `y`; there are: `total`");
 }
 
 /// `y = w`, and the address of `w` in the log.
@@ -614,14 +614,14 @@ fn a_weight_is_replaced_by_name_for_all_or_for_one_instance() {
     let floats = Constant::from(common::from_slice(&[0.0_f32; 4]));
     refused(
         one.replace_constant("w", &floats).unwrap_err(),
-        "another type",
+        "contents of f32 for i32",
     );
     refused(one.replace_constant("y", &nine).unwrap_err(), "`y`");
     refused(executable.with_weight("v", &nine).unwrap_err(), "`v`");
     let mut total = instance(running_total());
     refused(
         total.replace_constant("total", &nine).unwrap_err(),
-        "state_mut",
+        "no constant `total`",
     );
     // What a state holds at the start is a weight as well.
     let executable = total.executable().clone();
@@ -632,19 +632,126 @@ fn a_weight_is_replaced_by_name_for_all_or_for_one_instance() {
 }
 
 #[test]
-fn memory_that_was_given_back_is_there_again() {
+fn memory_that_was_given_back_is_there_again_and_holds_nothing() {
     let mut plan = PlanBuilder::new("trimmed");
-    let x = plan.input("x", DType::I32, &[1 << 20]).unwrap();
+    let seen = Arc::new(AtomicUsize::new(0));
     let t = plan.temp(DType::I32, &[1 << 20]).unwrap();
-    let y = plan.output("y", DType::I32, &[1 << 20]).unwrap();
-    plan.copy(x, t).unwrap();
-    plan.copy(t, y).unwrap();
-    let mut instance = instance(plan);
-    let numbers: Vec<i32> = (0..1 << 20).collect();
-    instance.set_input("x", View::from_slice(&numbers)).unwrap();
-    for _ in 0..2 {
+    let log = seen.clone();
+    let look = move |args: &mut [Arg<'_>]| {
+        if let [Arg::Write(t)] = args {
+            let t = t.reborrow().into_slice::<i32>()?;
+            log.store(t[1 << 19] as usize, Ordering::Relaxed);
+        }
+        Ok(())
+    };
+    plan.host("look", &[t.read_write()], look).unwrap();
+    plan.fill(t, DType::I32, 7).unwrap();
+    let executable = Executable::new(plan.build().unwrap(), vec![], []).unwrap();
+    // A temp that is separate or guarded stays.
+    let mut instance = executable.instance().unwrap();
+    let mut found = || {
         instance.run(&[]).unwrap();
-        assert_eq!(output(&instance, "y"), numbers);
-        instance.trim();
-    }
+        seen.load(Ordering::Relaxed)
+    };
+    assert_eq!((found(), found()), (0, 7));
+    instance.trim();
+    instance.run(&[]).unwrap();
+    assert_eq!(seen.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn what_was_saved_of_a_torn_instance_is_torn() {
+    let mut plan = running_total();
+    let y = plan.output("z", DType::I32, &[1]).unwrap();
+    plan.host("fail", &[y.write()], |_| Err("no".into()))
+        .unwrap();
+    let mut first = instance(plan);
+    first
+        .set_input("x", View::from_slice(&[1, 1, 1, 1]))
+        .unwrap();
+    first.run(&[]).unwrap_err();
+    assert!(first.is_torn());
+    let mut second = first.executable().instance().unwrap();
+    second.restore(&first.save()).unwrap();
+    assert!(second.is_torn());
+    second.reset();
+    first.restore(&second.save()).unwrap();
+    assert!(!first.is_torn());
+}
+
+#[test]
+fn a_bound_run_that_was_refused_leaves_the_last_result() {
+    let mut instance = instance(copying());
+    let plan = instance.executable().plan();
+    let y = plan.find_output("y").unwrap();
+    instance
+        .set_input("x", View::from_slice(&[1, 2, 3, 4]))
+        .unwrap();
+    instance.run(&[("n", 1)]).unwrap();
+    let mut mine = [0; 5];
+    let mut twice = [0; 5];
+    let outputs = &mut [
+        (y, ViewMut::from_slice(&mut mine)),
+        (y, ViewMut::from_slice(&mut twice)),
+    ];
+    let run = Run {
+        variables: &[1],
+        outputs,
+        ..Run::default()
+    };
+    instance.run_with(run).unwrap_err();
+    assert_eq!(output(&instance, "y"), [1, 2, 3, 4, 2]);
+}
+
+#[test]
+fn untyped_memory_is_bound_as_what_its_output_is() {
+    let mut plan = PlanBuilder::new("untyped");
+    let y = plan.bytes(None, Role::Output, 8).unwrap();
+    plan.result("y", y, 0, DType::I32, &[2]).unwrap();
+    let y = plan.whole(y).unwrap();
+    plan.fill(y, DType::I32, 5).unwrap();
+    let mut instance = instance(plan);
+    let y = instance.executable().plan().find_output("y").unwrap();
+    let mut mine = [0; 2];
+    let outputs = &mut [(y, ViewMut::from_slice(&mut mine))];
+    instance
+        .run_with(Run {
+            outputs,
+            ..Run::default()
+        })
+        .unwrap();
+    assert_eq!(mine, [5, 5]);
+}
+
+#[test]
+fn a_name_that_nothing_has_is_answered_with_those_that_there_are() {
+    let (plan, _) = weighted();
+    let w = Constant::from(common::from_slice(&[1, 2, 3, 4]));
+    let mut instance = with_contents(plan, vec![(0, w.clone())]);
+    let says = |error: Error, text: &str| {
+        assert!(matches!(error, Error::UnknownName { .. }), "{error:?}");
+        assert_eq!(error.to_string(), text);
+    };
+    says(
+        instance.output("z").unwrap_err(),
+        "there is no output `z`; there are: `y`",
+    );
+    says(
+        instance.state("z").unwrap_err(),
+        "there is no state `z`; there are: none",
+    );
+    says(
+        instance.replace_constant("z", &w).unwrap_err(),
+        "there is no constant `z`; there are: `w`",
+    );
+    says(
+        instance.run(&[("z", 1)]).unwrap_err(),
+        "there is no variable `z`; there are: none",
+    );
+    let mut instance = self::instance(copying());
+    instance
+        .set_input("x", View::from_slice(&[1, 2, 3, 4]))
+        .unwrap();
+    let error = instance.run(&[("n", 1), ("n", 2)]).unwrap_err();
+    assert!(error.to_string().contains("`n` has two values"), "{error}");
 }

@@ -9,7 +9,7 @@ mod common;
 use svod_runtime::plan::{
     BufferRange, Executable, Hazard, Plan, PlanBuilder, Role, Schedule, Value,
 };
-use svod_runtime::{DType, Error, Signature};
+use svod_runtime::{DType, Error, Guard, Signature};
 
 /// The ops that each op waits for.
 fn waits(plan: &Plan) -> Vec<Vec<usize>> {
@@ -222,33 +222,6 @@ fn temps_that_live_at_different_times_share_memory() {
 }
 
 #[test]
-fn what_lies_where_another_was_waits_for_those_who_used_it() {
-    // Two chains that nothing orders, of which the second may use the first's memory.
-    let (mut plan, x, s, temps) = parts(3);
-    plan.copy(x, temps[0]).unwrap();
-    plan.copy(temps[0], temps[1]).unwrap();
-    plan.copy(temps[1], s).unwrap();
-    let y = plan.output("y", DType::I32, &[16]).unwrap();
-    plan.copy(s, temps[2]).unwrap();
-    plan.copy(temps[2], y).unwrap();
-    let plan = plan.build().unwrap();
-    assert_eq!(plan.memory().arena, 128);
-    // The third temp lies where the first or the second was, or both orders are implied.
-    let mut orders = Vec::new();
-    for op in 0..plan.ops().len() {
-        for wait in plan.explain(op).unwrap().waits {
-            for reason in wait.reasons {
-                if reason.later.buffer != reason.earlier.buffer {
-                    orders.push((wait.op, op));
-                }
-            }
-        }
-    }
-    // What follows from other orders is not named.
-    assert_eq!(orders, []);
-}
-
-#[test]
 fn an_order_that_memory_asks_for_is_named() {
     // A long chain beside one op on a temp of its own, which is free for the first wave
     // only: ops that nothing else orders come to share memory.
@@ -362,6 +335,43 @@ fn separate_temps_count_as_such_against_the_cap() {
         separate,
         Err(Error::MemoryCap { needed: 384, .. })
     ));
+}
+
+#[test]
+fn what_is_copied_for_an_instance_counts_and_what_nobody_uses_is_not_there() {
+    let mut plan = PlanBuilder::new("guarded");
+    let w = plan.constant("w", DType::U8, &[1000]).unwrap();
+    let y = plan.output("y", DType::U8, &[1000]).unwrap();
+    // More than there is.
+    plan.temp(DType::U8, &[1 << 60]).unwrap();
+    plan.copy(w, y).unwrap();
+    let content = common::zeroed(DType::U8, 1000).into();
+    let executable = Executable::new(plan.build().unwrap(), vec![], [(0, content)]).unwrap();
+    assert_eq!(executable.instance_bytes(), 1000);
+    let separate = executable.clone().with_separate_temps();
+    assert_eq!(separate.instance_bytes(), 1000);
+    separate.instance().unwrap();
+    let guarded = executable.with_guard(Guard::End);
+    assert_eq!(guarded.instance_bytes(), 2000);
+    guarded.instance().unwrap();
+    let capped = guarded.with_memory_cap(1999).instance();
+    assert!(matches!(capped, Err(Error::MemoryCap { .. })));
+}
+
+#[test]
+fn what_nobody_could_plan_is_refused_and_the_op_is_named() {
+    let mut plan = PlanBuilder::new("dense");
+    let parts = 8_000;
+    let s = plan.state("s", DType::U8, &[parts]).unwrap();
+    for part in 0..parts {
+        plan.fill(s.part(part..part + 1), DType::U8, 0).unwrap();
+    }
+    for _ in 0..parts {
+        plan.host("look", &[s.read()], |_| Ok(())).unwrap();
+    }
+    let error = plan.build().unwrap_err().to_string();
+    assert!(error.starts_with("ops["), "{error}");
+    assert!(error.contains("too many"), "{error}");
 }
 
 // ---------------------------------------------------------------------------

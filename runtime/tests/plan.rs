@@ -363,7 +363,7 @@ fn an_executable_refuses_what_is_not_its_plan_s() {
     refused(add(), short, "buffers[1]", "8 bytes for 16");
     let floats: Constant = common::from_slice(&[0.0_f32; 4]).into();
     let floats = vec![(CONSTANT, floats)];
-    refused(add(), floats, "buffers[1]", "another type");
+    refused(add(), floats, "buffers[1]", "contents of f32 for i32");
 }
 
 #[test]

@@ -181,12 +181,21 @@ fn the_part_that_runs_in_silence() {
     let mut instance = instance();
     instance.run(&[("n", 1)]).unwrap();
     let cancel = Cancel::new();
+    let plan = instance.executable().plan();
+    let (x, y) = (
+        plan.find_input("x").unwrap(),
+        plan.find_output("y").unwrap(),
+    );
+    let given = Buffer::from_slice(&[1, 2, 3, 4]).unwrap();
+    let mut got = Buffer::zeroed(DType::I32, 8).unwrap();
     std::thread::spawn(move || {
         permit_nothing();
         if part == "run" {
             for n in [1, 1, 2, 4] {
                 let run = Run {
                     variables: &[n],
+                    inputs: &[(x, given.as_view())],
+                    outputs: &mut [(y, got.as_view_mut())],
                     cancel: Some(&cancel),
                     ..Run::default()
                 };

@@ -1,5 +1,6 @@
 //! A folder in, a checked bundle out.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
@@ -12,7 +13,7 @@ use super::weights::{Tensor, Weights};
 use super::{Bundle, Classifier, Tolerance, npy};
 use crate::Error;
 use crate::error::Place;
-use crate::plan::{BufferRange, Plan, PlanBuffer, PlanBuilder, Role, Value, VariableId};
+use crate::plan::{BufferRange, Plan, PlanBuffer, PlanBuilder, Role, Value, Variable, VariableId};
 use crate::signature::{DType, Number, Signature};
 
 /// What every plan calls its format.
@@ -41,11 +42,11 @@ pub(super) fn open(path: &Path) -> Result<Bundle, Error> {
 
     let mut builder = Builder {
         plan: PlanBuilder::new(&raw.name),
-        variables: Vec::new(),
+        variables: HashMap::new(),
     };
     for (name, variable) in &raw.variables.0 {
         let id = builder.plan.variable(name, variable.min, variable.max)?;
-        builder.variables.push((name, id));
+        builder.variables.insert(name, id);
     }
     let mut sources = Vec::new();
     for (i, kernel) in raw.kernels.iter().enumerate() {
@@ -170,7 +171,7 @@ fn source(root: &Root, place: &Place, kernel: &RawKernel) -> Result<KernelSource
 /// A plan's builder and the names of its variables.
 struct Builder<'raw> {
     plan: PlanBuilder,
-    variables: Vec<(&'raw str, VariableId)>,
+    variables: HashMap<&'raw str, VariableId>,
 }
 
 impl<'raw> Builder<'raw> {
@@ -296,8 +297,8 @@ impl<'raw> Builder<'raw> {
         Ok(match raw {
             RawValue::Number(number) => Value::Number(*number),
             RawValue::Variable(name) => {
-                let found = self.variables.iter().find(|(n, _)| n == name);
-                let (_, id) = found.ok_or_else(|| {
+                let found = self.variables.get(name.as_str());
+                let id = found.ok_or_else(|| {
                     Error::plan(place.clone(), format!("there is no variable `{name}`"))
                 })?;
                 (*id).into()
@@ -355,23 +356,24 @@ fn read_test(
         }
         outputs.push((name.clone(), path));
     }
+    let mut given = HashMap::new();
     for (name, value) in &raw.variables.0 {
-        let place = place.key("variables").key(name);
-        let Some(variable) = plan.variables().iter().find(|v| v.name == *name) else {
+        if plan.find_variable(name).is_err() {
+            let place = place.key("variables").key(name);
             return Err(Error::plan(place, "there is no such variable"));
-        };
-        if !(variable.min..=variable.max).contains(value) {
-            let reason = format!("{value} is outside {}..={}", variable.min, variable.max);
-            return Err(Error::plan(place, reason));
         }
+        given.insert(name.as_str(), *value);
     }
-    let missing = plan
-        .variables()
-        .iter()
-        .find(|v| raw.variables.0.iter().all(|(name, _)| *name != v.name));
-    if let Some(variable) = missing {
-        let place = place.key("variables").key(&variable.name);
-        return Err(Error::plan(place, "it has no value"));
+    for Variable { name, min, max } in plan.variables() {
+        let place = || place.key("variables").key(name);
+        match given.get(name.as_str()) {
+            None => return Err(Error::plan(place(), "it has no value")),
+            Some(value) if !(min..=max).contains(&value) => {
+                let reason = format!("{value} is outside {min}..={max}");
+                return Err(Error::plan(place(), reason));
+            }
+            Some(_) => {}
+        }
     }
     let truth = raw.truth.as_ref().map(|file| {
         let place = place.key("truth");

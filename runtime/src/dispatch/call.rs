@@ -109,6 +109,7 @@ impl Call {
             if status != 0 {
                 return Err(Error::KernelStatus {
                     kernel: self.kernel.name().to_owned(),
+                    op: None,
                     status,
                     index,
                 });

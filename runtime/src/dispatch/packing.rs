@@ -112,6 +112,8 @@ pub(crate) struct Slots {
 // SAFETY: slots are numbers and addresses, owned like a `Box<[u64]>`; what is done with
 // an address is the concern of whoever makes a call.
 unsafe impl Send for Slots {}
+// SAFETY: through a shared reference, no more than their address is to be had.
+unsafe impl Sync for Slots {}
 
 impl Slots {
     /// `len` slots, all 0.

@@ -30,9 +30,10 @@ pub(crate) struct Arena {
     bytes: usize,
 }
 
-// SAFETY: an arena owns its memory, and nothing here reads or writes it.
+// SAFETY: an arena owns its memory, like a `Box<[u8]>`, and writes it through `&mut`
+// alone.
 unsafe impl Send for Arena {}
-// SAFETY: as above.
+// SAFETY: as above; through a shared reference, no more than its address is to be had.
 unsafe impl Sync for Arena {}
 
 impl Arena {

@@ -1,8 +1,10 @@
 //! A plan's parts in, a checked plan out.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use super::layout::Layout;
+use super::value::MAX_STEPS_OF_A_PLAN;
 use super::{
     BufferRange, HostArg, HostCall, HostError, HostFunction, Launch, Names, Op, Plan, PlanBuffer,
     PlanKernel, PlanOutput, Role, Value, Variable, VariableId,
@@ -46,6 +48,8 @@ use crate::signature::{Access, ArgShape, DType, Misuse, Number, Scalar, Signatur
 pub struct PlanBuilder {
     plan: Plan,
     total_bytes: usize,
+    /// What may still be spent on proving values.
+    proof_steps: u128,
 }
 
 impl PlanBuilder {
@@ -65,6 +69,7 @@ impl PlanBuilder {
                 layout: Layout::default(),
             },
             total_bytes: 0,
+            proof_steps: MAX_STEPS_OF_A_PLAN,
         }
     }
 
@@ -311,7 +316,7 @@ impl PlanBuilder {
         scalars: &[(&str, Value)],
         grid: impl Into<Value>,
     ) -> Result<usize, Error> {
-        self.launch_with_costs(kernel, args, scalars, grid.into(), None, None)
+        self.launch_with_costs(kernel, args, scalars, grid, None, None)
     }
 
     /// As [`launch`](Self::launch), with estimates of what it costs.
@@ -324,10 +329,11 @@ impl PlanBuilder {
         kernel: usize,
         args: &[BufferRange],
         scalars: &[(&str, Value)],
-        grid: Value,
+        grid: impl Into<Value>,
         flops: Option<u64>,
         bytes: Option<u64>,
     ) -> Result<usize, Error> {
+        let grid = grid.into();
         let op = Place::at("ops", self.plan.ops.len());
         let Some(PlanKernel { entry, signature }) = self.plan.kernels.get(kernel) else {
             let reason = format!("kernel {kernel} of {}", self.plan.kernels.len());
@@ -359,8 +365,9 @@ impl PlanBuilder {
                 Error::plan(place, in_kernel(reason))
             })?;
 
-        for (i, (name, _)) in scalars.iter().enumerate() {
-            if scalars[..i].iter().any(|(earlier, _)| earlier == name) {
+        let mut names = HashSet::new();
+        for (name, _) in scalars {
+            if !names.insert(name) {
                 let place = op.key("scalars").key(name);
                 return Err(Error::plan(place, in_kernel(&"it has two values")));
             }
@@ -372,7 +379,7 @@ impl PlanBuilder {
                 return Err(Error::plan(place, in_kernel(&"it has no value")));
             };
             value
-                .prove(&self.plan.variables, |number| {
+                .prove(&self.plan.variables, &mut self.proof_steps, |number| {
                     let scalar = Scalar::from_number(param.dtype, number)
                         .ok_or_else(|| format!("{number} is not a value of {}", param.dtype))?;
                     param.check(scalar).map_err(|misuse| misuse.to_string())
@@ -387,7 +394,7 @@ impl PlanBuilder {
             let place = op.key("scalars").key(name);
             return Err(Error::plan(place, in_kernel(&"it has no such scalar")));
         }
-        grid.prove(&self.plan.variables, |number| {
+        grid.prove(&self.plan.variables, &mut self.proof_steps, |number| {
             let grid = as_grid(number)?;
             signature.check_grid(grid).map_err(|m| m.to_string())
         })
@@ -467,7 +474,7 @@ impl PlanBuilder {
         }
         self.check_whole_elements(op.key("to"), &to, dtype)?;
         value
-            .prove(&self.plan.variables, |number| {
+            .prove(&self.plan.variables, &mut self.proof_steps, |number| {
                 Scalar::from_number(dtype, number)
                     .map(drop)
                     .ok_or_else(|| format!("{number} is not a value of {dtype}"))
@@ -620,8 +627,8 @@ impl PlanBuilder {
     /// # Errors
     ///
     /// [`Error::Plan`] where so many ops read or write what so many others wrote in
-    /// parts that nobody would wait for the end of it: some ten thousand that each
-    /// touch what ten thousand others did.
+    /// parts that nobody would wait for the end of it: some five thousand that each
+    /// touch what five thousand others did. It names the op at which that shows.
     pub fn build(mut self) -> Result<Plan, Error> {
         let Plan {
             buffers,

@@ -8,6 +8,7 @@ use crate::Error;
 use crate::dispatch::Kernel;
 use crate::error::Place;
 use crate::memory::{Constant, Guard};
+use crate::signature::DType;
 
 /// A plan with its code and its constants: what instances share. Clones, and what the
 /// methods `with_` make of it, share them too.
@@ -65,7 +66,8 @@ impl Executable {
     ///
     /// What is taken for `bool`, by the plan's kernels or as its output, must be 0
     /// or 1 whenever it is, whatever untyped temps and outputs hold before they are
-    /// written; and for the values that the plan gives to scalars without
+    /// written, and whatever is given to inputs, states and constants of another type
+    /// later: who calls this answers for what safe code gives the instances. And for the values that the plan gives to scalars without
     /// stated bounds, its kernels must keep the rest of their contract.
     pub unsafe fn new_unchecked(
         plan: Plan,
@@ -137,7 +139,7 @@ impl Executable {
     }
 
     /// The same executable, none of whose instances may take more than so many bytes, as
-    /// [`PlanMemory::instance`](super::PlanMemory::instance) counts them.
+    /// [`instance_bytes`](Self::instance_bytes) counts them.
     #[must_use]
     pub const fn with_memory_cap(mut self, bytes: usize) -> Executable {
         self.memory_cap = Some(bytes);
@@ -190,13 +192,16 @@ impl Executable {
     ///
     /// # Errors
     ///
-    /// [`Error::Run`] where neither a constant nor a state has the name, and
+    /// [`Error::UnknownName`] where neither a constant nor a state has the name, and
     /// [`Error::Plan`] where the contents do not fit it.
     pub fn with_weight(mut self, name: &str, content: &Constant) -> Result<Executable, Error> {
-        let found = self.plan().weights(name)?;
+        let roles = [Role::Constant, Role::State];
+        let found = self.plan().weights("constant or state", &roles, name)?;
         for &i in &found {
             let checked = check_content(&self.plan().buffers[i], content);
-            checked.map_err(|reason| Error::plan(Place::at("buffers", i), reason))?;
+            checked.map_err(|reason| {
+                Error::plan(Place::at("buffers", i), format!("`{name}`: {reason}"))
+            })?;
         }
         let contents = Arc::make_mut(&mut self.contents);
         for i in found {
@@ -242,6 +247,30 @@ impl Executable {
         Arc::ptr_eq(&self.program, &other.program)
     }
 
+    /// The bytes that an instance takes: as [`PlanMemory::instance`] says, where
+    /// temps share memory; more where they are separate, and where constants are copied
+    /// because they are guarded. What guards themselves take is not counted.
+    ///
+    /// [`PlanMemory::instance`]: super::PlanMemory::instance
+    #[must_use]
+    pub fn instance_bytes(&self) -> usize {
+        let memory = self.plan().memory();
+        let constants = match self.guard {
+            Guard::Off => 0,
+            _ => memory.bytes(Role::Constant),
+        };
+        memory.instance - memory.arena + self.temp_bytes() + constants
+    }
+
+    fn temp_bytes(&self) -> usize {
+        let memory = self.plan().memory();
+        if self.separates_temps() {
+            memory.unplanned
+        } else {
+            memory.arena
+        }
+    }
+
     /// A set of mutable memory to run the plan in. Code and constants are shared, the
     /// latter where they are not [guarded](Self::with_guard).
     ///
@@ -250,18 +279,12 @@ impl Executable {
     /// [`Error::MemoryCap`] where it would take more than it [may](Self::with_memory_cap),
     /// and [`Error::OutOfMemory`] where the system has not that much.
     pub fn instance(&self) -> Result<Instance, Error> {
-        let memory = self.plan().memory();
-        let temps = if self.separates_temps() {
-            memory.unplanned
-        } else {
-            memory.arena
-        };
-        let needed = memory.instance - memory.arena + temps;
+        let needed = self.instance_bytes();
         match self.memory_cap {
             Some(cap) if needed > cap => Err(Error::MemoryCap {
                 plan: self.plan().name.clone(),
                 needed,
-                temps,
+                temps: self.temp_bytes(),
                 cap,
             }),
             _ => Instance::new(self.clone()),
@@ -281,8 +304,11 @@ pub(super) fn check_content(buffer: &PlanBuffer, content: &Constant) -> Result<(
             buffer.bytes
         ));
     }
-    if buffer.dtype.is_some() && content.dtype() != buffer.dtype {
-        return Err("contents of another type".into());
+    if let Some(dtype) = buffer.dtype
+        && content.dtype() != Some(dtype)
+    {
+        let got = content.dtype().map_or("bytes", DType::name);
+        return Err(format!("contents of {got} for {dtype}"));
     }
     let address = content.start().addr().get();
     // A state is copied from wherever it lies.

@@ -92,10 +92,9 @@ impl Plan {
     /// Why the op `earlier` must come before `op`; empty where it need not, or only by
     /// way of others.
     fn reasons(&self, op: usize, earlier: usize) -> Vec<Reason> {
-        let touches = |op: usize| self.ops[op].touches(&self.kernels);
         let mut reasons = Vec::new();
-        for later in touches(op) {
-            for earlier in touches(earlier) {
+        for later in self.touches(op) {
+            for earlier in self.touches(earlier) {
                 let hazard = match (earlier.access.writes(), later.access.writes()) {
                     (false, false) => continue,
                     (true, true) if later.access.reads() => Hazard::ReadAfterWrite,
@@ -126,8 +125,8 @@ impl Plan {
         let why = reasons.first().map(|reason| self.describe(reason));
         format!(
             "ops[{op}] ({}) must come after ops[{earlier}] ({}): {}",
-            self.ops[op].label(&self.kernels),
-            self.ops[earlier].label(&self.kernels),
+            self.op_label(op),
+            self.op_label(earlier),
             why.unwrap_or_default()
         )
     }
@@ -167,7 +166,7 @@ impl Plan {
 
 impl fmt::Display for Explanation<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let label = |op: usize| self.plan.ops[op].label(&self.plan.kernels);
+        let label = |op: usize| self.plan.op_label(op);
         write!(
             f,
             "ops[{}] ({}), in wave {}",

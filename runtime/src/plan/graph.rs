@@ -3,10 +3,11 @@
 
 use std::collections::BTreeMap;
 
-/// The most steps that the search for hazards takes, of some 5 ns each. Ten thousand
-/// ops that each read what ten thousand others wrote in parts exceed it: such a plan
-/// is refused rather than planned for minutes. `u64::MAX` turns it off.
-const MAX_HAZARD_STEPS: u64 = 1 << 26;
+/// The most steps that the search for hazards takes, of some 5 ns and 16 bytes each, so
+/// that it ends after 0.1 s and a quarter of a gigabyte. Five thousand ops that each read
+/// what five thousand others wrote in parts exceed it, and are refused; plans of models
+/// take some 10 steps an op. 4 billion is where the tables' numbers end.
+const MAX_HAZARD_STEPS: u64 = 1 << 24;
 
 /// The most steps that are spent on removing edges that follow from others, of some
 /// 1 ns each; what is left then stays, which is right, and slower to walk. 0 removes
@@ -25,9 +26,11 @@ pub(super) struct Graph {
     waves: Vec<u32>,
 }
 
-/// More hazards than anybody plans.
+/// More hazards than anybody plans, as was found at this op.
 #[derive(Debug)]
-pub(super) struct TooManyHazards;
+pub(super) struct TooManyHazards {
+    pub(super) op: usize,
+}
 
 /// A part of some memory that an op touches. Memories of different numbers share no
 /// byte.
@@ -57,7 +60,7 @@ impl Graph {
                 hazards.touch(op, bytes);
             }
             if hazards.steps > MAX_HAZARD_STEPS {
-                return Err(TooManyHazards);
+                return Err(TooManyHazards { op: op as usize });
             }
             let found = &hazards.found[start..];
             waves[op as usize] = found
@@ -244,12 +247,21 @@ struct Stretch {
     readers: u32,
 }
 
+/// A part of a list: an op, and the rest.
+#[derive(Clone, Copy)]
+struct Node {
+    op: u32,
+    rest: u32,
+    /// The last op that walked the list from here to its end.
+    walker: u32,
+}
+
 /// The search for hazards, op by op.
 struct Hazards {
     /// For each memory, its stretches by their starts; what nobody touched is in none.
     memories: Vec<BTreeMap<usize, Stretch>>,
-    /// Lists of ops that share their tails: an op, and the rest.
-    lists: Vec<(u32, u32)>,
+    /// Lists of ops that share their tails.
+    lists: Vec<Node>,
     /// For each op, the last op that was found to wait for it.
     seen: Vec<u32>,
     /// The predecessors of all ops so far, op after op.
@@ -337,7 +349,11 @@ impl Hazards {
 
     fn push(&mut self, op: u32, list: u32) -> u32 {
         self.steps += 1;
-        self.lists.push((op, list));
+        self.lists.push(Node {
+            op,
+            rest: list,
+            walker: NONE,
+        });
         (self.lists.len() - 1) as u32
     }
 
@@ -346,9 +362,17 @@ impl Hazards {
         if stretch.readers == NONE {
             return self.after(op, stretch.writer);
         }
+        // Stretches that were once one share the end of their lists; it is walked once.
         let mut list = stretch.readers;
         while list != NONE {
-            let (reader, rest) = self.lists[list as usize];
+            let node = &mut self.lists[list as usize];
+            if node.walker == op {
+                break;
+            }
+            node.walker = op;
+            let Node {
+                op: reader, rest, ..
+            } = *node;
             self.after(op, reader);
             list = rest;
         }
@@ -504,6 +528,29 @@ mod tests {
         assert_eq!(graph.predecessors(2), [0]);
         assert_eq!(graph.predecessors(3), [1, 0]);
         assert_eq!(graph.waves(), [0, 1, 1, 2]);
+    }
+
+    #[test]
+    fn a_list_that_stretches_share_is_walked_once() {
+        // Many read all, many read a part, one overwrites all of it.
+        let many = 10_000;
+        let touches = |op: usize| {
+            let (start, end) = match op {
+                op if op < many => (0, many),
+                op if op < 2 * many => (op - many, op - many + 1),
+                _ => (0, many),
+            };
+            let bytes = Bytes {
+                memory: 0,
+                start,
+                end,
+                writes: op == 2 * many,
+            };
+            std::iter::once(bytes)
+        };
+        let order = (0..=2 * many as u32).collect();
+        let graph = Graph::new(order, 1, touches).unwrap();
+        assert_eq!(graph.edges(), 2 * many);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::run::{Bound, check_overlap};
 use super::storage::Storage;
 use super::{BufferRange, Executable, InputId, Op, OutputId, Role, Run};
 use crate::Error;
+use crate::error::Place;
 use crate::memory::{Constant, Filling, Guard, View, ViewMut};
 
 /// One set of a plan's mutable memory: it runs the plan, one run at a time. Any number
@@ -22,18 +23,27 @@ pub struct Instance {
     storage: Storage,
     /// Where the frames have each buffer.
     bases: Vec<NonNull<u8>>,
-    /// The inputs, and whether the caller has given each.
-    inputs: Vec<(usize, bool)>,
-    /// What the run binds, or the last one did.
+    inputs: Vec<Input>,
+    /// What the last run bound, and room for what the next one does.
     bound: Vec<Bound>,
+    binding: Vec<Bound>,
     /// The run's variables, in the plan's order, and whether the frames know them.
     variables: Vec<i64>,
     computed: bool,
     /// Room for variables that are not checked yet.
-    chosen: Vec<i64>,
+    chosen: Vec<Option<i64>>,
     torn: bool,
     observer: Option<Observer>,
     executable: Executable,
+}
+
+/// An input. They stand in the order of their buffers.
+#[derive(Clone, Copy, Debug)]
+struct Input {
+    buffer: usize,
+    /// Whether the caller has given it, for all runs or for this one.
+    given: bool,
+    bound: bool,
 }
 
 /// Who is told of each op.
@@ -57,6 +67,7 @@ unsafe impl Sync for Instance {}
 #[derive(Clone, Debug)]
 pub struct SavedStates {
     executable: Executable,
+    torn: bool,
     /// The bytes of each state, by the buffer's number.
     states: Vec<(usize, Box<[u8]>)>,
 }
@@ -76,18 +87,25 @@ impl Instance {
             let all = plan.buffers.iter().enumerate();
             all.filter(move |(_, b)| b.role == role).map(|(i, _)| i)
         };
+        let input = |buffer| Input {
+            buffer,
+            given: false,
+            bound: false,
+        };
+        let bindable = of_role(Role::Input).count() + plan.outputs.len();
         Ok(Instance {
-            inputs: of_role(Role::Input).map(|i| (i, false)).collect(),
-            bound: Vec::with_capacity(of_role(Role::Input).count() + plan.outputs.len()),
+            inputs: of_role(Role::Input).map(input).collect(),
+            bound: Vec::with_capacity(bindable),
+            binding: Vec::with_capacity(bindable),
             variables: plan.variables.iter().map(|v| v.min).collect(),
             computed: false,
-            chosen: vec![0; plan.variables.len()],
+            chosen: vec![None; plan.variables.len()],
             torn: false,
             observer: None,
             frames,
             storage,
             bases,
-            executable: executable.clone(),
+            executable,
         })
     }
 
@@ -102,7 +120,7 @@ impl Instance {
     ///
     /// # Errors
     ///
-    /// [`Error::Run`] where the plan has no input of that name.
+    /// [`Error::UnknownName`] where the plan has no input of that name.
     pub fn input(&mut self, name: &str) -> Result<ViewMut<'_>, Error> {
         let id = self.executable.plan().find_input(name)?;
         self.input_at(id)
@@ -112,7 +130,7 @@ impl Instance {
     ///
     /// # Errors
     ///
-    /// [`Error::Run`] where it is another plan's.
+    /// [`Error::Run`] where this plan has none such.
     pub fn input_at(&mut self, id: InputId) -> Result<ViewMut<'_>, Error> {
         self.give(id)?;
         self.own_mut(id.0)
@@ -122,7 +140,7 @@ impl Instance {
     ///
     /// # Errors
     ///
-    /// [`Error::Run`] where the plan has no input of that name, [`Error::Buffer`]
+    /// [`Error::UnknownName`] where the plan has no input of that name, [`Error::Buffer`]
     /// where its elements are of another type or number; it does not count as
     /// given then.
     pub fn set_input(&mut self, name: &str, elements: View<'_>) -> Result<(), Error> {
@@ -132,9 +150,11 @@ impl Instance {
     }
 
     fn give(&mut self, id: InputId) -> Result<(), Error> {
-        let found = self.inputs.iter_mut().find(|(i, _)| *i == id.0);
-        let (_, given) = found.ok_or_else(|| Error::run("an input of another plan"))?;
-        *given = true;
+        let found = self
+            .inputs
+            .binary_search_by_key(&id.0, |input| input.buffer);
+        let found = found.map_err(|_| Error::run("an input of another plan"))?;
+        self.inputs[found].given = true;
         Ok(())
     }
 
@@ -149,8 +169,8 @@ impl Instance {
     ///
     /// # Errors
     ///
-    /// [`Error::Run`] where the plan has no output of that name, or the last run wrote
-    /// it to memory of the caller's.
+    /// [`Error::UnknownName`] where the plan has no output of that name; [`Error::Run`]
+    /// where it was bound to memory of the caller's for the last run.
     pub fn output(&self, name: &str) -> Result<View<'_>, Error> {
         self.output_at(self.executable.plan().find_output(name)?)
     }
@@ -159,14 +179,14 @@ impl Instance {
     ///
     /// # Errors
     ///
-    /// [`Error::Run`] where it is another plan's, or the last run wrote it to memory of
-    /// the caller's.
+    /// [`Error::Run`] where this plan has none such, or it was bound to memory of the
+    /// caller's for the last run.
     pub fn output_at(&self, id: OutputId) -> Result<View<'_>, Error> {
         let output = self.executable.plan().outputs.get(id.0);
         let output = output.ok_or_else(|| Error::run("an output of another plan"))?;
         if self.bound.iter().any(|b| b.buffer == output.range.buffer) {
             return Err(Error::run(format!(
-                "the output `{}` is in memory of the caller's, where the last run wrote it",
+                "the output `{}` was bound to memory of the caller's for the last run",
                 output.name
             )));
         }
@@ -181,7 +201,8 @@ impl Instance {
     ///
     /// # Errors
     ///
-    /// [`Error::Run`] where the plan has no state of that name.
+    /// [`Error::UnknownName`] where the plan has no state of that name, and [`Error::Run`]
+    /// where it has several.
     pub fn state(&self, name: &str) -> Result<View<'_>, Error> {
         let i = self.find_state(name)?;
         let own = self.storage.own(i).map(crate::Buffer::as_view);
@@ -192,7 +213,8 @@ impl Instance {
     ///
     /// # Errors
     ///
-    /// [`Error::Run`] where the plan has no state of that name.
+    /// [`Error::UnknownName`] where the plan has no state of that name, and [`Error::Run`]
+    /// where it has several.
     pub fn state_mut(&mut self, name: &str) -> Result<ViewMut<'_>, Error> {
         let i = self.find_state(name)?;
         self.own_mut(i)
@@ -200,28 +222,35 @@ impl Instance {
 
     fn find_state(&self, name: &str) -> Result<usize, Error> {
         let plan = self.executable.plan();
-        let found = plan.weights(name)?.into_iter();
-        let mut states = found.filter(|&i| plan.buffers[i].role == Role::State);
-        let state = states.next();
-        state.ok_or_else(|| Error::run(format!("`{name}` is a constant, no state")))
+        match plan.weights("state", &[Role::State], name)?[..] {
+            [one] => Ok(one),
+            ref several => Err(Error::run(format!(
+                "{} states are named `{name}`",
+                several.len()
+            ))),
+        }
     }
 
     /// Runs the plan once, on this thread, with a value for each variable.
     ///
     /// # Errors
     ///
-    /// [`Error::Run`] where a variable has no value or one outside its bounds,
-    /// where a name is not a variable's, or an input was never given; and
-    /// [`Error::Torn`] after a run that stopped halfway: nothing has run then.
+    /// [`Error::Run`] where a variable has no value, or two, or one outside its bounds, or
+    /// an input was never given, [`Error::UnknownName`] where a name is not a variable's,
+    /// and [`Error::Torn`] after a run that stopped halfway: nothing has run then.
     /// [`Error::KernelStatus`] and [`Error::Host`] where a kernel or a host function
     /// fails; the ops after it have not run. Of a guarded instance [`Error::Overrun`],
     /// where a kernel has written beside one of its arguments. The instance is torn by
     /// these if an op had written a state, and can be run again if not.
     pub fn run(&mut self, variables: &[(&str, i64)]) -> Result<(), Error> {
         self.executable.plan().choose(variables, &mut self.chosen)?;
-        if self.chosen != self.variables {
-            self.variables.copy_from_slice(&self.chosen);
-            self.computed = false;
+        for (value, chosen) in self.variables.iter_mut().zip(&self.chosen) {
+            if let Some(chosen) = *chosen
+                && *value != chosen
+            {
+                *value = chosen;
+                self.computed = false;
+            }
         }
         self.walk(&mut Run::default())
     }
@@ -255,7 +284,6 @@ impl Instance {
         let Instance {
             frames,
             storage,
-            inputs,
             bound,
             variables,
             computed,
@@ -265,17 +293,12 @@ impl Instance {
             ..
         } = self;
         let (plan, replay) = (executable.plan(), executable.replay());
-        let is_missing =
-            |(i, given): &&(usize, bool)| !given && bound.iter().all(|b| b.buffer != *i);
-        if let Some((missing, _)) = inputs.iter().find(is_missing) {
-            let label = plan.buffer_label(*missing);
-            return Err(Error::run(format!("the input {label} was not given")));
-        }
         if !*computed {
             replay.compute(frames, variables)?;
             *computed = true;
         }
 
+        let guarded = executable.guard() != Guard::Off || bound.iter().any(|b| b.guarded);
         let timings = run.timings.take();
         let slack = |op| check_slack(executable, storage, run, op);
         let mut watch = Watch {
@@ -283,7 +306,7 @@ impl Instance {
             deadline: run.deadline,
             timings,
             before: observer.as_mut().map(|o| &mut *o.0 as _),
-            after: (executable.guard() != Guard::Off).then_some(&slack),
+            after: guarded.then_some(&slack),
         };
         // SAFETY: the plan was checked when it was built: every argument is
         // within its buffer, aligned, long enough, and overlaps no other
@@ -302,20 +325,42 @@ impl Instance {
         }
     }
 
-    /// Has the frames find memory of the caller's where the run brings some, and the
-    /// instance's own everywhere else.
+    /// Checks that all inputs are there, and has the frames find memory of the caller's
+    /// where the run brings some, and the instance's own everywhere else.
     fn bind(&mut self, run: &Run<'_, '_>) -> Result<(), Error> {
-        if self.bound.is_empty() && run.inputs.is_empty() && run.outputs.is_empty() {
-            return Ok(());
-        }
         let Instance {
             frames,
             storage,
             bases,
+            inputs,
             bound,
+            binding,
             executable,
             ..
         } = self;
+        let plan = executable.plan();
+        binding.clear();
+        for one in run.bound(plan) {
+            binding.push(one?);
+        }
+        check_overlap(plan, binding)?;
+        for one in binding.iter() {
+            if let Ok(i) = inputs.binary_search_by_key(&one.buffer, |input| input.buffer) {
+                inputs[i].bound = true;
+            }
+        }
+        let mut missing = None;
+        for input in inputs {
+            let bound = std::mem::take(&mut input.bound);
+            if !bound && !input.given {
+                missing.get_or_insert(input.buffer);
+            }
+        }
+        if let Some(missing) = missing {
+            let label = plan.buffer_label(missing);
+            return Err(Error::run(format!("the input {label} was not given")));
+        }
+
         let mut rebase = |buffer: usize, base: NonNull<u8>| {
             bases[buffer] = base;
             executable.replay().set_base(frames, buffer, base);
@@ -323,20 +368,7 @@ impl Instance {
         for Bound { buffer, .. } in bound.drain(..) {
             rebase(buffer, storage.base(executable, buffer));
         }
-        let plan = executable.plan();
-        for one in run.bound(plan) {
-            match one {
-                Ok(one) => bound.push(one),
-                Err(error) => {
-                    bound.clear();
-                    return Err(error);
-                }
-            }
-        }
-        if let Err(error) = check_overlap(plan, bound) {
-            bound.clear();
-            return Err(error);
-        }
+        std::mem::swap(bound, binding);
         for Bound { buffer, start, .. } in bound {
             rebase(*buffer, *start);
         }
@@ -366,7 +398,8 @@ impl Instance {
     }
 
     /// Gives the memory of the temps back to the system, until the next run: for an
-    /// instance that waits for long.
+    /// instance that waits for long. Temps that are [separate](Executable::with_separate_temps)
+    /// or [guarded](Executable::with_guard) stay.
     pub fn trim(&mut self) {
         self.storage.trim();
     }
@@ -376,26 +409,23 @@ impl Instance {
     ///
     /// # Errors
     ///
-    /// [`Error::Run`] where no constant has that name, [`Error::Plan`] where the contents
+    /// [`Error::UnknownName`] where no constant has that name, [`Error::Plan`] where the contents
     /// do not fit it; [`Error::OutOfMemory`] and [`Error::System`] where it is guarded,
     /// and copied.
     pub fn replace_constant(&mut self, name: &str, content: &Constant) -> Result<(), Error> {
         let plan = self.executable.plan();
-        let mut found = plan.weights(name)?;
-        found.retain(|&i| plan.buffers[i].role == Role::Constant);
-        if found.is_empty() {
-            return Err(Error::run(format!(
-                "`{name}` is a state, no constant; write it through state_mut"
-            )));
-        }
-        for &i in &found {
-            let checked = check_content(&plan.buffers[i], content);
-            checked.map_err(|reason| Error::plan(crate::error::Place::at("buffers", i), reason))?;
-        }
         let guard = self.executable.guard();
-        for i in found {
-            let buffer = &self.executable.plan().buffers[i];
-            self.storage.replace(i, buffer, content.clone(), guard)?;
+        let mut replacements = Vec::new();
+        for i in plan.weights("constant", &[Role::Constant], name)? {
+            let buffer = &plan.buffers[i];
+            check_content(buffer, content).map_err(|reason| {
+                Error::plan(Place::at("buffers", i), format!("`{name}`: {reason}"))
+            })?;
+            let replacement = self.storage.replacement(i, buffer, content, guard)?;
+            replacements.push((i, replacement));
+        }
+        for (i, replacement) in replacements {
+            self.storage.replace(i, replacement);
             let base = self.storage.base(&self.executable, i);
             self.bases[i] = base;
             self.executable.replay().set_base(&mut self.frames, i, base);
@@ -434,7 +464,8 @@ impl Instance {
     }
 
     /// What the states hold now, to be restored later, here or in another instance of
-    /// the same executable. Of a torn instance it is what the stopped run left.
+    /// the same executable. Of a torn instance it is what the stopped run left, and tears
+    /// what it is restored to.
     #[must_use]
     pub fn save(&self) -> SavedStates {
         let buffers = self.executable.plan().buffers.iter().enumerate();
@@ -445,11 +476,13 @@ impl Instance {
         });
         SavedStates {
             states: saved.collect(),
+            torn: self.torn,
             executable: self.executable.clone(),
         }
     }
 
-    /// Has the states hold what was saved. The instance is no longer torn.
+    /// Has the states hold what was saved. The instance is no longer torn, unless the one
+    /// was that they were saved from.
     ///
     /// # Errors
     ///
@@ -465,7 +498,7 @@ impl Instance {
                 own.overwrite(bytes);
             }
         }
-        self.torn = false;
+        self.torn = saved.torn;
         Ok(())
     }
 
@@ -494,7 +527,8 @@ fn check_slack(
         if let Some(stray) = own.or_else(|| run.stray(plan, arg.buffer)) {
             let role = plan.buffers[arg.buffer].role.name();
             return Err(Error::Overrun {
-                kernel: executable.kernels()[launch.kernel].name().to_owned(),
+                kernel: plan.kernels[launch.kernel].entry.clone(),
+                op: Some(op),
                 argument,
                 buffer: Some(format!("{role} {}", plan.buffer_label(arg.buffer))),
                 stray,

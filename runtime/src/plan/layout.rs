@@ -12,6 +12,7 @@ use super::op::Touch;
 use super::placement::{Block, place};
 use super::{Op, PlanBuffer, PlanKernel, Role};
 use crate::Error;
+use crate::error::Place;
 use crate::memory::BUFFER_ALIGN;
 use crate::signature::DType;
 
@@ -67,10 +68,10 @@ impl Layout {
         if u32::try_from(ops.len()).is_err() || u32::try_from(buffers.len()).is_err() {
             return Err(Error::plan("ops", "more ops or buffers than 32 bits count"));
         }
-        let too_many = |TooManyHazards| {
-            let reason = "too many of them read or write what too many others wrote in parts; \
-                          merge views, or split the plan";
-            Error::plan("ops", reason)
+        let too_many = |TooManyHazards { op }| {
+            let reason = "with it, too many ops read or write what too many others touched in \
+                          parts; let them share larger views, or split the plan";
+            Error::plan(Place::at("ops", op), reason)
         };
         // What is never written orders nobody.
         let touches = |op: usize| {
@@ -183,7 +184,13 @@ fn place_temps(
         let align = blocks.iter().map(|b| b.align).max().unwrap_or(1);
         let base = memory.arena.next_multiple_of(align);
         for ((i, _), offset) in temps(bools).zip(&placed.offsets) {
-            offsets[i] = lives[i].map(|_| base + offset);
+            // What has no bytes lies anywhere within.
+            let offset = if buffers[i].bytes > 0 {
+                base + offset
+            } else {
+                0
+            };
+            offsets[i] = lives[i].map(|_| offset);
         }
         if placed.bytes > 0 {
             memory.arena = base + placed.bytes;

@@ -175,20 +175,34 @@ struct Names {
 }
 
 /// Looks a name up, and says which there are where it is none of them.
-fn find(what: &str, name: &str, among: &HashMap<String, usize>) -> Result<usize, Error> {
+fn find(what: &'static str, name: &str, among: &HashMap<String, usize>) -> Result<usize, Error> {
     among.get(name).copied().ok_or_else(|| {
-        let mut names: Vec<_> = among
-            .iter()
-            .map(|(name, i)| (i, format!("`{name}`")))
-            .collect();
-        names.sort();
-        let names: Vec<_> = names.into_iter().map(|(_, name)| name).collect();
-        let names = match &names[..] {
-            [] => "none".into(),
-            names => names.join(", "),
-        };
-        Error::run(format!("there is no {what} `{name}`; there are: {names}"))
+        let mut known: Vec<_> = among.iter().map(|(name, i)| (i, name.as_str())).collect();
+        known.sort_unstable();
+        unknown(what, name, known.into_iter().map(|(_, name)| name))
     })
+}
+
+fn unknown<'a>(what: &'static str, name: &str, known: impl Iterator<Item = &'a str>) -> Error {
+    let known: Vec<_> = known.map(|name| format!("`{name}`")).collect();
+    Error::UnknownName {
+        what,
+        name: name.to_owned(),
+        known: match &known[..] {
+            [] => "none".into(),
+            known => known.join(", "),
+        },
+    }
+}
+
+fn check_value(variable: &Variable, value: i64) -> Result<(), Error> {
+    let Variable { name, min, max } = variable;
+    if (*min..=*max).contains(&value) {
+        return Ok(());
+    }
+    Err(Error::run(format!(
+        "the variable `{name}` is {value}; it takes {min} to {max}"
+    )))
 }
 
 impl Plan {
@@ -222,6 +236,21 @@ impl Plan {
         &self.ops
     }
 
+    /// What an op touches, in the order of its arguments; of a copy, what it reads comes
+    /// first. Nothing where there is no such op.
+    pub fn touches(&self, op: usize) -> impl Iterator<Item = Touch> {
+        let op = self.ops.get(op).into_iter();
+        op.flat_map(|op| op.touches(&self.kernels))
+    }
+
+    /// What an op is, in few words: ``launch of `r_16_4` ``, `copy`. Nothing where there is
+    /// no such op.
+    #[must_use]
+    pub fn op_label(&self, op: usize) -> String {
+        let op = self.ops.get(op);
+        op.map(|op| op.label(&self.kernels)).unwrap_or_default()
+    }
+
     /// Its named results.
     #[must_use]
     pub fn outputs(&self) -> &[PlanOutput] {
@@ -243,7 +272,7 @@ impl Plan {
     ///
     /// # Errors
     ///
-    /// [`Error::Run`] where there is none; it says which there are.
+    /// [`Error::UnknownName`] where there is none; it says which there are.
     pub fn find_input(&self, name: &str) -> Result<InputId, Error> {
         find("input", name, &self.names.inputs).map(InputId)
     }
@@ -252,9 +281,19 @@ impl Plan {
     ///
     /// # Errors
     ///
-    /// [`Error::Run`] where there is none; it says which there are.
+    /// [`Error::UnknownName`] where there is none; it says which there are.
     pub fn find_output(&self, name: &str) -> Result<OutputId, Error> {
         find("output", name, &self.names.outputs).map(OutputId)
+    }
+
+    /// The variable of this name: its number among the plan's variables, as which a
+    /// [`Run`] gives it a value.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownName`] where there is none; it says which there are.
+    pub fn find_variable(&self, name: &str) -> Result<usize, Error> {
+        find("variable", name, &self.names.variables)
     }
 
     /// How many waves there are: the number of ops on the longest path.
@@ -282,7 +321,7 @@ impl Plan {
     }
 
     /// How many pairs of ops must keep their order, without those that follow from
-    /// others.
+    /// others. (Of plans with millions of pairs, some of the latter may be among them.)
     #[must_use]
     pub fn edges(&self) -> usize {
         self.layout.graph.edges()
@@ -308,18 +347,17 @@ impl Plan {
         self.layout.offsets.get(buffer).copied().flatten()
     }
 
-    /// The constants and states of this name.
-    fn weights(&self, name: &str) -> Result<Vec<usize>, Error> {
-        let is_weight = |b: &PlanBuffer| matches!(b.role, Role::Constant | Role::State);
+    /// The buffers of this name and of one of these roles; at least one.
+    fn weights(&self, what: &'static str, roles: &[Role], name: &str) -> Result<Vec<usize>, Error> {
+        let of_role = |b: &&PlanBuffer| roles.contains(&b.role);
+        let is_it = |b: &PlanBuffer| of_role(&b) && b.name.as_deref() == Some(name);
         let found: Vec<_> = (0..self.buffers.len())
-            .filter(|&i| {
-                is_weight(&self.buffers[i]) && self.buffers[i].name.as_deref() == Some(name)
-            })
+            .filter(|&i| is_it(&self.buffers[i]))
             .collect();
         if found.is_empty() {
-            return Err(Error::run(format!(
-                "neither a constant nor a state is named `{name}`"
-            )));
+            let known = self.buffers.iter().filter(of_role);
+            let known = known.filter_map(|b| b.name.as_deref());
+            return Err(unknown(what, name, known));
         }
         Ok(found)
     }
@@ -329,7 +367,7 @@ impl Plan {
     ///
     /// # Errors
     ///
-    /// [`Error::Run`] names the variable.
+    /// [`Error::Run`] names the variable, and [`Error::UnknownName`] one that there is not.
     pub fn check_variables(&self, given: &[(&str, i64)]) -> Result<(), Error> {
         self.variable_values(given).map(drop)
     }
@@ -340,29 +378,32 @@ impl Plan {
     ///
     /// # Errors
     ///
-    /// [`Error::Run`] names the variable.
+    /// [`Error::Run`] names the variable, and [`Error::UnknownName`] one that there is not.
     pub fn variable_values(&self, given: &[(&str, i64)]) -> Result<Vec<i64>, Error> {
-        let mut chosen = vec![0; self.variables.len()];
+        let mut chosen = vec![None; self.variables.len()];
         self.choose(given, &mut chosen)?;
-        Ok(chosen)
+        Ok(chosen.into_iter().flatten().collect())
     }
 
     /// Puts a run's variables into the plan's order, and checks them.
-    fn choose(&self, given: &[(&str, i64)], chosen: &mut [i64]) -> Result<(), Error> {
-        for (variable, chosen) in self.variables.iter().zip(&mut *chosen) {
-            let name = variable.name.as_str();
-            let Some(&(_, value)) = given.iter().find(|(n, _)| *n == name) else {
-                return Err(Error::run(format!(
-                    "the variable `{name}` has no value; it takes {} to {}",
-                    variable.min, variable.max
-                )));
-            };
-            *chosen = value;
+    fn choose(&self, given: &[(&str, i64)], chosen: &mut [Option<i64>]) -> Result<(), Error> {
+        chosen.fill(None);
+        for (name, value) in given {
+            let i = self.find_variable(name)?;
+            if chosen[i].replace(*value).is_some() {
+                return Err(Error::run(format!("the variable `{name}` has two values")));
+            }
         }
-        for (name, _) in given {
-            find("variable", name, &self.names.variables)?;
+        for (variable, chosen) in self.variables.iter().zip(chosen) {
+            let Variable { name, min, max } = variable;
+            let value = chosen.ok_or_else(|| {
+                Error::run(format!(
+                    "the variable `{name}` has no value; it takes {min} to {max}"
+                ))
+            })?;
+            check_value(variable, value)?;
         }
-        self.check_values(chosen)
+        Ok(())
     }
 
     /// Checks a run's variables, given in the plan's order.
@@ -375,12 +416,7 @@ impl Plan {
             )));
         }
         let mut pairs = self.variables.iter().zip(values);
-        match pairs.find(|(v, value)| !(v.min..=v.max).contains(value)) {
-            None => Ok(()),
-            Some((Variable { name, min, max }, value)) => Err(Error::run(format!(
-                "the variable `{name}` is {value}; it takes {min} to {max}"
-            ))),
-        }
+        pairs.try_for_each(|(variable, value)| check_value(variable, *value))
     }
 
     /// The bytes of all buffers of one role.

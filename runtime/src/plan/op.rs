@@ -20,8 +20,10 @@ pub struct BufferRange {
 }
 
 impl BufferRange {
-    /// The part of this part that lies at `range`, in bytes from its own start. Whether
-    /// it stays inside is checked where it is used.
+    /// The bytes `range` of the same buffer, counted from the start of this part. They may
+    /// go on behind it, and whoever uses them checks that they stay inside the buffer; a
+    /// range that ends before it begins is empty. [`PlanBuilder::view`](super::PlanBuilder::view)
+    /// counts elements, and stays inside the part.
     #[must_use]
     pub const fn part(self, range: Range<usize>) -> BufferRange {
         BufferRange {
@@ -176,7 +178,10 @@ pub struct Touch {
 impl Op {
     /// What it touches, in the order of its arguments; of a copy, what it reads comes
     /// first. `kernels` are those of its plan.
-    pub fn touches<'a>(&'a self, kernels: &'a [PlanKernel]) -> impl Iterator<Item = Touch> + 'a {
+    pub(super) fn touches<'a>(
+        &'a self,
+        kernels: &'a [PlanKernel],
+    ) -> impl Iterator<Item = Touch> + 'a {
         let touch = |range, access| Some(Touch { range, access });
         let (launch, few, host): (_, [Option<Touch>; 2], &[HostArg]) = match self {
             Op::Launch(launch) => (Some(launch), [None; 2], &[]),
@@ -202,8 +207,7 @@ impl Op {
     }
 
     /// What it is, in few words: ``launch of `r_16_4` ``, `copy`.
-    #[must_use]
-    pub fn label(&self, kernels: &[PlanKernel]) -> String {
+    pub(super) fn label(&self, kernels: &[PlanKernel]) -> String {
         match self {
             Op::Launch(launch) => format!("launch of `{}`", kernels[launch.kernel].entry),
             Op::Copy { .. } => "copy".into(),

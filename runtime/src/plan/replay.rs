@@ -27,7 +27,7 @@ use crate::Error;
 use crate::dispatch::{Entry, Kernel, Slots};
 use crate::launch::Arg;
 use crate::memory::{View, ViewMut};
-use crate::signature::{DType, Number, Scalar};
+use crate::signature::{Convention, DType, Number, Scalar};
 
 /// The steps of a plan and the first words of their frames.
 #[derive(Debug)]
@@ -338,13 +338,6 @@ pub(super) struct Frames {
     host_args: Vec<Arg<'static>>,
 }
 
-// SAFETY: the words are addresses and numbers, touched through `&mut` alone; what may be
-// done with the memory behind them is the concern of whoever runs steps. There is no
-// argument of a host function between two of its calls.
-unsafe impl Send for Frames {}
-// SAFETY: as above; through a shared reference nothing can be done.
-unsafe impl Sync for Frames {}
-
 /// Runs steps in order.
 ///
 /// Launches of one call are most of most plans, and steps with equally many arguments
@@ -439,12 +432,14 @@ impl Step {
 
 #[cold]
 fn failed(plan: &Plan, op: u32, status: i32, index: u64) -> Error {
-    let kernel = match &plan.ops[op as usize] {
+    let op = op as usize;
+    let kernel = match &plan.ops[op] {
         Op::Launch(launch) => plan.kernels[launch.kernel].entry.clone(),
-        other => other.label(&plan.kernels),
+        _ => plan.op_label(op),
     };
     Error::KernelStatus {
         kernel,
+        op: Some(op),
         status,
         index,
     }
@@ -571,7 +566,9 @@ impl Making<'_> {
                 self.word(&launch.grid, Word::Grid)?;
                 let slots = self.words.len();
                 self.words.resize(slots + kernel.slots(), 0);
-                self.bound.push((launch.kernel as u32, slots as u32));
+                if kernel.signature().convention() == Convention::Packed {
+                    self.bound.push((launch.kernel as u32, slots as u32));
+                }
                 for (slot, arg) in kernel.buffer_slots().zip(&launch.args) {
                     self.address(slots + slot, arg);
                 }

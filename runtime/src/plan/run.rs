@@ -3,13 +3,13 @@
 use std::ptr::NonNull;
 use std::time::Instant;
 
-use super::{Cancel, InputId, OutputId, Plan, PlanBuffer, Role, Timings};
+use super::{Cancel, InputId, OutputId, Plan, PlanBuffer, PlanOutput, Role, Timings};
 use crate::Error;
 use crate::memory::{Stray, View, ViewMut};
 use crate::signature::DType;
 
 /// What one run is asked for, beyond what its instance holds: see
-/// [`Instance::run_with`]. All of it is optional.
+/// [`Instance::run_with`](super::Instance::run_with). All of it is optional.
 ///
 /// ```
 /// # use std::time::{Duration, Instant};
@@ -63,6 +63,7 @@ pub(super) fn check_overlap(plan: &Plan, bound: &[Bound]) -> Result<(), Error> {
             }
             let (a_start, b_start) = (a.start.addr().get(), b.start.addr().get());
             let overlap = a_start < b_start + b.bytes && b_start < a_start + a.bytes;
+            let overlap = overlap && a.bytes > 0 && b.bytes > 0;
             if overlap && (a.writes || b.writes) {
                 return Err(Error::run(format!(
                     "the memory that {} and {} are bound to overlaps, and the plan writes it",
@@ -82,6 +83,8 @@ pub(super) struct Bound {
     pub(super) start: NonNull<u8>,
     bytes: usize,
     writes: bool,
+    /// Whether it lies in a guarded buffer.
+    pub(super) guarded: bool,
 }
 
 impl Run<'_, '_> {
@@ -90,11 +93,17 @@ impl Run<'_, '_> {
         let inputs = self.inputs.iter().map(|(id, view)| {
             let buffer = plan.buffers.get(id.0).filter(|b| b.role == Role::Input);
             let buffer = buffer.ok_or_else(|| Error::run("an input of another plan"))?;
-            check(plan, id.0, buffer, *view, false)
+            let dtype = buffer.dtype.unwrap_or(DType::U8);
+            check(&|| plan.buffer_label(id.0), buffer, dtype, *view)?;
+            Ok(Bound::new(id.0, *view, false))
         });
         let outputs = self.outputs.iter().map(|(id, view)| {
-            let (i, buffer) = whole_output(plan, *id)?;
-            check(plan, i, buffer, view.as_view(), true)
+            let output = plan.outputs.get(id.0);
+            let output = output.ok_or_else(|| Error::run("an output of another plan"))?;
+            let buffer = whole_output(plan, output)?;
+            let view = view.as_view();
+            check(&|| format!("`{}`", output.name), buffer, output.dtype, view)?;
+            Ok(Bound::new(output.range.buffer, view, true))
         });
         inputs.chain(outputs)
     }
@@ -114,9 +123,7 @@ impl Run<'_, '_> {
 
 /// The buffer of an output, if the output is all of it and it is written for the caller
 /// alone.
-fn whole_output(plan: &Plan, id: OutputId) -> Result<(usize, &PlanBuffer), Error> {
-    let output = plan.outputs.get(id.0);
-    let output = output.ok_or_else(|| Error::run("an output of another plan"))?;
+fn whole_output<'p>(plan: &'p Plan, output: &PlanOutput) -> Result<&'p PlanBuffer, Error> {
     let buffer = &plan.buffers[output.range.buffer];
     if buffer.role != Role::Output || output.range.bytes != buffer.bytes {
         return Err(Error::run(format!(
@@ -126,18 +133,17 @@ fn whole_output(plan: &Plan, id: OutputId) -> Result<(usize, &PlanBuffer), Error
             buffer.role.name()
         )));
     }
-    Ok((output.range.buffer, buffer))
+    Ok(buffer)
 }
 
+/// Whether memory of the caller's can take the place of a buffer that holds elements of
+/// `dtype`.
 fn check(
-    plan: &Plan,
-    i: usize,
+    name: &dyn Fn() -> String,
     buffer: &PlanBuffer,
+    dtype: DType,
     view: View<'_>,
-    writes: bool,
-) -> Result<Bound, Error> {
-    let name = || plan.buffer_label(i);
-    let dtype = buffer.dtype.unwrap_or(DType::U8);
+) -> Result<(), Error> {
     if view.dtype() != dtype {
         let reason = format!("{} holds {dtype}, and is bound to {}", name(), view.dtype());
         return Err(Error::run(reason));
@@ -151,8 +157,7 @@ fn check(
             view.len()
         )));
     }
-    let start = view.start();
-    let address = start.addr().get();
+    let address = view.start().addr().get();
     if !address.is_multiple_of(buffer.align) && bytes > 0 {
         return Err(Error::run(format!(
             "{} is bound to memory that is {} bytes past a multiple of {}, as which the plan's \
@@ -169,10 +174,17 @@ fn check(
         let reason = format!("element {at} of {} is no bool, 0 or 1", name());
         return Err(Error::run(reason));
     }
-    Ok(Bound {
-        buffer: i,
-        start,
-        bytes,
-        writes,
-    })
+    Ok(())
+}
+
+impl Bound {
+    fn new(buffer: usize, view: View<'_>, writes: bool) -> Bound {
+        Bound {
+            buffer,
+            start: view.start(),
+            bytes: view.len() * view.dtype().size(),
+            writes,
+            guarded: view.is_guarded(),
+        }
+    }
 }

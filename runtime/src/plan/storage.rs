@@ -27,7 +27,8 @@ impl Storage {
         for (i, buffer) in plan.buffers.iter().enumerate() {
             let shared = match buffer.role {
                 Role::Constant => guard == Guard::Off,
-                Role::Temp => !separate,
+                // One that no op uses is nowhere.
+                Role::Temp => !separate || plan.layout.offsets[i].is_none(),
                 Role::Input | Role::State | Role::Output => false,
             };
             own.push(if shared {
@@ -68,7 +69,7 @@ impl Storage {
         let placed = executable.plan().layout.offsets[buffer];
         if let (Some(arena), Some(offset)) = (&self.arena, placed) {
             // SAFETY: temps are placed within the arena, which is as long as the plan
-            // says.
+            // says; those of no bytes at its start.
             return unsafe { arena.start().byte_add(offset) };
         }
         let constant = self.replaced.get(&buffer);
@@ -95,23 +96,31 @@ impl Storage {
         }
     }
 
-    /// Has a constant be another, of the buffer's type and size.
-    pub(super) fn replace(
-        &mut self,
+    /// What takes the place of a constant, which is of the buffer's type and size: the
+    /// other one, or a copy where it is guarded.
+    pub(super) fn replacement(
+        &self,
         i: usize,
         buffer: &PlanBuffer,
-        constant: Constant,
+        constant: &Constant,
         guard: Guard,
-    ) -> Result<(), Error> {
-        if self.own[i].is_some() {
-            let mut copy = allocate(buffer, guard)?;
-            copy.overwrite(constant.as_bytes());
-            copy.make_read_only()?;
-            self.own[i] = Some(copy);
-        } else {
-            self.replaced.insert(i, constant);
+    ) -> Result<Replacement, Error> {
+        if self.own[i].is_none() {
+            return Ok(Replacement::Shared(constant.clone()));
         }
-        Ok(())
+        let mut copy = allocate(buffer, guard)?;
+        copy.overwrite(constant.as_bytes());
+        copy.make_read_only()?;
+        Ok(Replacement::Own(copy))
+    }
+
+    pub(super) fn replace(&mut self, i: usize, replacement: Replacement) {
+        match replacement {
+            Replacement::Own(copy) => self.own[i] = Some(copy),
+            Replacement::Shared(constant) => {
+                self.replaced.insert(i, constant);
+            }
+        }
     }
 
     /// Fills temps and outputs, and the slack beside every guarded buffer.
@@ -145,6 +154,12 @@ impl Storage {
             arena.trim();
         }
     }
+}
+
+/// See [`Storage::replacement`].
+pub(super) enum Replacement {
+    Own(Buffer),
+    Shared(Constant),
 }
 
 fn allocate(buffer: &PlanBuffer, guard: Guard) -> Result<Buffer, Error> {

@@ -384,12 +384,13 @@ fn a_status_other_than_0_fails_the_run_with_that_number() {
         match instance.run(&[("code", code)]).unwrap_err() {
             Error::KernelStatus {
                 kernel,
+                op,
                 status,
                 index,
             } => {
                 assert_eq!(
-                    (kernel.as_str(), i64::from(status), index),
-                    ("check", code, 0)
+                    (kernel.as_str(), op, i64::from(status), index),
+                    ("check", Some(1), code, 0)
                 );
             }
             other => panic!("{other:?}"),

@@ -121,7 +121,7 @@ fn made() -> Made {
             plan.whole(bias).unwrap(),
         ],
         &scalars,
-        n.into(),
+        n,
         Some(u64::MAX),
         Some(0),
     )
