@@ -7,7 +7,8 @@
 //! wait for those that used the other. These edges lead from earlier waves to later
 //! ones, since the two lives share none, so that all waves stay what they were.
 
-use super::graph::{Bytes, Graph, TooManyHazards};
+use super::graph::Graph;
+use super::hazards::{Bytes, TooManyHazards};
 use super::op::Touch;
 use super::placement::{Block, place};
 use super::{Op, PlanBuffer, PlanKernel, Role};

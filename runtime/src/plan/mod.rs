@@ -26,6 +26,7 @@ mod cancel;
 mod executable;
 mod explain;
 mod graph;
+mod hazards;
 mod instance;
 mod layout;
 mod op;

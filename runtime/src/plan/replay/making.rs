@@ -1,0 +1,175 @@
+//! A replay from a plan.
+
+use std::collections::HashMap;
+
+use super::super::{BufferRange, Op, Plan, Role, Value};
+use super::step::{Kind, NOT_ONCE, Step};
+use super::{Address, Replay, Use, Word};
+use crate::Error;
+use crate::dispatch::Kernel;
+use crate::signature::Convention;
+
+impl Replay {
+    /// The steps of a plan's ops in an order.
+    pub(in crate::plan) fn new(
+        plan: &Plan,
+        kernels: &[Kernel],
+        order: impl Iterator<Item = usize>,
+    ) -> Result<Replay, Error> {
+        let mut making = Making {
+            kernels,
+            words: Vec::new(),
+            addresses: Vec::new(),
+            computed: Vec::new(),
+            known: HashMap::new(),
+            bound: Vec::new(),
+        };
+        let mut steps = Vec::with_capacity(plan.ops.len());
+        let (mut before_state, mut host_args) = (None, 0);
+        for op in order {
+            let frame = making.here()?;
+            let kind = making.step(&plan.ops[op])?;
+            if let Op::Host(call) = &plan.ops[op] {
+                host_args = host_args.max(call.args.len());
+            }
+            let mut touches = plan.ops[op].touches(&plan.kernels);
+            let writes_state = touches.any(|touch| {
+                touch.access.writes() && plan.buffers[touch.range.buffer].role == Role::State
+            });
+            if writes_state {
+                before_state.get_or_insert(steps.len());
+            }
+            let once = match (&plan.ops[op], kind) {
+                (Op::Launch(launch), Kind::Launch(entry)) if launch.grid == 1.into() => {
+                    entry.inline_args()
+                }
+                _ => None,
+            };
+            steps.push(Step {
+                kind,
+                once: once.unwrap_or(NOT_ONCE),
+                // A plan has no more ops than 32 bits count.
+                op: op as u32,
+                frame,
+            });
+        }
+        // Any further frame would have been refused.
+        making.here()?;
+        let Making {
+            words,
+            mut addresses,
+            computed,
+            bound,
+            ..
+        } = making;
+        addresses.sort_by_key(|(buffer, address)| (*buffer, address.word));
+        let mut address_starts = vec![0; plan.buffers.len() + 1];
+        for (buffer, _) in &addresses {
+            address_starts[buffer + 1] += 1;
+        }
+        for i in 0..plan.buffers.len() {
+            address_starts[i + 1] += address_starts[i];
+        }
+        Ok(Replay {
+            before_state: before_state.unwrap_or(steps.len()),
+            steps,
+            words: words.into(),
+            addresses: addresses.into_iter().map(|(_, address)| address).collect(),
+            address_starts,
+            computed,
+            bound,
+            host_args,
+        })
+    }
+}
+
+/// A replay that is being made.
+struct Making<'a> {
+    kernels: &'a [Kernel],
+    words: Vec<u64>,
+    addresses: Vec<(usize, Address)>,
+    computed: Vec<(Value, Vec<Use>)>,
+    /// Which of `computed` a value is, by how it is written down.
+    known: HashMap<String, usize>,
+    bound: Vec<(u32, u32)>,
+}
+
+impl Making<'_> {
+    /// The next word.
+    fn here(&self) -> Result<u32, Error> {
+        let here = u32::try_from(self.words.len());
+        here.map_err(|_| Error::plan("ops", "more arguments than 32 bits count"))
+    }
+
+    fn step(&mut self, op: &Op) -> Result<Kind, Error> {
+        Ok(match op {
+            Op::Launch(launch) => {
+                let kernel = &self.kernels[launch.kernel];
+                self.word(&launch.grid, Word::Grid)?;
+                let slots = self.words.len();
+                self.words.resize(slots + kernel.slots(), 0);
+                if kernel.signature().convention() == Convention::Packed {
+                    self.bound.push((launch.kernel as u32, slots as u32));
+                }
+                for (slot, arg) in kernel.buffer_slots().zip(&launch.args) {
+                    self.address(slots + slot, arg);
+                }
+                let params = kernel.signature().scalars().zip(&launch.scalars);
+                for (slot, (param, value)) in kernel.scalar_slots().zip(params) {
+                    self.set(slots + slot, value, Word::Scalar(param.dtype))?;
+                }
+                Kind::Launch(kernel.entry())
+            }
+            Op::Copy { from, to } => {
+                self.push_address(from);
+                self.push_address(to);
+                Kind::Copy
+            }
+            Op::Fill { to, dtype, value } => {
+                self.push_address(to);
+                self.word(value, Word::Scalar(*dtype))?;
+                Kind::Fill
+            }
+            Op::Host(call) => {
+                for arg in &call.args {
+                    self.push_address(&arg.range);
+                }
+                Kind::Host
+            }
+        })
+    }
+
+    fn push_address(&mut self, range: &BufferRange) {
+        self.words.push(0);
+        self.address(self.words.len() - 1, range);
+    }
+
+    fn address(&mut self, word: usize, range: &BufferRange) {
+        let address = Address {
+            word: word as u32,
+            offset: range.offset,
+        };
+        self.addresses.push((range.buffer, address));
+    }
+
+    fn word(&mut self, value: &Value, kind: Word) -> Result<(), Error> {
+        self.words.push(0);
+        self.set(self.words.len() - 1, value, kind)
+    }
+
+    fn set(&mut self, word: usize, value: &Value, kind: Word) -> Result<(), Error> {
+        if value.is_constant() {
+            let number = value.evaluate(&[]).map_err(Error::run)?;
+            self.words[word] = kind.of(number)?;
+            return Ok(());
+        }
+        let next = self.computed.len();
+        let at = *self.known.entry(format!("{value:?}")).or_insert(next);
+        if at == next {
+            self.computed.push((value.clone(), Vec::new()));
+        }
+        let word = word as u32;
+        self.computed[at].1.push(Use { word, kind });
+        Ok(())
+    }
+}
