@@ -28,15 +28,20 @@ fn has_nightly() -> bool {
     has
 }
 
-/// The tests of damaged input, or those that `args` name, under AddressSanitizer.
+/// The tests that `args` name, or those of damaged input and of plans, under
+/// AddressSanitizer.
 pub(crate) fn asan(args: Vec<String>) -> bool {
     let Some(host) = host().filter(|_| has_nightly()) else {
         return false;
     };
     let chosen = if args.is_empty() {
-        ["-p", "svod-runtime", "--test", "hostile"]
-            .map(str::to_owned)
-            .into()
+        let tests = ["hostile", "random_plans", "instance", "order", "plan"];
+        let package = ["-p", "svod-runtime"].map(str::to_owned);
+        let tests = tests.into_iter().flat_map(|test| ["--test", test]);
+        package
+            .into_iter()
+            .chain(tests.map(str::to_owned))
+            .collect()
     } else {
         args
     };

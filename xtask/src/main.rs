@@ -14,8 +14,8 @@ Usage: cargo xtask test [ARGUMENTS OF cargo test]
   test   installs what the tests need, where it can, says what it did, and runs
          every test of the workspace three times: with buffers as they are, and
          with each before and behind an inaccessible page
-  asan   runs the tests of damaged input, or those that are named, under
-         AddressSanitizer; needs a nightly toolchain
+  asan   runs the tests of damaged input and of plans, or those that are named,
+         under AddressSanitizer; needs a nightly toolchain
   fuzz   fuzzes each target for so many seconds, 60 if left out; needs a nightly
          toolchain, and installs cargo-fuzz";
 
