@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use serde_json::json;
 use support::{Files, output};
 use svod_runtime::memory::{Filling, Guard, Stray};
-use svod_runtime::plan::{Executable, Instance, PlanBuilder, Role};
+use svod_runtime::plan::{Executable, Instance, PlanBuilder, Role, Run};
 use svod_runtime::signature::Returns;
 use svod_runtime::{
     Arg, Bounds, Buffer, DType, Error, Kernel, Runtime, Scalar, Signature, View, ViewMut,
@@ -220,6 +220,23 @@ fn a_run_names_the_buffer_and_is_torn_like_any_that_failed() {
         let (_, buffer, _) = overrun(instance.run(&[]));
         assert_eq!(buffer.as_deref(), Some("state `state`"));
         assert!(instance.is_torn());
+    }
+}
+
+#[test]
+fn guarded_memory_of_the_caller_s_is_looked_at_whatever_the_instance_is() {
+    for guard in Guard::ALL {
+        let mut instance = instance_of(poking(0, LEN as i64), guard);
+        let y = instance.executable().plan().find_output("y").unwrap();
+        let mut mine = guarded(Guard::End);
+        let outputs = &mut [(y, mine.as_view_mut())];
+        let result = instance.run_with(Run {
+            outputs,
+            ..Run::default()
+        });
+        let (argument, buffer, stray) = overrun(result);
+        assert_eq!((argument, stray), (0, past_end(1, 4)));
+        assert_eq!(buffer.as_deref(), Some("output #1"));
     }
 }
 

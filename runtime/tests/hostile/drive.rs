@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 use sha2::{Digest, Sha256};
 use svod_runtime::bundle::{Bundle, npy};
 use svod_runtime::link::{Definition, ObjectFile, Resolver, layout, link};
-use svod_runtime::plan::Role;
+use svod_runtime::plan::{Role, Schedule};
 use svod_runtime::signature::{Convention, Number, Param, Returns};
 use svod_runtime::{Arg, Bounds, Buffer, Kernel, Runtime, Scalar, Signature};
 use tempfile::TempDir;
@@ -130,6 +130,16 @@ pub(crate) fn bundle(dir: &Path, packed: &[u8]) {
     let Ok(bundle) = Bundle::open(dir) else {
         return;
     };
+    // What a plan says of itself holds, whatever it is.
+    let plan = bundle.plan();
+    for op in 0..plan.ops().len() {
+        assert!(plan.explain(op).is_some_and(|e| !e.to_string().is_empty()));
+    }
+    plan.check_schedule(&Schedule::waves(plan)).unwrap();
+    plan.check_schedule(&Schedule::serial(plan.order()))
+        .unwrap();
+    assert!(plan.memory().lower_bound <= plan.memory().arena);
+
     // No compiler is found in an empty search path: objects are all that is loaded.
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
     let runtime = RUNTIME.get_or_init(|| Runtime::builder().build().unwrap());
@@ -139,7 +149,6 @@ pub(crate) fn bundle(dir: &Path, packed: &[u8]) {
         return;
     };
     // Whoever embeds a plan sees what it takes before anything is allocated.
-    let plan = bundle.plan();
     let bytes: u128 = Role::ALL.iter().map(|&r| plan.bytes(r) as u128).sum();
     if bytes > 64 << 20 {
         return;
