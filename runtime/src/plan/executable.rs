@@ -196,7 +196,9 @@ impl Executable {
     /// [`Error::Plan`] where the contents do not fit it.
     pub fn with_weight(mut self, name: &str, content: &Constant) -> Result<Executable, Error> {
         let roles = [Role::Constant, Role::State];
-        let found = self.plan().weights("constant or state", &roles, name)?;
+        let found = self
+            .plan()
+            .buffers_named("constant or state", &roles, name)?;
         for &i in &found {
             let checked = check_content(&self.plan().buffers[i], content);
             checked.map_err(|reason| {

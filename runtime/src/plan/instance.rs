@@ -222,7 +222,7 @@ impl Instance {
 
     fn find_state(&self, name: &str) -> Result<usize, Error> {
         let plan = self.executable.plan();
-        match plan.weights("state", &[Role::State], name)?[..] {
+        match plan.buffers_named("state", &[Role::State], name)?[..] {
             [one] => Ok(one),
             ref several => Err(Error::run(format!(
                 "{} states are named `{name}`",
@@ -416,7 +416,7 @@ impl Instance {
         let plan = self.executable.plan();
         let guard = self.executable.guard();
         let mut replacements = Vec::new();
-        for i in plan.weights("constant", &[Role::Constant], name)? {
+        for i in plan.buffers_named("constant", &[Role::Constant], name)? {
             let buffer = &plan.buffers[i];
             check_content(buffer, content).map_err(|reason| {
                 Error::plan(Place::at("buffers", i), format!("`{name}`: {reason}"))

@@ -349,7 +349,12 @@ impl Plan {
     }
 
     /// The buffers of this name and of one of these roles; at least one.
-    fn weights(&self, what: &'static str, roles: &[Role], name: &str) -> Result<Vec<usize>, Error> {
+    fn buffers_named(
+        &self,
+        what: &'static str,
+        roles: &[Role],
+        name: &str,
+    ) -> Result<Vec<usize>, Error> {
         let of_role = |b: &&PlanBuffer| roles.contains(&b.role);
         let is_it = |b: &PlanBuffer| of_role(&b) && b.name.as_deref() == Some(name);
         let found: Vec<_> = (0..self.buffers.len())
