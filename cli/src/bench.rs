@@ -8,10 +8,10 @@
 //! | `runs_in_a_row` | how many runs a sample has; times are of one |
 //! | `candidates` | each bundle under each setting |
 //! | `candidates[].bundle`, `name` | the folder as it was given, and the plan's name |
-//! | `candidates[].compiler` | `path`, `family` and `major`; null where there is none, and none was needed |
-//! | `candidates[].opt_level` | as compilers take it, such as `-O2` |
+//! | `candidates[].compiler` | `path`, `family` and `major`; null where no kernel was compiled |
+//! | `candidates[].opt_level` | as compilers take it, such as `-O2`; null where no kernel was compiled |
 //! | `candidates[].test`, `variables` | the recorded test that inputs are of, or null; what the variables were |
-//! | `candidates[].kernels`, `ops`, `load_us` | how many, and what it took to compile and link the kernels |
+//! | `candidates[].kernels`, `compiled`, `ops`, `load_us` | how many, how many of the kernels were compiled, and what it took to compile and link them |
 //! | `candidates[].time_us` | `min`, `lower`, `median`, `upper` and `max` of the samples: the quartiles, and what lies around them |
 //! | `candidates[].ns_per_op` | the median over the number of ops; null without ops |
 //! | `candidates[].ratio` | the same five numbers of the ratios to the first candidate, each round on its own; null for the first |
@@ -19,7 +19,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anstyle::Style;
@@ -39,9 +39,9 @@ use crate::{Failure, Outcome, json, name_and_file, name_and_number, run, show};
 Candidates are all bundles, each with every --cc and every -O. They take turns in
 one process: a round runs each of them, in changing order, and ratios are those of
 one round. States are put back to the start before each sample, which is not timed.
-A sample is one run; where the fastest candidate takes less than 20 µs, it is as
-many in a row as fill them, the same for all, and each of these finds the states
-that the one before has left. Buffers are not guarded. Where memory happens to lie
+A sample is one run; where the fastest candidate takes less than 20 µs, or less than
+a ten thousandth of --time, it is as many in a row as fill that, the same for all,
+and each of these finds the states that the one before has left. Buffers are not guarded. Where memory happens to lie
 moves the times of a candidate by a few percent from one start to the next.
 
 Examples:
@@ -49,7 +49,7 @@ Examples:
   svod bench old.svod new.svod                 two bundles, side by side
   svod bench model.svod model.svod             how far apart are two that are the same?
   svod bench model.svod --cc clang-19 --cc gcc -O2 -O3
-  svod bench model.svod --runs 1000 --json")]
+  svod bench model.svod --rounds 1000 --json")]
 pub(crate) struct BenchArgs {
     /// The bundles' folders
     #[arg(required = true, value_name = "BUNDLE")]
@@ -73,8 +73,8 @@ pub(crate) struct BenchArgs {
     variables: Vec<(String, i64)>,
     /// Take so many samples of each candidate
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000), conflicts_with = "time")]
-    runs: Option<u32>,
-    /// Take samples for so long, for each candidate, but at least 10 and at most 10,000
+    rounds: Option<u32>,
+    /// Take samples for so long, for each candidate, but at least 10
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "1")]
     time: Duration,
     /// Run for so long before, for each candidate, and at least once
@@ -103,6 +103,7 @@ fn seconds(text: &str) -> Result<Duration, String> {
 struct Entrant<'a> {
     bundle: &'a Bundle,
     inputs: &'a [Array],
+    /// None where no kernel was compiled.
     compiler: Option<CCompiler>,
     opt_level: OptLevel,
     executable: Executable,
@@ -123,6 +124,10 @@ pub(crate) fn bench(args: &BenchArgs, out: &mut dyn Write) -> Outcome {
     }
     let mut entrants = Vec::new();
     for (bundle, inputs) in &bundles {
+        if bundle.kernels_to_compile() == 0 {
+            entrants.push(load(bundle, inputs, None, None)?);
+            continue;
+        }
         for compiler in or_default(&args.compilers) {
             for opt_level in or_default(&args.opt_levels) {
                 entrants.push(load(bundle, inputs, compiler, opt_level)?);
@@ -138,10 +143,17 @@ pub(crate) fn bench(args: &BenchArgs, out: &mut dyn Write) -> Outcome {
         time: args.time,
         ..Budget::default()
     };
-    if let Some(runs) = args.runs {
-        budget = Budget::rounds(runs as usize);
+    // Rounds have an end, so that what is kept of them has: long times make long samples.
+    let rounds = u32::try_from(budget.max_rounds).unwrap_or(u32::MAX);
+    budget.sample = budget.sample.max(args.time / rounds);
+    if let Some(rounds) = args.rounds {
+        budget = Budget::rounds(rounds as usize);
     }
     budget.warm_up = args.warm_up;
+    if !args.json {
+        list(args, &entrants, &replays, out)?;
+        out.flush()?;
+    }
     let mut candidates: Vec<&mut dyn Candidate> = Vec::new();
     for replay in &mut replays {
         candidates.push(replay);
@@ -152,7 +164,6 @@ pub(crate) fn bench(args: &BenchArgs, out: &mut dyn Write) -> Outcome {
         let value = as_json(args, &entrants, &replays, &race);
         writeln!(out, "{}", json::text(&value))?;
     } else {
-        list(args, &entrants, &replays, out)?;
         table(&entrants, &race, out)?;
     }
     Ok(true)
@@ -222,8 +233,10 @@ fn load<'a>(
     Ok(Entrant {
         bundle,
         inputs,
-        // Where there is none, it was not needed.
-        compiler: runtime.toolchain().c_compiler("").ok().cloned(),
+        compiler: match bundle.kernels_to_compile() {
+            0 => None,
+            _ => runtime.toolchain().c_compiler("").ok().cloned(),
+        },
         opt_level,
         executable,
         loading,
@@ -274,15 +287,18 @@ fn list(
     let bold = Style::new().bold();
     for (i, (entrant, replay)) in entrants.iter().zip(replays).enumerate() {
         let path = entrant.bundle.path().display().to_string();
-        let name = entrant.compiler.as_ref().map(|c| c.path.as_path());
-        let compiler = name.and_then(Path::file_name).unwrap_or_default();
+        let setting = match entrant.compiler.as_ref().map(|c| c.path.as_path()) {
+            None => "compiled beforehand".to_owned(),
+            Some(compiler) => {
+                let name = compiler.file_name().unwrap_or_default().to_string_lossy();
+                format!("{} {}", show::plain(&name), entrant.opt_level.flag())
+            }
+        };
         writeln!(
             out,
-            "{bold}[{}]{bold:#} {}  {} {}",
+            "{bold}[{}]{bold:#} {}  {setting}",
             i + 1,
             show::plain(&path),
-            show::plain(&compiler.to_string_lossy()),
-            entrant.opt_level.flag()
         )?;
         let given = match entrant.test(args) {
             Some(test) => format!("test {test}"),
@@ -290,14 +306,19 @@ fn list(
             None if args.inputs.is_empty() => "inputs zero".into(),
             None => "given inputs, others zero".into(),
         };
-        let variables = replay.variables().iter();
+        let variables = replay.variables();
         let variables = variables.map(|(name, value)| format!(", {} = {value}", show::plain(name)));
+        let kernels = entrant.executable.kernels().len();
         writeln!(
             out,
-            "    {given}{}; {}; {} ready in {}",
+            "    {given}{}; {}; {}{} ready in {}",
             variables.collect::<String>(),
             show::count(entrant.ops(), "op"),
-            show::count(entrant.executable.kernels().len(), "kernel"),
+            show::count(kernels, "kernel"),
+            match kernels - entrant.bundle.kernels_to_compile() {
+                0 => String::new(),
+                objects => format!(", {objects} of them compiled beforehand,"),
+            },
             show::duration(entrant.loading),
         )?;
     }
@@ -306,9 +327,14 @@ fn list(
 
 /// The times, a row for each candidate.
 fn table(entrants: &[Entrant<'_>], race: &Race, out: &mut dyn Write) -> Result<(), Failure> {
+    let ratios = if entrants.len() > 1 {
+        "   ÷ [1]   (quartiles)"
+    } else {
+        ""
+    };
     writeln!(
         out,
-        "\n          median        quartiles         min    ns/op   ÷ [1]   (quartiles)"
+        "\n          median        quartiles         min    ns/op{ratios}"
     )?;
     for (i, entrant) in entrants.iter().enumerate() {
         let time = race.times(i);
@@ -333,10 +359,12 @@ fn table(entrants: &[Entrant<'_>], race: &Race, out: &mut dyn Write) -> Result<(
         1 => "one run".to_owned(),
         n => format!("{n} runs in a row"),
     };
-    writeln!(
-        out,
-        "\n{rounds} of {runs} each; ratios are those of one round"
-    )?;
+    let ratios = if entrants.len() > 1 {
+        "; ratios are those of one round"
+    } else {
+        ""
+    };
+    writeln!(out, "\n{rounds} of {runs} each{ratios}")?;
     Ok(())
 }
 
@@ -352,13 +380,13 @@ fn unit(ns: f64) -> (&'static str, f64) {
 
 /// Four digits, where it has no more before the point.
 fn four_digits(v: f64) -> String {
-    let before = match v {
-        ..10.0 => 1,
-        ..100.0 => 2,
-        ..1000.0 => 3,
-        _ => 4,
-    };
-    format!("{v:.*}", 4 - before)
+    const WITH_POINT: usize = 5;
+    let with = |decimals: usize| format!("{v:.decimals$}");
+    let mut texts = (0..=3).rev().map(with);
+    // Rounding may bring a digit more before the point.
+    texts
+        .find(|text| text.len() <= WITH_POINT)
+        .unwrap_or_else(|| with(0))
 }
 
 fn as_json(
@@ -390,10 +418,11 @@ fn as_json(
             "bundle": entrant.bundle.path(),
             "name": entrant.bundle.plan().name(),
             "compiler": entrant.compiler.as_ref().map(compiler),
-            "opt_level": entrant.opt_level.flag(),
+            "opt_level": entrant.compiler.as_ref().map(|_| entrant.opt_level.flag()),
             "test": entrant.test(args),
-            "variables": replay.variables().iter().copied().collect::<BTreeMap<_, _>>(),
+            "variables": replay.variables().collect::<BTreeMap<_, _>>(),
             "kernels": entrant.executable.kernels().len(),
+            "compiled": entrant.bundle.kernels_to_compile(),
             "ops": entrant.ops(),
             "load_us": json::micros(&entrant.loading),
             "time_us": spread(time, 1e3),

@@ -1,4 +1,19 @@
 //! `svod inspect`
+//!
+//! `--json` prints one object:
+//!
+//! | key | what |
+//! | --- | --- |
+//! | `name`, `producer` | what the plan says of itself |
+//! | `ops` | how many `launches`, `copies` and `fills` |
+//! | `memory` | for each role, how many `buffers` and `bytes` |
+//! | `constant_bytes`, `instance_bytes` | what constants take, once, and what each instance does |
+//! | `arena` | its `bytes`; what temps would take alone (`unplanned`), and at least (`lower_bound`) |
+//! | `order` | how many ops are in each of the `waves`; `edges`; the ops of a `critical_path` |
+//! | `variables` | for each its `min` and `max` |
+//! | `inputs`, `outputs` | name, dtype (null for bytes) and shape |
+//! | `kernels` | entry, signature, source file, and how many ops launch it |
+//! | `tests` | how many there are |
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -140,7 +155,7 @@ fn memory(plan: &Plan, out: &mut dyn Write) -> Result<(), Failure> {
     if memory.unplanned > 0 {
         writeln!(
             out,
-            "  arena: {} hold all temps; alone they would take {}, and {} live at one time{}",
+            "  arena: {} for all temps; alone, aligned, they would take {}, and {} live at one time{}",
             show::bytes(memory.arena),
             show::bytes(memory.unplanned),
             show::bytes(memory.lower_bound),

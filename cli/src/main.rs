@@ -102,7 +102,8 @@ struct RunArgs {
     /// Show what each op took, the most costly first
     #[arg(long, conflicts_with = "fill")]
     timings: bool,
-    /// Refuse to run if inputs, states, temps and outputs take more bytes than this
+    /// Refuse to run if the inputs, states, temps and outputs of an instance take more
+    /// bytes than this; constants count where --guard has each instance copy them
     #[arg(long, value_name = "BYTES")]
     memory_cap: Option<usize>,
     /// The process that waits for this one

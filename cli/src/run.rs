@@ -58,6 +58,9 @@ pub(crate) fn run(args: &RunArgs, out: &mut dyn Write) -> Outcome {
     if let Some(dir) = &args.output {
         make_folder(dir)?;
     }
+    if let Some(cap) = args.memory_cap {
+        bundle.plan().check_memory_cap(cap)?;
+    }
     let (mut executable, loading) = load(&bundle, &runtime)?;
     if args.fill {
         // What a temp finds that was another's would hide that nobody wrote it.

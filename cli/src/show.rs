@@ -174,8 +174,10 @@ pub(crate) fn duration(d: Duration) -> String {
         format!("{seconds:.2} s")
     } else if seconds >= 1e-3 {
         format!("{:.2} ms", seconds * 1e3)
-    } else {
+    } else if seconds >= 1e-6 {
         format!("{:.1} µs", seconds * 1e6)
+    } else {
+        format!("{:.0} ns", seconds * 1e9)
     }
 }
 

@@ -40,7 +40,7 @@ fn counter() -> tempfile::TempDir {
 
 /// What `--json` says, where no time is spent on it.
 fn bench(args: &[&str]) -> Value {
-    let mut all = vec!["bench", "--json", "--warm-up", "0", "--runs", "5"];
+    let mut all = vec!["bench", "--json", "--warm-up", "0", "--rounds", "5"];
     all.extend(args);
     serde_json::from_str(&svod(&all).succeeds()).unwrap()
 }
@@ -139,7 +139,7 @@ fn inputs_and_variables_are_of_the_test_or_as_given_or_zeros_and_minima() {
 #[test]
 fn the_table_fits_80_columns() {
     let counter = counter();
-    let mut command = svod(&["bench", "--runs", "5", "--warm-up", "0", ".", DIGITS]);
+    let mut command = svod(&["bench", "--rounds", "5", "--warm-up", "0", ".", DIGITS]);
     command.0.current_dir(counter.path());
     let out = command.succeeds();
     for word in [
@@ -166,12 +166,12 @@ fn bad_usage_ends_with_2_and_says_what_to_do() {
         }
     };
     needs(&[], &["BUNDLE"]);
-    needs(&[DIGITS, "--runs", "0"], &["--runs"]);
+    needs(&[DIGITS, "--rounds", "0"], &["--rounds"]);
     needs(&[DIGITS, "--time=-1"], &["--time"]);
     needs(&[DIGITS, "--time", "soon"], &["number of seconds"]);
     needs(
-        &[DIGITS, "--runs", "9", "--time", "9"],
-        &["--runs", "--time"],
+        &[DIGITS, "--rounds", "9", "--time", "9"],
+        &["--rounds", "--time"],
     );
     needs(&[DIGITS, "-O4"], &["0, 1, 2 or 3"]);
     needs(&[DIGITS, "--test", "8"], &["8 recorded tests", "no test 8"]);
@@ -212,7 +212,7 @@ fn help_names_every_option() {
         "--test",
         "--input",
         "--var",
-        "--runs",
+        "--rounds",
         "--time",
         "--warm-up",
         "--json",

@@ -163,7 +163,7 @@ def write_weights(path, p):
 
 
 def plan():
-    """The plan, as FORMAT.md and the four kernels want it."""
+    """The plan, as docs/bundle-format.md and the four kernels want it."""
     shapes = {"images": (BATCH, 8, 8), **SHAPES, "maps": (BATCH, 8, 8, 16),
               "pooled": (BATCH, 4, 4, 32), "logits": (BATCH, 10), "scores": (BATCH, 10)}
     roles = {"images": "input", "maps": "temp", "pooled": "temp", "logits": "temp",

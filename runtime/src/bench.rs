@@ -34,7 +34,7 @@ use std::time::{Duration, Instant};
 use crate::Error;
 use crate::bundle::Bundle;
 use crate::memory::View;
-use crate::plan::{Executable, Instance, Plan};
+use crate::plan::{Executable, Instance, Plan, Run};
 
 /// What takes part in a [`race`]. A closure `FnMut() -> Result<(), Error>` does, as
 /// one that needs no preparation.
@@ -129,18 +129,16 @@ pub fn race(candidates: &mut [&mut dyn Candidate], budget: &Budget) -> Result<Ra
         samples.push(times);
     }
 
-    let mut fastest = Duration::MAX;
     let start = Instant::now();
     for round in 0.. {
         for turn in 0..count {
-            let candidate = &mut candidates[whose_turn(round, turn, count)];
-            fastest = fastest.min(sample(*candidate, 1)?);
+            sample(candidates[whose_turn(round, turn, count)], 1)?;
         }
         if start.elapsed() >= budget.warm_up.saturating_mul(share) {
             break;
         }
     }
-    let runs = runs_in_a_row(budget.sample, fastest);
+    let runs = runs_in_a_row(candidates, budget.sample)?;
 
     let start = Instant::now();
     for round in 0..max_rounds {
@@ -166,10 +164,31 @@ fn sample(candidate: &mut dyn Candidate, runs: u32) -> Result<Duration, Error> {
     Ok(start.elapsed())
 }
 
-/// How many runs a sample needs.
-fn runs_in_a_row(sample: Duration, run: Duration) -> u32 {
-    let runs = sample.as_nanos().div_ceil(run.as_nanos().max(1));
-    u32::try_from(runs).unwrap_or(MAX_RUNS).clamp(1, MAX_RUNS)
+/// How many runs a sample needs so that the fastest candidate's lasts for `enough`:
+/// found by samples that grow until they do.
+fn runs_in_a_row(candidates: &mut [&mut dyn Candidate], enough: Duration) -> Result<u32, Error> {
+    let mut runs = 1;
+    while !enough.is_zero() && runs < MAX_RUNS {
+        let mut fastest = Duration::MAX;
+        for candidate in &mut *candidates {
+            fastest = fastest.min(sample(*candidate, runs)?);
+        }
+        if fastest >= enough {
+            break;
+        }
+        runs = more_runs(runs, fastest, enough);
+    }
+    Ok(runs)
+}
+
+/// How many runs to try after so many took less than `enough`. At most eight times as
+/// many: a first sample finds cold caches, and says little of those after it.
+fn more_runs(runs: u32, took: Duration, enough: Duration) -> u32 {
+    let needed = u128::from(runs).saturating_mul(enough.as_nanos());
+    let needed = needed.div_ceil(took.as_nanos().max(1));
+    let needed = u32::try_from(needed).unwrap_or(MAX_RUNS);
+    let most = runs.saturating_mul(8).min(MAX_RUNS);
+    needed.clamp((runs + 1).min(most), most)
 }
 
 /// Which of `count` candidates is run in a round's turn. Over `2 * count` rounds each
@@ -275,7 +294,8 @@ fn quantile(sorted: &[f64], quarters: usize) -> f64 {
 pub struct Replay<'a> {
     plan: &'a Plan,
     instance: Instance,
-    variables: Vec<(&'a str, i64)>,
+    /// In the plan's order.
+    variables: Vec<i64>,
 }
 
 impl<'a> Replay<'a> {
@@ -290,11 +310,11 @@ impl<'a> Replay<'a> {
             // What is given of it are the zeros with which it was born.
             instance.input(input.name.as_deref().unwrap_or_default())?;
         }
-        let variables = executable.plan().variables().iter();
+        let variables = executable.plan().variables();
         Ok(Replay {
             plan: executable.plan(),
             instance,
-            variables: variables.map(|v| (v.name.as_str(), v.min)).collect(),
+            variables: variables.iter().map(|v| v.min).collect(),
         })
     }
 
@@ -305,9 +325,9 @@ impl<'a> Replay<'a> {
     }
 
     /// The variables and what was chosen for them, in the plan's order.
-    #[must_use]
-    pub fn variables(&self) -> &[(&'a str, i64)] {
-        &self.variables
+    pub fn variables(&self) -> impl Iterator<Item = (&'a str, i64)> {
+        let variables = self.plan.variables().iter().zip(&self.variables);
+        variables.map(|(variable, value)| (variable.name.as_str(), *value))
     }
 
     /// Gives it the inputs and variables of a recorded run, of a bundle whose executable
@@ -347,14 +367,12 @@ impl<'a> Replay<'a> {
     ///
     /// # Errors
     ///
-    /// [`Error::Run`] where there is no such variable, or it does not take the value.
+    /// [`Error::UnknownName`] where there is no such variable, [`Error::Run`] where it does
+    /// not take the value.
     pub fn set_variable(&mut self, name: &str, value: i64) -> Result<(), Error> {
-        let mut chosen = self.variables.clone();
-        chosen.retain(|(other, _)| *other != name);
-        chosen.push((name, value));
-        self.plan.check_variables(&chosen)?;
-        let place = self.variables.iter_mut().find(|(n, _)| *n == name);
-        place.into_iter().for_each(|(_, chosen)| *chosen = value);
+        let i = self.plan.find_variable(name)?;
+        self.plan.check_variable(i, value)?;
+        self.variables[i] = value;
         Ok(())
     }
 }
@@ -366,7 +384,10 @@ impl Candidate for Replay<'_> {
     }
 
     fn run(&mut self) -> Result<(), Error> {
-        self.instance.run(&self.variables)
+        self.instance.run_with(Run {
+            variables: &self.variables,
+            ..Run::default()
+        })
     }
 }
 
@@ -438,15 +459,21 @@ mod tests {
 
     #[test]
     fn a_sample_has_as_many_runs_as_the_clock_needs() {
-        let runs =
-            |sample, run| runs_in_a_row(Duration::from_nanos(sample), Duration::from_nanos(run));
-        assert_eq!(runs(20_000, 20_000), 1);
-        assert_eq!(runs(20_000, 19_999), 2);
-        assert_eq!(runs(20_000, 1_000_000), 1);
-        assert_eq!(runs(20_000, 70), 286);
-        assert_eq!(runs(0, 70), 1);
-        assert_eq!(runs(20_000, 0), 20_000);
-        assert_eq!(runs(u64::MAX, 1), MAX_RUNS);
+        let nanos = Duration::from_nanos;
+        let more = |runs, took, enough| more_runs(runs, nanos(took), nanos(enough));
+        assert_eq!(more(1, 19_999, 20_000), 2);
+        assert_eq!(more(1, 4_000, 20_000), 5);
+        assert_eq!(more(5, 350, 20_000), 40, "no more than eight times as many");
+        assert_eq!(more(40, 2_800, 20_000), 286);
+        assert_eq!(more(1, 0, 20_000), 8);
+        assert_eq!(more(MAX_RUNS / 2, 1, u64::MAX), MAX_RUNS);
+        // What lasts for long enough is run once.
+        let mut slow = || {
+            let start = Instant::now();
+            while start.elapsed() < nanos(10_000) {}
+            Ok(())
+        };
+        assert_eq!(runs_in_a_row(&mut [&mut slow], nanos(10_000)).unwrap(), 1);
     }
 
     /// Notes what is done with it.

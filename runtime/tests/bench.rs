@@ -62,7 +62,7 @@ fn runs_in_a_row_find_the_states_that_the_one_before_left() {
 fn what_is_not_given_is_zero_and_as_small_as_it_may_be() {
     let executable = Files::small().load().unwrap();
     let mut replay = replay(&executable);
-    assert_eq!(replay.variables(), [("n", 1)]);
+    assert!(replay.variables().eq([("n", 1)]));
     replay.run().unwrap();
     // 0 * w[0] + 1, and nothing else.
     let y = [0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0];
@@ -75,7 +75,7 @@ fn inputs_and_variables_can_be_given() {
     let mut replay = replay(&executable);
     replay.set_input("x", View::from_slice(&X)).unwrap();
     replay.set_variable("n", 8).unwrap();
-    assert_eq!(replay.variables(), [("n", 8)]);
+    assert!(replay.variables().eq([("n", 8)]));
     replay.run().unwrap();
     assert_eq!(output::<f32>(replay.instance(), "y"), Y);
 
@@ -86,7 +86,7 @@ fn inputs_and_variables_can_be_given() {
     let error = replay.set_input("z", View::from_slice(&W)).unwrap_err();
     assert!(error.to_string().contains("no input `z`"), "{error}");
     // What was refused has changed nothing.
-    assert_eq!(replay.variables(), [("n", 8)]);
+    assert!(replay.variables().eq([("n", 8)]));
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn a_recorded_test_gives_what_it_gave_and_what_those_before_it_gave() {
 
     let mut replay = replay(&executable);
     replay.set_test(&bundle, 1).unwrap();
-    assert_eq!(replay.variables(), [("n", 5)]);
+    assert!(replay.variables().eq([("n", 5)]));
     replay.set_variable("n", 8).unwrap();
     replay.run().unwrap();
     assert_eq!(output::<f32>(replay.instance(), "y"), Y);

@@ -195,7 +195,7 @@ fn copies_and_fills_name_their_op_too() {
             whole(INPUT),
             range(OUTPUT, 0, 8),
             "ops[0].copy",
-            "16 bytes to 8",
+            "16 bytes, `to` 8",
         ),
         (whole(INPUT), whole(CONSTANT), "ops[0].copy.to", "constant"),
         (

@@ -117,11 +117,15 @@ impl KernelSource {
         }
     }
 
-    /// The object that asks most of this CPU among those that it can run, or
-    /// what the source compiles to.
-    fn object(&self, runtime: &Runtime, entry: &str) -> Result<Object, Error> {
+    /// The object that asks most of this CPU among those that it can run.
+    pub(super) fn precompiled(&self) -> Option<&Precompiled> {
         let usable = self.objects.iter().filter(|o| o.runs_here());
-        if let Some(best) = usable.max_by_key(|o| o.stated.features.len()) {
+        usable.max_by_key(|o| o.stated.features.len())
+    }
+
+    /// That object, or what the source compiles to.
+    fn object(&self, runtime: &Runtime, entry: &str) -> Result<Object, Error> {
+        if let Some(best) = self.precompiled() {
             return Ok(Object::new(entry, best.read()?));
         }
         let Some((name, path, language)) = &self.text else {

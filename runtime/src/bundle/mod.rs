@@ -150,6 +150,14 @@ impl Bundle {
         self.classifier.as_ref()
     }
 
+    /// How many of its kernels are compiled when it is loaded here: those of which it has no
+    /// object that this CPU can run.
+    #[must_use]
+    pub fn kernels_to_compile(&self) -> usize {
+        let sources = self.sources.iter();
+        sources.filter(|s| s.precompiled().is_none()).count()
+    }
+
     /// The file that kernel `kernel` of the plan is compiled from, if it has a
     /// source.
     #[must_use]

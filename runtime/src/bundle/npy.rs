@@ -5,8 +5,9 @@
 //! all of the format trust a file's header with allocations and with products of
 //! its numbers; these files come from anywhere.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{self, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use crate::Error;
@@ -80,7 +81,8 @@ pub fn read(path: &Path) -> Result<Array, Error> {
     })
 }
 
-/// Writes an array file. A `bf16`, which NumPy lacks, is written as two opaque
+/// Writes an array file, which takes the place of another in one step: a full disk leaves
+/// what was there. A `bf16`, which NumPy lacks, is written as two opaque
 /// bytes, `|V2`.
 ///
 /// # Errors
@@ -112,13 +114,22 @@ pub fn write(path: &Path, shape: &[usize], elements: View<'_>) -> Result<(), Err
     let result = u16::try_from(header.len())
         .map_err(|_| io::Error::other("the shape has too many dimensions"))
         .and_then(|length| {
-            let mut file = File::create(path)?;
+            let folder = match path.parent() {
+                Some(folder) if folder != Path::new("") => folder,
+                _ => Path::new("."),
+            };
+            let mut file = tempfile::Builder::new()
+                .prefix(".svod-array-")
+                // As far as the user's mask allows, like any file.
+                .permissions(Permissions::from_mode(0o666))
+                .tempfile_in(folder)?;
             file.write_all(MAGIC)?;
             file.write_all(&[1, 0])?;
             file.write_all(&length.to_le_bytes())?;
             file.write_all(header.as_bytes())?;
             file.write_all(elements.as_bytes())?;
-            file.flush()
+            file.persist(path)?;
+            Ok(())
         });
     result.map_err(|e| Error::system(format!("write {}", path.display()), e))
 }

@@ -18,7 +18,7 @@ use crate::Error;
 use crate::compile::{Language, Object, Source};
 use crate::error::Place;
 use crate::memory::Constant;
-use crate::plan::{Plan, Role};
+use crate::plan::{Plan, Role, check_content};
 use crate::signature::DType;
 
 /// Writes a [`Plan`] as a bundle: told what the plan's kernels are made from and what
@@ -108,7 +108,7 @@ impl<'a> BundleWriter<'a> {
     }
 
     /// Gives the source of a kernel, in the place of one that was given before. Its
-    /// file is called after the entry.
+    /// file is called after the entry; kernels with the same text share one.
     ///
     /// # Errors
     ///
@@ -159,24 +159,20 @@ impl<'a> BundleWriter<'a> {
     ///
     /// # Errors
     ///
-    /// [`Error::Plan`] where the plan has no such buffer, or it is one of inputs, temps and
-    /// outputs.
+    /// [`Error::Plan`] where the plan has no such buffer, it is one of inputs, temps and
+    /// outputs, or the contents do not fit it.
     pub fn contents(
         &mut self,
         buffer: usize,
         contents: impl Into<Constant>,
     ) -> Result<&mut Self, Error> {
         let place = Place::at("buffers", buffer);
-        let role = self.plan.buffers().get(buffer).map(|b| b.role);
-        match role {
-            Some(Role::Constant | Role::State) => {}
-            Some(role) => {
-                let reason = format!("it is {}, which is not given beforehand", role.name());
-                return Err(Error::plan(place, reason));
-            }
-            None => return Err(Error::plan(place, "the plan has no such buffer")),
-        }
-        self.contents[buffer] = Some(contents.into());
+        let Some(expected) = self.plan.buffers().get(buffer) else {
+            return Err(Error::plan(place, "the plan has no such buffer"));
+        };
+        let contents = contents.into();
+        check_content(expected, &contents).map_err(|reason| Error::plan(place, reason))?;
+        self.contents[buffer] = Some(contents);
         Ok(self)
     }
 
@@ -319,18 +315,6 @@ impl<'a> BundleWriter<'a> {
                 continue;
             };
             let bytes = contents.as_bytes();
-            if bytes.len() != buffer.bytes
-                || (buffer.dtype.is_some() && contents.dtype() != buffer.dtype)
-            {
-                let dtype = contents.dtype().map_or("bytes", |d| d.name());
-                let reason = format!(
-                    "its contents are {} bytes of {dtype}, which do not fit its {} bytes of {}",
-                    bytes.len(),
-                    buffer.bytes,
-                    buffer.dtype.map_or("bytes", |d| d.name())
-                );
-                return Err(Error::plan(Place::at("buffers", i), reason));
-            }
             let dtype = contents.dtype().unwrap_or(DType::U8);
             let name = written
                 .entry((bytes.as_ptr(), bytes.len(), dtype))

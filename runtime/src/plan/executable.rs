@@ -38,7 +38,7 @@ impl Executable {
     /// # Errors
     ///
     /// [`Error::Plan`] where kernels or contents are not the plan's: another
-    /// number, another signature, another size; a constant without contents,
+    /// number, another name or signature, another size; a constant without contents,
     /// contents for what is given or computed. And where the plan does what only
     /// [`new_unchecked`](Self::new_unchecked) can vouch for: it takes bytes of
     /// unknown origin for `bool`, or launches a kernel with a scalar that states
@@ -83,6 +83,14 @@ impl Executable {
                 let reason = format!("`{}` has another signature than the plan's", kernel.name());
                 return Err(Error::plan(Place::at("kernels", i), reason));
             }
+            if kernel.name() != expected.entry {
+                let reason = format!(
+                    "it is `{}`, the plan's is `{}`",
+                    kernel.name(),
+                    expected.entry
+                );
+                return Err(Error::plan(Place::at("kernels", i), reason));
+            }
         }
         let mut table = vec![None; plan.buffers.len()];
         for (i, content) in contents {
@@ -91,17 +99,16 @@ impl Executable {
                 let reason = format!("contents for one of {}", plan.buffers.len());
                 return Err(Error::plan(place(), reason));
             };
-            check_content(buffer, &content).map_err(|reason| Error::plan(place(), reason))?;
+            check_in_place(buffer, &content)
+                .map_err(|reason| Error::plan(place(), named(&plan, i, &reason)))?;
             if table[i].replace(content).is_some() {
                 return Err(Error::plan(place(), "contents are given twice"));
             }
         }
         for (i, (content, buffer)) in table.iter().zip(&plan.buffers).enumerate() {
             if content.is_none() && buffer.role == Role::Constant {
-                return Err(Error::plan(
-                    Place::at("buffers", i),
-                    "a constant without contents",
-                ));
+                let reason = named(&plan, i, "a constant without contents");
+                return Err(Error::plan(Place::at("buffers", i), reason));
             }
         }
         let replay = Replay::new(
@@ -200,7 +207,7 @@ impl Executable {
             .plan()
             .buffers_named("constant or state", &roles, name)?;
         for &i in &found {
-            let checked = check_content(&self.plan().buffers[i], content);
+            let checked = check_in_place(&self.plan().buffers[i], content);
             checked.map_err(|reason| {
                 Error::plan(Place::at("buffers", i), format!("`{name}`: {reason}"))
             })?;
@@ -281,23 +288,29 @@ impl Executable {
     /// [`Error::MemoryCap`] where it would take more than it [may](Self::with_memory_cap),
     /// and [`Error::OutOfMemory`] where the system has not that much.
     pub fn instance(&self) -> Result<Instance, Error> {
-        let needed = self.instance_bytes();
-        match self.memory_cap {
-            Some(cap) if needed > cap => Err(Error::MemoryCap {
-                plan: self.plan().name.clone(),
-                needed,
-                temps: self.temp_bytes(),
-                cap,
-            }),
-            _ => Instance::new(self.clone()),
+        if let Some(cap) = self.memory_cap {
+            let (needed, temps) = (self.instance_bytes(), self.temp_bytes());
+            self.plan().check_needed(needed, temps, cap)?;
         }
+        Instance::new(self.clone())
     }
 }
 
-/// Whether contents may be a buffer's.
-pub(super) fn check_content(buffer: &PlanBuffer, content: &Constant) -> Result<(), String> {
+/// The same, beginning with the buffer's name, where it has one.
+fn named(plan: &Plan, buffer: usize, reason: &str) -> String {
+    match &plan.buffers[buffer].name {
+        Some(name) => format!("`{name}`: {reason}"),
+        None => reason.to_owned(),
+    }
+}
+
+/// Whether contents may be a buffer's, wherever they lie.
+pub(crate) fn check_content(buffer: &PlanBuffer, content: &Constant) -> Result<(), String> {
     if !matches!(buffer.role, Role::Constant | Role::State) {
-        return Err(format!("contents for a {}", buffer.role.name()));
+        return Err(format!(
+            "its role is {}; contents are for constants and states",
+            buffer.role.name()
+        ));
     }
     if content.bytes() != buffer.bytes {
         return Err(format!(
@@ -312,6 +325,12 @@ pub(super) fn check_content(buffer: &PlanBuffer, content: &Constant) -> Result<(
         let got = content.dtype().map_or("bytes", DType::name);
         return Err(format!("contents of {got} for {dtype}"));
     }
+    Ok(())
+}
+
+/// Whether contents may be a buffer's where they lie.
+pub(super) fn check_in_place(buffer: &PlanBuffer, content: &Constant) -> Result<(), String> {
+    check_content(buffer, content)?;
     let address = content.start().addr().get();
     // A state is copied from wherever it lies.
     if buffer.role == Role::Constant && !address.is_multiple_of(buffer.align) {

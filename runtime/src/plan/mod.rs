@@ -43,6 +43,7 @@ use std::collections::HashMap;
 pub use builder::PlanBuilder;
 pub use cancel::Cancel;
 pub use executable::Executable;
+pub(crate) use executable::check_content;
 pub use explain::{Explanation, Hazard, Reason, Wait};
 pub use instance::{Instance, SavedStates};
 pub use layout::PlanMemory;
@@ -196,6 +197,7 @@ fn unknown<'a>(what: &'static str, name: &str, known: impl Iterator<Item = &'a s
     }
 }
 
+/// Whether a variable takes a value.
 fn check_value(variable: &Variable, value: i64) -> Result<(), Error> {
     let Variable { name, min, max } = variable;
     if (*min..=*max).contains(&value) {
@@ -378,6 +380,42 @@ impl Plan {
         self.variable_values(given).map(drop)
     }
 
+    /// Checks a value for one variable, known by its number.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Run`] where it is outside the variable's bounds, or there is no such
+    /// variable.
+    pub fn check_variable(&self, variable: usize, value: i64) -> Result<(), Error> {
+        let found = self.variables.get(variable);
+        let found = found.ok_or_else(|| Error::run(format!("there is no variable {variable}")))?;
+        check_value(found, value)
+    }
+
+    /// Checks that an instance whose temps share memory, and that is not guarded, takes no
+    /// more than `cap` bytes, before there is an [`Executable`] with such a
+    /// [cap](Executable::with_memory_cap).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::MemoryCap`] where it takes more.
+    pub fn check_memory_cap(&self, cap: usize) -> Result<(), Error> {
+        let memory = self.memory();
+        self.check_needed(memory.instance, memory.arena, cap)
+    }
+
+    fn check_needed(&self, needed: usize, temps: usize, cap: usize) -> Result<(), Error> {
+        if needed <= cap {
+            return Ok(());
+        }
+        Err(Error::MemoryCap {
+            plan: self.name.clone(),
+            needed,
+            temps,
+            cap,
+        })
+    }
+
     /// Values for a run's variables in the plan's order, as a [`Run`] takes them, from
     /// values by name, which are checked as [`check_variables`](Self::check_variables)
     /// does.
@@ -429,6 +467,17 @@ impl Plan {
     #[must_use]
     pub fn bytes(&self, role: Role) -> usize {
         self.layout.memory.bytes(role)
+    }
+
+    /// A buffer by number, role and name: ``buffer 2 (temp `t`)``.
+    fn described(&self, i: usize) -> String {
+        match self.buffers.get(i) {
+            None => format!("buffer {i}"),
+            Some(PlanBuffer { role, name, .. }) => match name {
+                Some(name) => format!("buffer {i} ({} `{name}`)", role.name()),
+                None => format!("buffer {i} ({})", role.name()),
+            },
+        }
     }
 
     /// The name of a buffer, or its index where it has none.

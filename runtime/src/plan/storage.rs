@@ -34,7 +34,7 @@ impl Storage {
             own.push(if shared {
                 None
             } else {
-                let described = |e| describe(e, &plan.name, &plan.buffer_label(i), buffer.bytes);
+                let described = |e| describe(e, &plan.name, &plan.described(i), buffer.bytes);
                 Some(allocate(buffer, guard).map_err(described)?)
             });
         }
@@ -42,7 +42,7 @@ impl Storage {
         let arena = (!separate)
             .then(|| Arena::new(bytes))
             .transpose()
-            .map_err(|e| describe(e, &plan.name, "arena", bytes))?;
+            .map_err(|e| describe(e, &plan.name, "the arena", bytes))?;
         let mut storage = Storage {
             arena,
             own,
@@ -171,7 +171,7 @@ fn allocate(buffer: &PlanBuffer, guard: Guard) -> Result<Buffer, Error> {
 fn describe(error: Error, plan: &str, what: &str, bytes: usize) -> Error {
     match error {
         Error::OutOfMemory { .. } => Error::OutOfMemory {
-            what: format!("buffer {what} of the plan `{plan}`"),
+            what: format!("{what} of the plan `{plan}`"),
             bytes,
         },
         other => other,

@@ -740,7 +740,7 @@ fn a_buffer_says_what_it_holds_and_inputs_have_names_of_their_own() {
 fn a_copy_between_ranges_of_other_sizes_is_refused() {
     refused(
         r#"
-        ops[2].copy.to = {"buffer": 3, "offset": 16, "bytes": 12} -> ops[2].copy: 16 bytes to 12
+        ops[2].copy.to = {"buffer": 3, "offset": 16, "bytes": 12} -> ops[2].copy: 16 bytes, `to` 12
         "#,
     );
 }

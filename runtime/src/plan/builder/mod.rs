@@ -207,7 +207,8 @@ impl PlanBuilder {
         match bytes {
             Some((from, to)) if from <= to && to <= of.bytes => Ok(of.part(from..to)),
             _ => {
-                let reason = format!("elements {start}..{end} of {}", of.bytes / size);
+                let elements = of.bytes / size;
+                let reason = format!("elements {start}..{end} leave a range of {elements}");
                 Err(Error::plan(place, reason))
             }
         }
@@ -414,8 +415,11 @@ impl PlanBuilder {
         let end = range.offset.checked_add(range.bytes);
         if end.is_none_or(|end| end > buffer.bytes) {
             let reason = format!(
-                "{} bytes from offset {} leave buffer {}, which has {}",
-                range.bytes, range.offset, range.buffer, buffer.bytes
+                "{} bytes from offset {} leave {}, which has {}",
+                range.bytes,
+                range.offset,
+                self.plan.described(range.buffer),
+                buffer.bytes
             );
             return Err(Error::plan(place, reason));
         }

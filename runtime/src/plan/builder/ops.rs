@@ -48,7 +48,8 @@ impl PlanBuilder {
         let grid = grid.into();
         let op = Place::at("ops", self.plan.ops.len());
         let Some(PlanKernel { entry, signature }) = self.plan.kernels.get(kernel) else {
-            let reason = format!("kernel {kernel} of {}", self.plan.kernels.len());
+            let kernels = self.plan.kernels.len();
+            let reason = format!("there is no kernel {kernel}, there are {kernels}");
             return Err(Error::plan(op.key("launch"), reason));
         };
         let in_kernel = |reason: &dyn std::fmt::Display| format!("kernel `{entry}`: {reason}");
@@ -70,18 +71,36 @@ impl PlanBuilder {
                     } => op.item("args", argument),
                     _ => op.key("args"),
                 };
-                let reason: &dyn std::fmt::Display = match &misuse {
-                    Misuse::ReadOnly { argument } => &self.no_write(&args[*argument]),
-                    other => other,
+                let given = |argument: &usize| self.plan.described(args[*argument].buffer);
+                let reason = match &misuse {
+                    Misuse::ReadOnly { argument } => self.no_write(&args[*argument]),
+                    Misuse::DType { argument, .. }
+                    | Misuse::TooShort { argument, .. }
+                    | Misuse::Misaligned { argument, .. } => {
+                        format!("{misuse} (it is given {})", given(argument))
+                    }
+                    Misuse::Overlap { first, second } => {
+                        format!("{misuse} ({} and {})", given(first), given(second))
+                    }
+                    _ => misuse.to_string(),
                 };
-                Error::plan(place, in_kernel(reason))
+                Error::plan(place, in_kernel(&reason))
             })?;
 
+        // Whoever misspells a name is told of the one that there is not.
         let mut names = HashSet::new();
         for (name, _) in scalars {
+            let place = || op.key("scalars").key(name);
+            if signature.scalars().all(|p| p.name != *name) {
+                let known: Vec<_> = signature.scalars().map(|p| p.name.as_str()).collect();
+                let reason = match &known[..] {
+                    [] => "it has no such scalar; it has none".to_owned(),
+                    known => format!("it has no such scalar; it has {}", known.join(", ")),
+                };
+                return Err(Error::plan(place(), in_kernel(&reason)));
+            }
             if !names.insert(name) {
-                let place = op.key("scalars").key(name);
-                return Err(Error::plan(place, in_kernel(&"it has two values")));
+                return Err(Error::plan(place(), in_kernel(&"it has two values")));
             }
         }
         let mut values = Vec::new();
@@ -98,13 +117,6 @@ impl PlanBuilder {
                 })
                 .map_err(|reason| Error::plan(place, in_kernel(&reason)))?;
             values.push(value.clone());
-        }
-        if let Some((name, _)) = scalars
-            .iter()
-            .find(|(name, _)| signature.scalars().all(|p| p.name != *name))
-        {
-            let place = op.key("scalars").key(name);
-            return Err(Error::plan(place, in_kernel(&"it has no such scalar")));
         }
         grid.prove(&self.plan.variables, &mut self.proof_steps, |number| {
             let grid = as_grid(number)?;
@@ -149,7 +161,7 @@ impl PlanBuilder {
         self.check_range(op.key("from"), &from)?;
         self.check_target(op.key("to"), &to)?;
         if from.bytes != to.bytes {
-            let reason = format!("{} bytes to {} bytes", from.bytes, to.bytes);
+            let reason = format!("`from` has {} bytes, `to` {}", from.bytes, to.bytes);
             return Err(Error::plan(op, reason));
         }
         if self.shape(&from).overlaps(&self.shape(&to)) {
@@ -289,8 +301,8 @@ impl PlanBuilder {
     }
 
     fn no_write(&self, range: &BufferRange) -> String {
-        let role = self.plan.buffers[range.buffer].role.name();
-        format!("buffer {} is a {role}, which no op may write", range.buffer)
+        let buffer = self.plan.described(range.buffer);
+        format!("no op may write {buffer}")
     }
 
     /// Of a range that was checked.
@@ -315,5 +327,5 @@ pub(in crate::plan) fn as_grid(number: Number) -> Result<u64, String> {
         Number::Int(v) => u64::try_from(v).ok(),
         Number::Float(_) => None,
     }
-    .ok_or_else(|| format!("a grid of {number}"))
+    .ok_or_else(|| format!("a grid of {number} is no number of calls"))
 }
