@@ -133,6 +133,13 @@ fn an_error_names_the_op_and_the_argument() {
         (vec![y, y], &k(1), 4.into(), "ops[2].args[1]", "overlap"),
         (
             vec![y, whole(INPUT)],
+            &[("m", 1.into())],
+            4.into(),
+            "ops[2].scalars.m",
+            "no such scalar; it has k",
+        ),
+        (
+            vec![y, whole(INPUT)],
             &[],
             4.into(),
             "ops[2].scalars.k",
@@ -353,6 +360,12 @@ fn an_executable_refuses_what_is_not_its_plan_s() {
     // SAFETY: it writes y[0], of the 4 elements that its signature allows.
     let zero = unsafe { runtime().load(&Source::c("zero", text), other) }.unwrap();
     refused(vec![zero], contents(), "kernels[0]", "`zero`");
+    // Of the same signature, but not the same kernel.
+    let text = "void other(int *restrict y, const int *restrict x, int k, int i) { y[i] = 0; }";
+    // SAFETY: as `add_kernel`.
+    let other = unsafe { runtime().load(&Source::c("other", text), add_signature()) };
+    let word = "it is `other`, the plan's is `add`";
+    refused(vec![other.unwrap()], contents(), "kernels[0]", word);
     refused(add(), vec![at(5)], "buffers[5]", "one of 5");
     let twice = vec![at(CONSTANT), at(CONSTANT)];
     refused(add(), twice, "buffers[1]", "twice");
