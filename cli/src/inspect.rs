@@ -9,7 +9,7 @@
 //! | `memory` | for each role, how many `buffers` and `bytes` |
 //! | `constant_bytes`, `instance_bytes` | what constants take, once, and what each instance does |
 //! | `arena` | its `bytes`; what temps would take alone (`unplanned`), and at least (`lower_bound`) |
-//! | `order` | how many ops are in each of the `waves`; `edges`; the ops of a `critical_path` |
+//! | `order` | how many ops are in each of the `waves`; `edges`; the ops of a `critical_path`; those whose `unwritten_reads` find what no op before them writes |
 //! | `variables` | for each its `min` and `max` |
 //! | `inputs`, `outputs` | name, dtype (null for bytes) and shape |
 //! | `kernels` | entry, signature, source file, and how many ops launch it |
@@ -21,7 +21,7 @@ use std::io::Write;
 use anstyle::Style;
 use serde_json::{Value, json as object};
 use svod_runtime::bundle::Bundle;
-use svod_runtime::plan::{Op, Plan, PlanMemory, Role};
+use svod_runtime::plan::{Op, Plan, PlanMemory, Role, UnwrittenRead};
 use svod_runtime::signature::{Convention, Param, Returns, Signature};
 
 use crate::show;
@@ -196,6 +196,17 @@ fn order(plan: &Plan, out: &mut dyn Write) -> Result<(), Failure> {
     )?;
     let widths: Vec<_> = plan.waves().map(Iterator::count).collect();
     writeln!(out, "  ops in each wave: {}", runs(&widths))?;
+    for read in plan.unwritten_reads() {
+        let UnwrittenRead { op, range } = read;
+        let (start, end) = (range.offset, range.offset + range.bytes);
+        let role = plan.buffers()[range.buffer].role.name();
+        writeln!(
+            out,
+            "  ops[{op}] ({}) reads bytes {start} to {end} of {role} {}, which no op before it writes",
+            show::plain(&plan.op_label(op)),
+            show::plain(&plan.buffer_label(range.buffer)),
+        )?;
+    }
     Ok(())
 }
 
@@ -277,6 +288,7 @@ fn as_json(bundle: &Bundle) -> Value {
             "waves": plan.waves().map(Iterator::count).collect::<Vec<_>>(),
             "edges": plan.edges(),
             "critical_path": plan.critical_path(),
+            "unwritten_reads": plan.unwritten_reads().iter().map(|r| r.op).collect::<Vec<_>>(),
         },
         "variables": variables.collect::<serde_json::Map<_, _>>(),
         "inputs": inputs.collect::<Vec<_>>(),

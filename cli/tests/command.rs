@@ -164,8 +164,30 @@ fn inspect_shows_what_is_in_it() {
         out.contains("waits for ops[0] (launch of `conv1`)"),
         "{out}"
     );
+    assert!(!out.contains("no op before it writes"), "{out}");
     let (_, err) = svod(&["inspect", DIGITS, "--explain", "9"]).ends_with(2);
     assert!(err.contains("there is no 9"), "{err}");
+}
+
+#[test]
+fn inspect_names_what_reads_scratch_that_nobody_wrote() {
+    let dir = copy();
+    // Without the first op, what it writes is never written.
+    let plan = dir.path().join("plan.json");
+    let mut json: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(&plan).unwrap()).unwrap();
+    let ops = json["ops"].as_array_mut().unwrap();
+    ops.remove(0);
+    fs::write(&plan, json.to_string()).unwrap();
+    let out = svod(&["inspect", dir.path().to_str().unwrap()]).succeeds();
+    assert!(
+        out.contains("ops[0] (launch of `conv2_pool`) reads bytes 0 to"),
+        "{out}"
+    );
+    assert!(
+        out.contains("temp `maps`, which no op before it writes"),
+        "{out}"
+    );
 }
 
 #[test]

@@ -6,9 +6,7 @@
 
 mod common;
 
-use svod_runtime::plan::{
-    BufferRange, Executable, Hazard, Plan, PlanBuilder, Role, Schedule, Value,
-};
+use svod_runtime::plan::{BufferRange, Executable, Hazard, Plan, PlanBuilder, Role, Schedule};
 use svod_runtime::{DType, Error, Guard, Signature};
 
 /// The ops that each op waits for.
@@ -399,8 +397,7 @@ fn a_run_computes_each_value_from_its_own_variables() {
     let mut plan = PlanBuilder::new("values");
     let n = plan.variable("n", 0, 100).unwrap();
     let y = plan.output("y", DType::I32, &[4]).unwrap();
-    let twice = || Value::op(svod_runtime::plan::Operator::Mul, n, 2);
-    plan.fill(plan_view(y, 0, 2), DType::I32, twice()).unwrap();
+    plan.fill(plan_view(y, 0, 2), DType::I32, n * 2).unwrap();
     plan.fill(plan_view(y, 2, 3), DType::I32, n).unwrap();
     plan.fill(plan_view(y, 3, 4), DType::I32, 5).unwrap();
     let executable = Executable::new(plan.build().unwrap(), vec![], []).unwrap();

@@ -36,6 +36,7 @@ mod run;
 mod schedule;
 mod storage;
 mod timings;
+mod unwritten;
 mod value;
 
 use std::collections::HashMap;
@@ -51,6 +52,7 @@ pub use op::{BufferRange, HostArg, HostCall, HostError, HostFunction, Launch, Op
 pub use run::Run;
 pub use schedule::Schedule;
 pub use timings::{OpTime, Timings};
+pub use unwritten::UnwrittenRead;
 pub use value::{Expression, Operator, Value, Variable, VariableId};
 
 use layout::Layout;

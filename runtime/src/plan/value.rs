@@ -1,6 +1,7 @@
 //! Numbers that may depend on the run: VALUE in the bundle format.
 
 use std::fmt;
+use std::ops::{Add, Mul};
 
 use crate::signature::Number;
 
@@ -88,6 +89,42 @@ impl From<VariableId> for Value {
     }
 }
 
+impl<V: Into<Value>> Add<V> for Value {
+    type Output = Value;
+
+    /// [`Operator::Add`], as [`Value::op`] makes it.
+    fn add(self, other: V) -> Value {
+        Value::op(Operator::Add, self, other)
+    }
+}
+
+impl<V: Into<Value>> Add<V> for VariableId {
+    type Output = Value;
+
+    /// [`Operator::Add`], as [`Value::op`] makes it.
+    fn add(self, other: V) -> Value {
+        Value::op(Operator::Add, self, other)
+    }
+}
+
+impl<V: Into<Value>> Mul<V> for Value {
+    type Output = Value;
+
+    /// [`Operator::Mul`], as [`Value::op`] makes it.
+    fn mul(self, other: V) -> Value {
+        Value::op(Operator::Mul, self, other)
+    }
+}
+
+impl<V: Into<Value>> Mul<V> for VariableId {
+    type Output = Value;
+
+    /// [`Operator::Mul`], as [`Value::op`] makes it.
+    fn mul(self, other: V) -> Value {
+        Value::op(Operator::Mul, self, other)
+    }
+}
+
 /// How many operators and operands are computed with, over all assignments of
 /// the variables, where intervals cannot prove a value: some 0.4 ms of work.
 /// 0 leaves such values unproved, and so refused.
@@ -98,7 +135,16 @@ const MAX_STEPS: u128 = 1 << 16;
 pub(super) const MAX_STEPS_OF_A_PLAN: u128 = 1 << 26;
 
 impl Value {
-    /// `a` and `b` under an operator.
+    /// `a` and `b` under an operator. Sums and products are to be had with `+` and `*` too:
+    ///
+    /// ```
+    /// # use svod_runtime::plan::{Operator, PlanBuilder, Value};
+    /// # let mut plan = PlanBuilder::new("sums");
+    /// let n = plan.variable("n", 0, 9)?;
+    /// let sum = Value::op(Operator::Add, Value::op(Operator::Mul, n, 2), 1);
+    /// assert_eq!(n * 2 + 1, sum);
+    /// # Ok::<(), svod_runtime::Error>(())
+    /// ```
     #[must_use]
     pub fn op(operator: Operator, a: impl Into<Value>, b: impl Into<Value>) -> Value {
         let operands = [a.into(), b.into()];

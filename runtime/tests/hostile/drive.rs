@@ -138,6 +138,7 @@ pub(crate) fn bundle(dir: &Path, packed: &[u8]) {
     plan.check_schedule(&Schedule::waves(plan)).unwrap();
     plan.check_schedule(&Schedule::serial(plan.order()))
         .unwrap();
+    assert!(plan.unwritten_reads().len() <= plan.ops().len() * 1024);
     assert!(plan.memory().lower_bound <= plan.memory().arena);
 
     // No compiler is found in an empty search path: objects are all that is loaded.
