@@ -17,7 +17,7 @@
 //! | `candidates[].ratio` | the same five numbers of the ratios to the first candidate, each round on its own; null for the first |
 //! | `candidates[].samples_us` | each sample, in the order of the rounds |
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -32,6 +32,7 @@ use svod_runtime::compile::CCompiler;
 use svod_runtime::plan::Executable;
 use svod_runtime::{Guard, OptLevel, RuntimeBuilder};
 
+use crate::given::check_known;
 use crate::{Failure, Outcome, json, name_and_file, name_and_number, run, show};
 
 #[derive(Args)]
@@ -41,8 +42,9 @@ one process: a round runs each of them, in changing order, and ratios are those 
 one round. States are put back to the start before each sample, which is not timed.
 A sample is one run; where the fastest candidate takes less than 20 µs, or less than
 a ten thousandth of --time, it is as many in a row as fill that, the same for all,
-and each of these finds the states that the one before has left. Buffers are not guarded. Where memory happens to lie
-moves the times of a candidate by a few percent from one start to the next.
+and each of these finds the states that the one before has left. Buffers are not
+guarded. Where memory happens to lie moves the times of a candidate by a few percent
+from one start to the next.
 
 Examples:
   svod bench model.svod
@@ -187,32 +189,13 @@ fn check_given(args: &BenchArgs, bundle: &Bundle) -> Result<(), Failure> {
             "{path} has {tests}, counted from 0; there is no test {test}"
         )));
     }
-    let plan = bundle.plan();
-    let inputs = plan.inputs().filter_map(|b| b.name.as_deref()).collect();
-    let given = args.inputs.iter().map(|(name, _)| name.as_str()).collect();
-    check_names(&path.to_string(), "input", inputs, given)?;
-    let variables = plan.variables().iter().map(|v| v.name.as_str()).collect();
-    let given = args.variables.iter().map(|(name, _)| name.as_str());
-    check_names(&path.to_string(), "variable", variables, given.collect())
-}
-
-fn check_names(path: &str, what: &str, has: Vec<&str>, given: Vec<&str>) -> Result<(), Failure> {
-    let mut seen = HashSet::new();
-    for name in given {
-        if !has.contains(&name) {
-            let names = match has.as_slice() {
-                [] => format!("it has no {what}s"),
-                names => format!("its {what}s are: {}", names.join(", ")),
-            };
-            let message = format!("{path} has no {what} `{name}`; {names}");
-            return Err(Failure::Usage(message));
-        }
-        if !seen.insert(name) {
-            let message = format!("the {what} `{name}` is given twice");
-            return Err(Failure::Usage(message));
-        }
-    }
-    Ok(())
+    let (plan, path) = (bundle.plan(), path.to_string());
+    let inputs: Vec<_> = plan.inputs().filter_map(|b| b.name.as_deref()).collect();
+    let given: Vec<_> = args.inputs.iter().map(|(name, _)| name.as_str()).collect();
+    check_known(&path, "input", &inputs, &given)?;
+    let variables: Vec<_> = plan.variables().iter().map(|v| v.name.as_str()).collect();
+    let given: Vec<_> = args.variables.iter().map(|(n, _)| n.as_str()).collect();
+    check_known(&path, "variable", &variables, &given)
 }
 
 fn load<'a>(

@@ -36,30 +36,42 @@ pub(crate) fn check_names(bundle: &Bundle, args: &RunArgs) -> Result<(), Failure
 }
 
 fn check_set(what: &str, wanted: Vec<&str>, given: Vec<&str>) -> Result<(), Failure> {
-    let names = |names: &[&str]| {
-        if names.is_empty() {
-            format!("it has no {what}s")
-        } else {
-            format!("its {what}s are: {}", names.join(", "))
-        }
-    };
-    for (i, name) in given.iter().enumerate() {
-        if !wanted.contains(name) {
-            let message = format!("the bundle has no {what} `{name}`; {}", names(&wanted));
-            return Err(Failure::Usage(message));
-        }
-        if given[..i].contains(name) {
-            return Err(Failure::Usage(format!(
-                "the {what} `{name}` is given twice"
-            )));
-        }
-    }
+    check_known("the bundle", what, &wanted, &given)?;
     match wanted.iter().find(|name| !given.contains(name)) {
         None => Ok(()),
         Some(missing) => {
-            let message = format!("the {what} `{missing}` is not given; {}", names(&wanted));
+            let names = names(what, &wanted);
+            let message = format!("the {what} `{missing}` is not given; {names}");
             Err(Failure::Usage(message))
         }
+    }
+}
+
+/// Whether `bundle` has all that is given, each of it once.
+pub(crate) fn check_known(
+    bundle: &str,
+    what: &str,
+    has: &[&str],
+    given: &[&str],
+) -> Result<(), Failure> {
+    for (i, name) in given.iter().enumerate() {
+        if !has.contains(name) {
+            let names = names(what, has);
+            let message = format!("{bundle} has no {what} `{name}`; {names}");
+            return Err(Failure::Usage(message));
+        }
+        if given[..i].contains(name) {
+            let message = format!("the {what} `{name}` is given twice");
+            return Err(Failure::Usage(message));
+        }
+    }
+    Ok(())
+}
+
+fn names(what: &str, names: &[&str]) -> String {
+    match names {
+        [] => format!("it has no {what}s"),
+        names => format!("its {what}s are: {}", names.join(", ")),
     }
 }
 

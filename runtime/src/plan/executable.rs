@@ -67,8 +67,9 @@ impl Executable {
     /// What is taken for `bool`, by the plan's kernels or as its output, must be 0
     /// or 1 whenever it is, whatever untyped temps and outputs hold before they are
     /// written, and whatever is given to inputs, states and constants of another type
-    /// later: who calls this answers for what safe code gives the instances. And for the values that the plan gives to scalars without
-    /// stated bounds, its kernels must keep the rest of their contract.
+    /// later: who calls this answers for what safe code gives the instances. And for the
+    /// values that the plan gives to scalars without stated bounds, its kernels must keep
+    /// the rest of their contract.
     pub unsafe fn new_unchecked(
         plan: Plan,
         kernels: Vec<Kernel>,
@@ -161,7 +162,8 @@ impl Executable {
     /// [`Error::Schedule`] where the order breaks the plan.
     pub fn with_schedule(self, schedule: &Schedule) -> Result<Executable, Error> {
         self.plan().check_schedule(schedule)?;
-        // SAFETY: it keeps all that the plan asks for.
+        // SAFETY: each op finds what it would in the plan's own order, since every two that
+        // touch the same bytes, one of them writing, keep theirs, as was just checked.
         unsafe { self.with_schedule_unchecked(schedule) }
     }
 

@@ -22,7 +22,7 @@ impl Replay {
             addresses: Vec::new(),
             computed: Vec::new(),
             known: HashMap::new(),
-            bound: Vec::new(),
+            packed: Vec::new(),
         };
         let mut steps = Vec::with_capacity(plan.ops.len());
         let (mut before_state, mut host_args) = (None, 0);
@@ -59,7 +59,7 @@ impl Replay {
             words,
             mut addresses,
             computed,
-            bound,
+            packed,
             ..
         } = making;
         addresses.sort_by_key(|(buffer, address)| (*buffer, address.word));
@@ -77,7 +77,7 @@ impl Replay {
             addresses: addresses.into_iter().map(|(_, address)| address).collect(),
             address_starts,
             computed,
-            bound,
+            packed,
             host_args,
         })
     }
@@ -91,7 +91,7 @@ struct Making<'a> {
     computed: Vec<(Value, Vec<Use>)>,
     /// Which of `computed` a value is, by how it is written down.
     known: HashMap<String, usize>,
-    bound: Vec<(u32, u32)>,
+    packed: Vec<(u32, u32)>,
 }
 
 impl Making<'_> {
@@ -109,7 +109,7 @@ impl Making<'_> {
                 let slots = self.words.len();
                 self.words.resize(slots + kernel.slots(), 0);
                 if kernel.signature().convention() == Convention::Packed {
-                    self.bound.push((launch.kernel as u32, slots as u32));
+                    self.packed.push((launch.kernel as u32, slots as u32));
                 }
                 for (slot, arg) in kernel.buffer_slots().zip(&launch.args) {
                     self.address(slots + slot, arg);

@@ -44,14 +44,17 @@ pub(super) struct Replay {
     address_starts: Vec<u32>,
     /// Each value that depends on variables, and the words that follow from it.
     computed: Vec<(Value, Vec<Use>)>,
-    /// Kernels whose frames point into themselves, and where their slots begin.
-    bound: Vec<(u32, u32)>,
+    /// The kernels of the packed convention, whose slots point into themselves, and where
+    /// the slots of each launch begin.
+    packed: Vec<(u32, u32)>,
     /// The most arguments that a host function has.
     host_args: usize,
 }
 
-// SAFETY: entries are of kernels, which any thread may call; what else is here are
-// numbers.
+// SAFETY: what keeps it from being `Send` are the pointers of entries. They lead to code,
+// which is never written, or to what a `Kernel` shares between threads; they are followed
+// only in runs of an executable, which holds these kernels beside the replay. What else is
+// here are numbers.
 unsafe impl Send for Replay {}
 // SAFETY: as above; nothing here is written once made.
 unsafe impl Sync for Replay {}
@@ -98,7 +101,7 @@ impl Replay {
                 .as_ptr()
                 .copy_from_nonoverlapping(self.words.as_ptr(), self.words.len());
         }
-        for &(kernel, word) in &self.bound {
+        for &(kernel, word) in &self.packed {
             // SAFETY: the kernel's slots begin at this word and lie within the table.
             unsafe { kernels[kernel as usize].bind(slots.as_ptr().add(word as usize)) };
         }
