@@ -144,12 +144,12 @@ fn an_order_that_breaks_the_plan_is_refused_and_says_which_two_ops() {
     let z = plan.output("z", DType::I32, &[16]).unwrap();
     plan.copy(x, z).unwrap();
     let plan = plan.build().unwrap();
-    let check = |phases: Vec<Vec<Vec<usize>>>| plan.check_schedule(&Schedule { phases });
+    let check = |phases: Vec<Vec<Vec<usize>>>| plan.check_schedule(&Schedule::chains(phases));
     // In a chain, in phases, beside it.
     check(vec![vec![vec![2, 0, 1]]]).unwrap();
     check(vec![vec![vec![0], vec![2]], vec![vec![1]]]).unwrap();
     check(vec![vec![vec![0, 1], vec![2]]]).unwrap();
-    plan.check_schedule(&Schedule::waves(&plan)).unwrap();
+    plan.check_schedule(&Schedule::waves(&plan, 1)).unwrap();
     plan.check_schedule(&Schedule::serial(plan.order()))
         .unwrap();
 
@@ -183,7 +183,7 @@ fn a_schedule_is_run_in_its_order_and_only_if_it_is_right() {
     }
     let executable = Executable::new(plan.build().unwrap(), vec![], []).unwrap();
     let phases = vec![vec![vec![2], vec![0]], vec![vec![1]]];
-    let executable = executable.with_schedule(&Schedule { phases }).unwrap();
+    let executable = executable.with_schedule(&Schedule::chains(phases)).unwrap();
     executable.instance().unwrap().run(&[]).unwrap();
     assert_eq!(*log.lock().unwrap(), [2, 0, 1]);
     let half = Schedule::serial(vec![0, 1]);

@@ -172,7 +172,8 @@ impl Executable {
     ///
     /// # Errors
     ///
-    /// [`Error::Schedule`] where an op is not there, or is there twice.
+    /// [`Error::Schedule`] where an op is not there, is there twice, or is cut in parts that
+    /// it does not have.
     ///
     /// # Safety
     ///
@@ -183,6 +184,9 @@ impl Executable {
         schedule: &Schedule,
     ) -> Result<Executable, Error> {
         let (plan, mut seen) = (self.plan(), vec![false; self.plan().ops.len()]);
+        for task in schedule.phases.iter().flatten() {
+            plan.check_parts(task)?;
+        }
         let known = schedule.ops().all(|op| {
             let seen = seen.get_mut(op);
             seen.is_some_and(|seen| !std::mem::replace(seen, true))

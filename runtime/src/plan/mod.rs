@@ -50,7 +50,7 @@ pub use instance::{Instance, SavedStates};
 pub use layout::PlanMemory;
 pub use op::{BufferRange, HostArg, HostCall, HostError, HostFunction, Launch, Op, Touch};
 pub use run::Run;
-pub use schedule::Schedule;
+pub use schedule::{Schedule, Task};
 pub use timings::{OpTime, Timings};
 pub use unwritten::UnwrittenRead;
 pub use value::{Expression, Operator, Value, Variable, VariableId};

@@ -135,7 +135,7 @@ pub(crate) fn bundle(dir: &Path, packed: &[u8]) {
     for op in 0..plan.ops().len() {
         assert!(plan.explain(op).is_some_and(|e| !e.to_string().is_empty()));
     }
-    plan.check_schedule(&Schedule::waves(plan)).unwrap();
+    plan.check_schedule(&Schedule::waves(plan, 8)).unwrap();
     plan.check_schedule(&Schedule::serial(plan.order()))
         .unwrap();
     assert!(plan.unwritten_reads().len() <= plan.ops().len() * 1024);

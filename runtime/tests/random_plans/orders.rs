@@ -4,7 +4,7 @@
 use std::cell::Cell;
 use std::collections::BTreeSet;
 
-use svod_runtime::plan::{Executable, Hazard, Plan, Role, Schedule, Wait};
+use svod_runtime::plan::{Executable, Hazard, Plan, Role, Schedule, Task, Wait};
 
 use crate::common::Rng;
 use crate::model::{Given, Memory, Model, Observed, run};
@@ -54,7 +54,7 @@ fn phased(rng: &mut Rng, waits: &[Vec<usize>]) -> Schedule {
         others.insert(rng.below(others.len() + 1), chain);
         *chains = others;
     }
-    Schedule { phases }
+    Schedule::chains(phases)
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn every_order_that_is_accepted_comes_to_the_same() {
         let (waits, mut rng) = (waits(plan), Rng(recipe.seed));
         let mut schedules = vec![
             Schedule::serial(plan.order()),
-            Schedule::waves(plan),
+            Schedule::waves(plan, 3),
             Schedule::serial(plan.waves().flatten().collect()),
         ];
         for _ in 0..3 {
@@ -113,9 +113,9 @@ fn conflicts(plan: &Plan, memory: &Memory) -> Vec<(usize, usize)> {
 /// Whether a schedule keeps the order of all these pairs.
 fn keeps(schedule: &Schedule, pairs: &[(usize, usize)]) -> bool {
     let mut places = vec![(0, 0, 0); schedule.ops().count()];
-    for (p, chains) in schedule.phases.iter().enumerate() {
-        for (c, ops) in chains.iter().enumerate() {
-            for (at, &op) in ops.iter().enumerate() {
+    for (p, tasks) in schedule.phases.iter().enumerate() {
+        for (c, task) in tasks.iter().enumerate() {
+            for (at, &op) in task.ops.iter().enumerate() {
                 places[op] = (p, c, at);
             }
         }
@@ -131,18 +131,20 @@ fn disturbed(rng: &mut Rng, schedule: &Schedule) -> Schedule {
     let mut schedule = schedule.clone();
     for _ in 0..1 + rng.below(8) / 7 {
         let all = schedule.phases.iter_mut().flatten();
-        let mut all: Vec<_> = all.filter(|chain| !chain.is_empty()).collect();
+        let mut all: Vec<_> = all.filter(|chain| !chain.ops.is_empty()).collect();
         let from = rng.below(all.len());
-        let at = rng.below(all[from].len());
-        let op = all[from].remove(at);
+        let at = rng.below(all[from].ops.len());
+        let op = all[from].ops.remove(at);
+        all[from].parts = 1;
         let phase = rng.below(schedule.phases.len());
         let chains = &mut schedule.phases[phase];
         if chains.is_empty() || rng.below(3) == 0 {
-            chains.push(vec![op]);
+            chains.push(Task::chain(vec![op]));
         } else {
             let chain = rng.below(chains.len());
-            let at = rng.below(chains[chain].len() + 1);
-            chains[chain].insert(at, op);
+            let at = rng.below(chains[chain].ops.len() + 1);
+            chains[chain].ops.insert(at, op);
+            chains[chain].parts = 1;
         }
     }
     schedule
@@ -166,7 +168,7 @@ fn a_schedule_is_accepted_exactly_if_it_keeps_every_conflict_whichever_edges_say
         }
         for round in 0..24 {
             let schedule = match round % 3 {
-                0 => Schedule::waves(&plan),
+                0 => Schedule::waves(&plan, 2),
                 1 => phased(&mut rng, &waits),
                 _ => Schedule::serial(shuffled(&mut rng, &waits)),
             };
@@ -421,7 +423,7 @@ fn refused(plan: &Plan, before: &[usize], first: usize, second: usize, after: &[
         let mut phases = vec![vec![before.to_vec()]];
         phases.extend(middle);
         phases.push(vec![after.to_vec()]);
-        let error = plan.check_schedule(&Schedule { phases }).unwrap_err();
+        let error = plan.check_schedule(&Schedule::chains(phases)).unwrap_err();
         let error = error.to_string();
         for op in [format!("ops[{first}] ("), format!("ops[{second}] (")] {
             assert!(error.contains(&op), "{error}: {first} before {second}");
