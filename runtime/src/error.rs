@@ -300,6 +300,13 @@ pub enum Error {
     )]
     Torn,
 
+    /// A run whose threads are in another process.
+    #[error(
+        "this process was forked in the middle of the run, and threads that worked on it are in \
+         the other process; in this one the instance is to be reset or restored"
+    )]
+    Forked,
+
     /// An environment variable that says what cannot be.
     #[error("the environment variable {name} is `{value}`; it takes {takes}")]
     Environment {

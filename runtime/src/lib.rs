@@ -62,6 +62,7 @@ pub mod dispatch;
 pub mod link;
 pub mod memory;
 pub mod plan;
+pub mod pool;
 pub mod signature;
 
 mod error;

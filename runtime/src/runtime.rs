@@ -9,10 +9,11 @@ use crate::compile::{Object, OptLevel, Options, Source, Toolchain, compile};
 use crate::dispatch::Kernel;
 use crate::link::{Image, ObjectFile, Symbols};
 use crate::memory::{BUFFER_ALIGN, Buffer, Guard};
+use crate::pool::{Pool, available_threads};
 use crate::signature::{DType, Signature};
 
-/// What kernels are compiled and linked with, and how their memory lies. There is no global state: two
-/// runtimes live side by side and share nothing.
+/// What kernels are compiled and linked with, how their memory lies, and the threads that
+/// run them. There is no global state: two runtimes live side by side and share nothing.
 #[derive(Debug)]
 pub struct Runtime {
     toolchain: Toolchain,
@@ -20,6 +21,7 @@ pub struct Runtime {
     symbols: Symbols,
     admit_state: bool,
     guard: Guard,
+    pool: Pool,
 }
 
 impl Runtime {
@@ -48,6 +50,14 @@ impl Runtime {
     #[must_use]
     pub const fn guard(&self) -> Guard {
         self.guard
+    }
+
+    /// The threads that the runs of every bundle may have that is loaded with this runtime.
+    /// They start with the first run that can use them, and end with the last
+    /// handle to them: the runtime, executables and instances hold one each.
+    #[must_use]
+    pub const fn pool(&self) -> &Pool {
+        &self.pool
     }
 
     /// A buffer of `len` elements, all zero, guarded as the runtime is told.
@@ -108,6 +118,9 @@ impl Runtime {
     }
 }
 
+/// The most threads that the environment may ask for: more are a slip.
+const MAX_THREADS: usize = 4096;
+
 /// Configures a [`Runtime`].
 #[derive(Debug, Default)]
 #[must_use]
@@ -120,6 +133,9 @@ pub struct RuntimeBuilder {
     guard: Guard,
     /// What `SVOD_GUARD` says that is no guard, unless the caller knows better.
     unknown_guard: Option<String>,
+    pool: Option<Pool>,
+    /// What `SVOD_THREADS` says that is no number of threads, likewise.
+    unknown_threads: Option<String>,
 }
 
 impl RuntimeBuilder {
@@ -130,6 +146,7 @@ impl RuntimeBuilder {
     /// | `SVOD_CC` | the C compiler, a path or a name | [`cc`](Self::cc) |
     /// | `PATH` | where compilers are looked for | [`search_path`](Self::search_path) |
     /// | `SVOD_GUARD` | `off`, `end` or `start`: how buffers are guarded | [`guard`](Self::guard) |
+    /// | `SVOD_THREADS` | how many threads a run may have | [`threads`](Self::threads) |
     pub fn from_env() -> RuntimeBuilder {
         let mut builder = RuntimeBuilder {
             path: std::env::var_os("PATH").unwrap_or_default(),
@@ -143,6 +160,13 @@ impl RuntimeBuilder {
             match Guard::from_name(&name) {
                 Some(guard) => builder.guard = guard,
                 None => builder.unknown_guard = Some(name.into_owned()),
+            }
+        }
+        if let Some(text) = std::env::var_os("SVOD_THREADS").filter(|text| !text.is_empty()) {
+            let text = text.to_string_lossy();
+            match text.parse() {
+                Ok(threads @ 1..=MAX_THREADS) => builder = builder.threads(threads),
+                _ => builder.unknown_threads = Some(text.into_owned()),
             }
         }
         builder
@@ -198,6 +222,20 @@ impl RuntimeBuilder {
         self
     }
 
+    /// How many threads a run may have, with the one that calls it; as many as the process
+    /// [has room for](available_threads) where neither this nor [`pool`](Self::pool) is called.
+    pub fn threads(self, threads: usize) -> Self {
+        self.pool(Pool::builder().threads(threads).build())
+    }
+
+    /// The threads that runs may have, with all that can be said about them; also those that
+    /// another runtime has.
+    pub fn pool(mut self, pool: Pool) -> Self {
+        self.pool = Some(pool);
+        self.unknown_threads = None;
+        self
+    }
+
     /// Adds a function that kernels may call, or replaces one of the list.
     ///
     /// # Safety
@@ -234,7 +272,19 @@ impl RuntimeBuilder {
                 takes: "off, end or start",
             });
         }
+        if let Some(value) = self.unknown_threads {
+            return Err(Error::Environment {
+                name: "SVOD_THREADS",
+                value,
+                takes: "a number of threads, 1 to 4096",
+            });
+        }
+        let pool = self.pool.unwrap_or_else(|| {
+            let threads = available_threads();
+            Pool::builder().threads(threads).build()
+        });
         Ok(Runtime {
+            pool,
             toolchain: Toolchain::new(self.cc, self.path),
             options: self.options,
             symbols: self.symbols,

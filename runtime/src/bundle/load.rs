@@ -168,6 +168,7 @@ pub(super) unsafe fn load(
     let contents = unsafe { contents(bundle) }?;
     // SAFETY: promised by the caller, for all that the plan does with them.
     let executable = unsafe { Executable::new_unchecked(bundle.plan.clone(), kernels, contents) }?;
+    let executable = executable.with_pool(runtime.pool().clone());
     Ok(executable.with_guard(runtime.guard()))
 }
 

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use super::replay::Replay;
+use super::learning::{LearnedSchedule, Learner, Scheduling};
+use super::replay::{Replay, Script};
 use super::{Instance, Plan, PlanBuffer, Role, Schedule};
 use crate::Error;
 use crate::dispatch::Kernel;
 use crate::error::Place;
 use crate::memory::{Constant, Guard};
+use crate::pool::Pool;
 use crate::signature::DType;
 
 /// A plan with its code and its constants: what instances share. Clones, and what the
@@ -17,7 +19,11 @@ pub struct Executable {
     program: Arc<Program>,
     /// What constants hold, and states at the start, for each buffer.
     contents: Arc<Vec<Option<Constant>>>,
-    replay: Arc<Replay>,
+    pool: Pool,
+    scheduling: Scheduling,
+    /// The schedule that the caller chose.
+    fixed: Option<Arc<Script>>,
+    learner: Arc<Learner>,
     guard: Guard,
     separate_temps: bool,
     memory_cap: Option<usize>,
@@ -28,6 +34,9 @@ struct Program {
     plan: Plan,
     /// The code table: the plan's kernels, by number.
     kernels: Vec<Kernel>,
+    replay: Replay,
+    /// The plan's own order.
+    serial: Arc<Script>,
 }
 
 impl Executable {
@@ -112,15 +121,21 @@ impl Executable {
                 return Err(Error::plan(Place::at("buffers", i), reason));
             }
         }
-        let replay = Replay::new(
-            &plan,
-            &kernels,
-            plan.layout.order.iter().map(|&op| op as usize),
-        )?;
+        let replay = Replay::new(&plan, &kernels)?;
+        let serial = Schedule::serial(plan.order());
+        let serial = Arc::new(Script::new(&plan, &kernels, &replay, serial)?);
         Ok(Executable {
-            program: Arc::new(Program { plan, kernels }),
+            learner: Arc::new(Learner::fixed(serial.clone())),
+            program: Arc::new(Program {
+                plan,
+                kernels,
+                replay,
+                serial,
+            }),
             contents: Arc::new(table),
-            replay: Arc::new(replay),
+            pool: Pool::alone(),
+            scheduling: Scheduling::default(),
+            fixed: None,
             guard: Guard::Off,
             separate_temps: false,
             memory_cap: None,
@@ -154,21 +169,102 @@ impl Executable {
         self
     }
 
-    /// The same executable, whose runs keep another order. It must be one that
-    /// [`Plan::check_schedule`] accepts. On one thread, chains run in turn.
+    /// The same executable, whose runs may have the pool's threads. Instances that exist
+    /// keep theirs. Without this, runs are on the thread that calls them.
+    #[must_use]
+    pub fn with_pool(mut self, pool: Pool) -> Executable {
+        self.pool = pool;
+        self.start_learning();
+        self
+    }
+
+    /// The same executable, which comes to its schedule in another way; one that was
+    /// [fixed](Self::with_schedule) is given up.
+    #[must_use]
+    pub fn with_scheduling(mut self, scheduling: Scheduling) -> Executable {
+        self.scheduling = scheduling;
+        self.fixed = None;
+        self.start_learning();
+        self
+    }
+
+    fn start_learning(&mut self) {
+        let (threads, serial) = (self.pool.threads(), self.program.serial.clone());
+        self.learner = Arc::new(match (&self.fixed, self.scheduling) {
+            (Some(fixed), _) => Learner::fixed(fixed.clone()),
+            (None, Scheduling::Learned) if threads > 1 => Learner::learning(threads, serial),
+            (None, _) => Learner::fixed(serial),
+        });
+    }
+
+    /// The same executable, whose runs keep this schedule, and learn nothing. It must be one
+    /// that [`Plan::check_schedule`] accepts. On one thread, tasks run in turn.
     ///
     /// # Errors
     ///
     /// [`Error::Schedule`] where the order breaks the plan.
-    pub fn with_schedule(self, schedule: &Schedule) -> Result<Executable, Error> {
+    pub fn with_schedule(mut self, schedule: &Schedule) -> Result<Executable, Error> {
         self.plan().check_schedule(schedule)?;
-        // SAFETY: each op finds what it would in the plan's own order, since every two that
-        // touch the same bytes, one of them writing, keep theirs, as was just checked.
-        unsafe { self.with_schedule_unchecked(schedule) }
+        self.fixed = Some(Arc::new(self.script(schedule.clone())?));
+        self.start_learning();
+        Ok(self)
     }
 
-    /// As [`with_schedule`](Self::with_schedule), for any order of all ops: to find out
-    /// what becomes of one that breaks the plan.
+    /// The same executable, which goes on from what was learned before, in another process
+    /// perhaps. The first runs are as fast as those that were measured there; that they are
+    /// is checked now and then.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Schedule`] where it was learned for another number of threads than the
+    /// pool has, or breaks the plan, or has another number of ops.
+    pub fn with_learned(mut self, learned: LearnedSchedule) -> Result<Executable, Error> {
+        let (ops, threads) = (self.plan().ops.len(), self.pool.threads());
+        if learned.threads != threads || learned.op_nanos.len() != ops {
+            let reason = format!(
+                "it was learned for {} threads and {} ops, here are {threads} and {ops}",
+                learned.threads,
+                learned.op_nanos.len(),
+            );
+            return Err(Error::Schedule { reason });
+        }
+        self.plan().check_schedule(&learned.schedule)?;
+        let script = Arc::new(self.script(learned.schedule.clone())?);
+        self.fixed = None;
+        let serial = self.program.serial.clone();
+        self.learner = Arc::new(Learner::learned(learned, script, serial));
+        Ok(self)
+    }
+
+    /// What was learned so far; `None` while the first runs are being measured, and where
+    /// nothing is learned.
+    #[must_use]
+    pub fn learned(&self) -> Option<LearnedSchedule> {
+        self.learner.report()
+    }
+
+    /// The schedule that runs have now.
+    #[must_use]
+    pub fn schedule(&self) -> Schedule {
+        self.learner.current().schedule().clone()
+    }
+
+    /// The threads that its runs may have.
+    #[must_use]
+    pub const fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    pub(super) fn learner(&self) -> &Learner {
+        &self.learner
+    }
+
+    pub(super) fn script(&self, schedule: Schedule) -> Result<Script, Error> {
+        Script::new(self.plan(), self.kernels(), self.replay(), schedule)
+    }
+
+    /// As [`with_schedule`](Self::with_schedule), for any order of all ops, on the calling
+    /// thread alone: to find out what becomes of one that breaks the plan.
     ///
     /// # Errors
     ///
@@ -196,7 +292,9 @@ impl Executable {
                 reason: "it does not run each op of the plan once".into(),
             });
         }
-        self.replay = Arc::new(Replay::new(plan, self.kernels(), schedule.ops())?);
+        self.fixed = Some(Arc::new(self.script(schedule.clone())?));
+        self.pool = Pool::alone();
+        self.start_learning();
         Ok(self)
     }
 
@@ -250,7 +348,7 @@ impl Executable {
     }
 
     pub(super) fn replay(&self) -> &Replay {
-        &self.replay
+        &self.program.replay
     }
 
     pub(super) fn separates_temps(&self) -> bool {

@@ -2,15 +2,20 @@
 
 use std::fmt;
 use std::ptr::NonNull;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use super::builder::as_grid;
 use super::executable::check_in_place;
-use super::replay::{Frames, Watch};
+use super::learning::Trial;
+use super::replay::{Asked, Clocks, Frames, Script, Watch};
 use super::run::{Bound, check_overlap};
 use super::storage::Storage;
 use super::{BufferRange, Executable, InputId, Op, OutputId, Role, Run};
 use crate::Error;
 use crate::error::Place;
 use crate::memory::{Constant, Filling, Guard, View, ViewMut};
+use crate::pool::DefaultFloatEnv;
 
 /// One set of a plan's mutable memory: it runs the plan, one run at a time. Any number
 /// of instances of one executable run at the same time, on threads of their own.
@@ -33,7 +38,17 @@ pub struct Instance {
     /// Room for variables that are not checked yet.
     chosen: Vec<Option<i64>>,
     torn: bool,
+    /// Whether a run is on: in a process that was forked meanwhile it stays so.
+    running: bool,
     observer: Option<Observer>,
+    /// What runs follow, and which version of it the executable had.
+    script: Arc<Script>,
+    version: u32,
+    /// In how many runs one is measured again, if ever.
+    check_in: Option<u32>,
+    /// Where the pool had the last run.
+    hint: usize,
+    clocks: Clocks,
     executable: Executable,
 }
 
@@ -101,7 +116,13 @@ impl Instance {
             computed: false,
             chosen: vec![None; plan.variables.len()],
             torn: false,
+            running: false,
             observer: None,
+            version: executable.learner().version(),
+            script: executable.learner().current(),
+            check_in: executable.learner().check_every(),
+            hint: 0,
+            clocks: Clocks::new(plan.ops.len()),
             frames,
             storage,
             bases,
@@ -231,7 +252,8 @@ impl Instance {
         }
     }
 
-    /// Runs the plan once, on this thread, with a value for each variable.
+    /// Runs the plan once, with a value for each variable: on this thread, with the help of
+    /// the executable's [pool](Executable::with_pool).
     ///
     /// # Errors
     ///
@@ -255,7 +277,7 @@ impl Instance {
         self.walk(&mut Run::default())
     }
 
-    /// Runs the plan once, on this thread, as `run` asks: with memory of the caller's
+    /// Runs the plan once, as `run` asks: with memory of the caller's
     /// in the place of inputs and outputs, with an end, or measured.
     ///
     /// Nothing is allocated between the first op and the last, or before, where all goes
@@ -279,37 +301,50 @@ impl Instance {
     }
 
     fn walk(&mut self, run: &mut Run<'_, '_>) -> Result<(), Error> {
-        if self.torn {
+        if self.is_torn() {
             return Err(Error::Torn);
         }
         self.bind(run)?;
+        if !self.computed {
+            let replay = self.executable.replay();
+            replay.compute(&mut self.frames, &self.variables)?;
+            self.computed = true;
+        }
+
+        let _default = DefaultFloatEnv::enter();
+        let guarded = self.executable.guard() != Guard::Off || self.bound.iter().any(|b| b.guarded);
+        let trial = match guarded || self.observer.is_some() {
+            true => None,
+            false => self.trial(),
+        };
+        let measures_ops = trial.as_ref().is_some_and(|t| t.measure.is_of_ops());
+        let script = trial.as_ref().map_or(&self.script, |trial| &trial.script);
+
+        let start = trial.is_some().then(Instant::now);
         let Instance {
             frames,
             storage,
-            bound,
-            variables,
-            computed,
             torn,
+            running,
             observer,
+            hint,
+            clocks,
             executable,
             ..
         } = self;
-        let (plan, replay) = (executable.plan(), executable.replay());
-        if !*computed {
-            replay.compute(frames, variables)?;
-            *computed = true;
-        }
-
-        let guarded = executable.guard() != Guard::Off || bound.iter().any(|b| b.guarded);
-        let timings = run.timings.take();
         let slack = |op| check_slack(executable, storage, run, op);
-        let mut watch = Watch {
+        let asked = Asked {
             cancel: run.cancel,
             deadline: run.deadline,
-            timings,
+            clocks: (measures_ops || run.timings.is_some()).then_some(&*clocks),
+        };
+        let mut watch = Watch {
             before: observer.as_mut().map(|o| &mut *o.0 as _),
             after: guarded.then_some(&slack),
         };
+        let running = Running::start(running);
+        let (plan, kernels, pool) = (executable.plan(), executable.kernels(), executable.pool());
+        let with_team = !script.is_serial() && pool.threads() > 1 && watch.is_idle();
         // SAFETY: the plan was checked when it was built: every argument is
         // within its buffer, aligned, long enough, and overlaps no other
         // that is written; temps that share bytes live at different times; scalars and
@@ -317,14 +352,80 @@ impl Instance {
         // are within theirs; what has no bounds was vouched for when the executable was
         // made. Memory of the caller's was checked to be as good, and is borrowed by
         // the run. Instance and executable own the rest, which no one else uses
-        // while `self` is borrowed. Who loaded the kernels vouched for them.
-        unsafe {
-            if watch.is_idle() {
-                replay.run(plan, frames, torn)
+        // while `self` is borrowed. Who loaded the kernels vouched for them. The script is the
+        // plan's own order, or that of a schedule which was checked against it; any other
+        // has no pool.
+        let result = unsafe {
+            if with_team {
+                script.run_with_team((plan, kernels), frames, torn, asked, (pool, hint))
+            } else if watch.is_idle() && asked.is_nothing() {
+                script.run(plan, frames, torn)
             } else {
-                replay.run_watched(plan, frames, torn, &mut watch)
+                script.run_watched(plan, frames, torn, &asked, &mut watch)
+            }
+        };
+        drop(running);
+        if trial.is_some() || run.timings.is_some() {
+            let took = start.map_or_else(Default::default, |start| start.elapsed());
+            self.account(run, trial.filter(|_| result.is_ok()), took);
+        }
+        result
+    }
+
+    /// What this run is to try, if the executable has something to learn. Brings the
+    /// script up to date otherwise.
+    #[inline]
+    fn trial(&mut self) -> Option<Trial> {
+        let learner = self.executable.learner();
+        let version = learner.version();
+        if self.version != version {
+            self.version = version;
+            self.script = learner.current();
+        }
+        let check = match &mut self.check_in {
+            None => false,
+            Some(1) => {
+                self.check_in = learner.check_every();
+                true
+            }
+            Some(runs) => {
+                *runs -= 1;
+                false
+            }
+        };
+        (check || learner.asks()).then(|| learner.trial(check))?
+    }
+
+    /// Hands over what a run has measured.
+    #[cold]
+    fn account(&mut self, run: &mut Run<'_, '_>, trial: Option<Trial>, took: Duration) {
+        let plan = self.executable.plan();
+        let mut nanos = Vec::new();
+        if trial.as_ref().is_some_and(|t| t.measure.is_of_ops()) {
+            nanos.resize(plan.ops.len(), 0.0);
+        }
+        for (op, time) in self.clocks.take() {
+            if let Some(timings) = &mut run.timings {
+                timings.record(op, time);
+            }
+            if let Some(nanos) = nanos.get_mut(op) {
+                *nanos = time.as_nanos() as f64;
             }
         }
+        let Some(Trial { measure, .. }) = trial else {
+            return;
+        };
+        let parts = |op: usize| {
+            let grid = match &plan.ops[op] {
+                Op::Launch(launch) => launch.grid.evaluate(&self.variables).map(as_grid),
+                _ => return 1,
+            };
+            let grid = grid.and_then(|grid| grid).unwrap_or(1);
+            u32::try_from(grid.max(1)).unwrap_or(u32::MAX)
+        };
+        let script = |schedule| self.executable.script(schedule);
+        let learner = self.executable.learner();
+        learner.learn(measure, took, &nanos, plan, &parts, &script);
     }
 
     /// Checks that all inputs are there, and has the frames find memory of the caller's
@@ -435,15 +536,17 @@ impl Instance {
         Ok(())
     }
 
-    /// Whether a run stopped after it had written a state.
+    /// Whether a run stopped after it had written a state, or was on when this process was
+    /// forked from another.
     #[must_use]
     pub const fn is_torn(&self) -> bool {
-        self.torn
+        self.torn || self.running
     }
 
     /// Accepts the states as a stopped run left them.
     pub const fn accept_torn(&mut self) {
         self.torn = false;
+        self.running = false;
     }
 
     /// Puts every state back to what it was at the start.
@@ -462,7 +565,7 @@ impl Instance {
                 }
             }
         }
-        self.torn = false;
+        self.accept_torn();
     }
 
     /// What the states hold now, to be restored later, here or in another instance of
@@ -478,7 +581,7 @@ impl Instance {
         });
         SavedStates {
             states: saved.collect(),
-            torn: self.torn,
+            torn: self.is_torn(),
             executable: self.executable.clone(),
         }
     }
@@ -501,6 +604,7 @@ impl Instance {
             }
         }
         self.torn = saved.torn;
+        self.running = false;
         Ok(())
     }
 
@@ -509,6 +613,22 @@ impl Instance {
         // SAFETY: the range lies within the buffer, as the builder checked, and the
         // buffer's memory is as long as the plan says, as the executable did.
         unsafe { self.bases[range.buffer].byte_add(range.offset) }
+    }
+}
+
+/// Says that a run is on, until it is dropped, however the run ends.
+struct Running<'a>(&'a mut bool);
+
+impl Running<'_> {
+    fn start(running: &mut bool) -> Running<'_> {
+        *running = true;
+        Running(running)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        *self.0 = false;
     }
 }
 

@@ -29,18 +29,12 @@ mod graph;
 mod hazards;
 mod instance;
 mod layout;
+mod learning;
 mod op;
 mod placement;
 mod replay;
 mod run;
 mod schedule;
-#[cfg_attr(
-    not(test),
-    expect(
-        dead_code,
-        reason = "the team that runs what it proposes is not there yet"
-    )
-)]
 mod scheduling;
 mod storage;
 mod timings;
@@ -56,6 +50,7 @@ pub(crate) use executable::check_content;
 pub use explain::{Explanation, Hazard, Reason, Wait};
 pub use instance::{Instance, SavedStates};
 pub use layout::PlanMemory;
+pub use learning::{LearnedSchedule, Scheduling};
 pub use op::{BufferRange, HostArg, HostCall, HostError, HostFunction, Launch, Op, Touch};
 pub use run::Run;
 pub use schedule::{Schedule, Task};

@@ -10,12 +10,8 @@ use crate::dispatch::Kernel;
 use crate::signature::Convention;
 
 impl Replay {
-    /// The steps of a plan's ops in an order.
-    pub(in crate::plan) fn new(
-        plan: &Plan,
-        kernels: &[Kernel],
-        order: impl Iterator<Item = usize>,
-    ) -> Result<Replay, Error> {
+    /// The steps of a plan's ops.
+    pub(in crate::plan) fn new(plan: &Plan, kernels: &[Kernel]) -> Result<Replay, Error> {
         let mut making = Making {
             kernels,
             words: Vec::new(),
@@ -23,31 +19,28 @@ impl Replay {
             computed: Vec::new(),
             known: HashMap::new(),
             packed: Vec::new(),
+            host_args: Vec::new(),
         };
-        let mut steps = Vec::with_capacity(plan.ops.len());
-        let (mut before_state, mut host_args) = (None, 0);
-        for op in order {
+        let mut steps = vec![None; plan.ops.len()];
+        // Frames lie in the order in which one thread needs them.
+        for &op in &plan.layout.order {
+            let op = op as usize;
             let frame = making.here()?;
             let kind = making.step(&plan.ops[op])?;
-            if let Op::Host(call) = &plan.ops[op] {
-                host_args = host_args.max(call.args.len());
-            }
             let mut touches = plan.ops[op].touches(&plan.kernels);
             let writes_state = touches.any(|touch| {
                 touch.access.writes() && plan.buffers[touch.range.buffer].role == Role::State
             });
-            if writes_state {
-                before_state.get_or_insert(steps.len());
-            }
             let once = match (&plan.ops[op], kind) {
                 (Op::Launch(launch), Kind::Launch(entry)) if launch.grid == 1.into() => {
                     entry.inline_args()
                 }
                 _ => None,
             };
-            steps.push(Step {
+            steps[op] = Some(Step {
                 kind,
                 once: once.unwrap_or(NOT_ONCE),
+                writes_state,
                 // A plan has no more ops than 32 bits count.
                 op: op as u32,
                 frame,
@@ -60,6 +53,7 @@ impl Replay {
             mut addresses,
             computed,
             packed,
+            host_args,
             ..
         } = making;
         addresses.sort_by_key(|(buffer, address)| (*buffer, address.word));
@@ -71,8 +65,7 @@ impl Replay {
             address_starts[i + 1] += address_starts[i];
         }
         Ok(Replay {
-            before_state: before_state.unwrap_or(steps.len()),
-            steps,
+            steps: steps.into_iter().flatten().collect(),
             words: words.into(),
             addresses: addresses.into_iter().map(|(_, address)| address).collect(),
             address_starts,
@@ -92,6 +85,7 @@ struct Making<'a> {
     /// Which of `computed` a value is, by how it is written down.
     known: HashMap<String, usize>,
     packed: Vec<(u32, u32)>,
+    host_args: Vec<u32>,
 }
 
 impl Making<'_> {
@@ -134,7 +128,9 @@ impl Making<'_> {
                 for arg in &call.args {
                     self.push_address(&arg.range);
                 }
-                Kind::Host
+                let number = self.host_args.len() as u32;
+                self.host_args.push(call.args.len() as u32);
+                Kind::Host(number)
             }
         })
     }

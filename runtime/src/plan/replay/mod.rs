@@ -1,9 +1,10 @@
 //! What a run does, prepared as far as it can be without knowing where memory is.
 //!
-//! A plan's ops become a list of steps, in the order in which they run, which all
-//! instances share. What a step works on, addresses, scalars, the grid, lies in its
-//! frame: words in a table that each instance has of its own. To make a run of an
-//! instance is to walk the steps with that table.
+//! A plan's ops become steps, which all instances share. What a step works on, addresses,
+//! scalars, the grid, lies in its frame: words in a table that each instance has of its
+//! own. A [`Script`] is the steps in the order of a schedule, and to make a run of an
+//! instance is to walk a script with that table: on one thread, or with a
+//! [team](team).
 //!
 //! ```text
 //! launch   grid │ the slots of the call …
@@ -16,16 +17,20 @@
 //! buffer, and those that depend on the run's variables by value.
 
 mod making;
+mod script;
 mod step;
+mod team;
 
+use std::cell::UnsafeCell;
 use std::ptr::NonNull;
 use std::time::Instant;
 
-use step::{Step, run_all};
+pub(super) use script::Script;
+use step::Step;
+pub(super) use team::Clocks;
 
 use super::builder::as_grid;
-use super::timings::Timings;
-use super::{Cancel, Plan, Value};
+use super::{Cancel, Value};
 use crate::Error;
 use crate::dispatch::{Kernel, Slots};
 use crate::launch::Arg;
@@ -34,9 +39,8 @@ use crate::signature::{DType, Number, Scalar};
 /// The steps of a plan and the first words of their frames.
 #[derive(Debug)]
 pub(super) struct Replay {
+    /// By op.
     steps: Vec<Step>,
-    /// How many steps come before the first that writes a state.
-    before_state: usize,
     /// The words of all frames, as far as they are the same for all instances and runs.
     words: Box<[u64]>,
     /// The words that hold an address, by buffer; and for each buffer, where its begin.
@@ -47,8 +51,8 @@ pub(super) struct Replay {
     /// The kernels of the packed convention, whose slots point into themselves, and where
     /// the slots of each launch begin.
     packed: Vec<(u32, u32)>,
-    /// The most arguments that a host function has.
-    host_args: usize,
+    /// How many arguments each host function has.
+    host_args: Vec<u32>,
 }
 
 // SAFETY: what keeps it from being `Send` are the pointers of entries. They lead to code,
@@ -105,9 +109,10 @@ impl Replay {
             // SAFETY: the kernel's slots begin at this word and lie within the table.
             unsafe { kernels[kernel as usize].bind(slots.as_ptr().add(word as usize)) };
         }
+        let room = |&args: &u32| HostRoom(UnsafeCell::new(Vec::with_capacity(args as usize)));
         Frames {
             words: slots,
-            host_args: Vec::with_capacity(self.host_args),
+            host_args: self.host_args.iter().map(room).collect(),
         }
     }
 
@@ -132,91 +137,23 @@ impl Replay {
         }
         Ok(())
     }
-
-    /// Runs all steps, and does nothing else. `torn` is whether states are left half
-    /// written.
-    ///
-    /// # Safety
-    ///
-    /// The frames must be this replay's, with every address and value put in, and
-    /// memory and code behind them as the plan says; nothing else may use what the ops
-    /// write meanwhile, or write what they read.
-    pub(super) unsafe fn run(
-        &self,
-        plan: &Plan,
-        frames: &mut Frames,
-        torn: &mut bool,
-    ) -> Result<(), Error> {
-        let (before, after) = self.steps.split_at(self.before_state);
-        // SAFETY: promised by the caller.
-        unsafe { run_all(plan, before, frames)? };
-        if !after.is_empty() {
-            *torn = true;
-            // SAFETY: promised by the caller.
-            unsafe { run_all(plan, after, frames)? };
-            *torn = false;
-        }
-        Ok(())
-    }
-
-    /// As [`run`](Self::run), with someone who watches.
-    ///
-    /// # Safety
-    ///
-    /// As [`run`](Self::run).
-    pub(super) unsafe fn run_watched(
-        &self,
-        plan: &Plan,
-        frames: &mut Frames,
-        torn: &mut bool,
-        watch: &mut Watch<'_>,
-    ) -> Result<(), Error> {
-        for (done, step) in self.steps.iter().enumerate() {
-            let op = step.op as usize;
-            watch.may_go_on(op, done, self.steps.len())?;
-            if let Some(before) = &mut watch.before {
-                before(op);
-            }
-            if done == self.before_state {
-                *torn = true;
-            }
-            let start = watch.timings.is_some().then(Instant::now);
-            // SAFETY: promised by the caller.
-            let result = unsafe { step.run(plan, frames) };
-            if let (Some(timings), Some(start)) = (&mut watch.timings, start) {
-                timings.record(op, start.elapsed());
-            }
-            // Whatever a kernel says that it came to, what `after` finds may be the
-            // reason.
-            if let Some(after) = &watch.after {
-                after(op)?;
-            }
-            result?;
-        }
-        *torn = false;
-        Ok(())
-    }
 }
 
-/// What is asked and told around each op.
-#[derive(Default)]
-pub(super) struct Watch<'a> {
+/// What is asked around each op, on whatever thread that runs.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Asked<'a> {
     pub(super) cancel: Option<&'a Cancel>,
     pub(super) deadline: Option<Instant>,
-    pub(super) timings: Option<&'a mut Timings>,
-    pub(super) before: Option<&'a mut (dyn FnMut(usize) + Send + Sync)>,
-    pub(super) after: Option<&'a dyn Fn(usize) -> Result<(), Error>>,
+    pub(super) clocks: Option<&'a Clocks>,
 }
 
-impl Watch<'_> {
-    /// Whether nobody watches.
-    pub(super) fn is_idle(&self) -> bool {
-        let Watch {
+impl Asked<'_> {
+    /// Whether it is nothing.
+    pub(super) const fn is_nothing(&self) -> bool {
+        let Asked {
             cancel: None,
             deadline: None,
-            timings: None,
-            before: None,
-            after: None,
+            clocks: None,
         } = self
         else {
             return false;
@@ -239,10 +176,54 @@ impl Watch<'_> {
     }
 }
 
+/// Who looks at memory or at the order around each op, for which ops must run one at a
+/// time.
+#[derive(Default)]
+pub(super) struct Watch<'a> {
+    pub(super) before: Option<&'a mut (dyn FnMut(usize) + Send + Sync)>,
+    pub(super) after: Option<&'a dyn Fn(usize) -> Result<(), Error>>,
+}
+
+impl Watch<'_> {
+    /// Whether nobody watches.
+    pub(super) const fn is_idle(&self) -> bool {
+        self.before.is_none() && self.after.is_none()
+    }
+}
+
 /// What an instance's steps work on.
 #[derive(Debug)]
 pub(super) struct Frames {
     words: Slots,
-    /// Room for the arguments of a host function.
-    host_args: Vec<Arg<'static>>,
+    host_args: Vec<HostRoom>,
+}
+
+/// Room for the arguments of a host function. It is empty but while that runs.
+#[derive(Debug)]
+struct HostRoom(UnsafeCell<Vec<Arg<'static>>>);
+
+// SAFETY: only the run of the host function that it is for touches it, which is one at a
+// time.
+unsafe impl Sync for HostRoom {}
+
+/// The frames in a run.
+#[derive(Clone, Copy)]
+struct Table<'a> {
+    words: *mut u64,
+    host_args: &'a [HostRoom],
+}
+
+// SAFETY: threads that share it run different steps, whose frames and rooms are different
+// ones, or parts of one launch, whose frame they only read.
+unsafe impl Send for Table<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for Table<'_> {}
+
+impl Frames {
+    fn table(&mut self) -> Table<'_> {
+        Table {
+            words: self.words.as_ptr(),
+            host_args: &self.host_args,
+        }
+    }
 }

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 
 use super::super::{HostArg, Op, Plan};
-use super::Frames;
+use super::Table;
 use crate::Error;
 use crate::dispatch::Entry;
 use crate::launch::Arg;
@@ -18,6 +18,8 @@ pub(super) struct Step {
     /// For launches with a grid of 1 in every run whose call can be made inline, the
     /// number of arguments; for all else [`NOT_ONCE`].
     pub(super) once: u8,
+    /// Whether it writes a state.
+    pub(super) writes_state: bool,
     pub(super) op: u32,
     /// Where its frame begins.
     pub(super) frame: u32,
@@ -29,7 +31,8 @@ pub(super) enum Kind {
     Launch(Entry),
     Copy,
     Fill,
-    Host,
+    /// By number among the host functions.
+    Host(u32),
 }
 
 /// In the place of a number of arguments: the step is no launch of one inline call.
@@ -43,20 +46,20 @@ pub(super) const NOT_ONCE: u8 = u8::MAX;
 ///
 /// # Safety
 ///
-/// As [`Replay::run`], for these steps.
+/// As [`Script::run`](super::Script::run), for these steps.
 pub(super) unsafe fn run_all(
     plan: &Plan,
     mut steps: &[Step],
-    frames: &mut Frames,
+    table: Table<'_>,
 ) -> Result<(), Error> {
     macro_rules! rows {
         ($step:ident: $($args:literal)*) => {
             match $step.once {
                 // SAFETY: promised by the caller.
-                $($args => unsafe { row::<$args>(steps, frames.words.as_ptr()) },)*
+                $($args => unsafe { row::<$args>(steps, table.words) },)*
                 _ => {
                     // SAFETY: promised by the caller.
-                    unsafe { $step.run(plan, frames)? };
+                    unsafe { $step.run(plan, table)? };
                     1
                 }
             }
@@ -74,7 +77,7 @@ pub(super) unsafe fn run_all(
 ///
 /// # Safety
 ///
-/// As [`Replay::run`], for these steps, whose frames lie in `words`.
+/// As [`Script::run`](super::Script::run), for these steps, whose frames lie in `words`.
 #[inline(always)]
 unsafe fn row<const ARGS: u8>(steps: &[Step], words: *mut u64) -> usize {
     for (done, step) in steps.iter().enumerate() {
@@ -95,12 +98,12 @@ unsafe fn row<const ARGS: u8>(steps: &[Step], words: *mut u64) -> usize {
 impl Step {
     /// # Safety
     ///
-    /// As [`Replay::run`], for this step.
+    /// As [`Script::run`](super::Script::run), for this step.
     #[inline(never)]
-    pub(super) unsafe fn run(&self, plan: &Plan, frames: &mut Frames) -> Result<(), Error> {
+    pub(super) unsafe fn run(&self, plan: &Plan, table: Table<'_>) -> Result<(), Error> {
         // SAFETY: the frame lies within the words, which are touched through this
         // pointer alone.
-        let frame = unsafe { frames.words.as_ptr().add(self.frame as usize) };
+        let frame = unsafe { table.words.add(self.frame as usize) };
         match self.kind {
             Kind::Launch(entry) => {
                 // SAFETY: a launch's frame begins with its grid; the slots are behind it.
@@ -125,14 +128,18 @@ impl Step {
                 unsafe { fill(plan, self.op, frame) };
                 Ok(())
             }
-            // SAFETY: promised by the caller.
-            Kind::Host => unsafe { host(plan, self.op, frames, frame) },
+            // SAFETY: promised by the caller. The room for its arguments is this op's own, and
+            // an op is run by one thread.
+            Kind::Host(number) => unsafe {
+                let args = &mut *table.host_args[number as usize].0.get();
+                host(plan, self.op, args, frame)
+            },
         }
     }
 }
 
 #[cold]
-fn failed(plan: &Plan, op: u32, status: i32, index: u64) -> Error {
+pub(super) fn failed(plan: &Plan, op: u32, status: i32, index: u64) -> Error {
     let op = op as usize;
     let kernel = match &plan.ops[op] {
         Op::Launch(launch) => plan.kernels[launch.kernel].entry.clone(),
@@ -148,7 +155,7 @@ fn failed(plan: &Plan, op: u32, status: i32, index: u64) -> Error {
 
 /// # Safety
 ///
-/// As [`Replay::run`], for the frame of the copy `op`.
+/// As [`Script::run`](super::Script::run), for the frame of the copy `op`.
 unsafe fn copy(plan: &Plan, op: u32, frame: *const u64) {
     let Op::Copy { to, .. } = &plan.ops[op as usize] else {
         return;
@@ -162,7 +169,7 @@ unsafe fn copy(plan: &Plan, op: u32, frame: *const u64) {
 
 /// # Safety
 ///
-/// As [`Replay::run`], for the frame of the fill `op`.
+/// As [`Script::run`](super::Script::run), for the frame of the fill `op`.
 unsafe fn fill(plan: &Plan, op: u32, frame: *const u64) {
     fn with<const SIZE: usize>(bytes: &mut [u8], element: [u8; 8]) {
         let mut one = [0; SIZE];
@@ -189,12 +196,16 @@ unsafe fn fill(plan: &Plan, op: u32, frame: *const u64) {
 
 /// # Safety
 ///
-/// As [`Replay::run`], for the frame of the host function `op`.
-unsafe fn host(plan: &Plan, op: u32, frames: &mut Frames, frame: *const u64) -> Result<(), Error> {
+/// As [`Script::run`](super::Script::run), for the frame of the host function `op`.
+unsafe fn host(
+    plan: &Plan,
+    op: u32,
+    args: &mut Vec<Arg<'static>>,
+    frame: *const u64,
+) -> Result<(), Error> {
     let Op::Host(call) = &plan.ops[op as usize] else {
         return Ok(());
     };
-    let args = &mut frames.host_args;
     args.clear();
     for (i, HostArg { range, access }) in call.args.iter().enumerate() {
         // SAFETY: a host function's frame has a word for each argument.

@@ -1,0 +1,216 @@
+//! Steps in the order of a schedule.
+
+use std::ops::Range;
+use std::time::Instant;
+
+use super::super::{Op, Plan, Schedule, Task};
+use super::step::{Step, run_all};
+use super::{Asked, Frames, Replay, Watch};
+use crate::Error;
+use crate::dispatch::Kernel;
+use crate::pool::{MAX_PHASES, MAX_UNITS};
+use crate::signature::Convention;
+
+/// The longest frame of which each thread that takes a part of a launch makes a copy, in
+/// slots, as the index in it is its own. A launch with a longer one is not cut.
+pub(super) const MAX_OWN_SLOTS: usize = 64;
+
+/// Steps in the order of a schedule, and the units that a team takes.
+#[derive(Debug)]
+pub(in crate::plan) struct Script {
+    schedule: Schedule,
+    pub(super) steps: Vec<Step>,
+    /// How many steps come before the first that writes a state.
+    before_state: usize,
+    is_serial: bool,
+    pub(super) units: Vec<Unit>,
+    /// The units of each phase.
+    pub(super) phases: Vec<Range<u32>>,
+}
+
+/// What a thread takes at a time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Unit {
+    /// Its steps.
+    pub(super) start: u32,
+    pub(super) end: u32,
+    /// Which part of a launch it is, of how many; of one, if it is whole steps.
+    pub(super) part: u32,
+    pub(super) parts: u32,
+    /// For a part, the number of slots of its frame, and its kernel, if the slots
+    /// point at each other.
+    pub(super) slots: u32,
+    pub(super) packed: Option<u32>,
+    pub(super) writes_state: bool,
+}
+
+// SAFETY: as for `Replay`, whose steps these are.
+unsafe impl Send for Script {}
+// SAFETY: as above.
+unsafe impl Sync for Script {}
+
+impl Script {
+    /// A script of a schedule that has each op once.
+    pub(in crate::plan) fn new(
+        plan: &Plan,
+        kernels: &[Kernel],
+        replay: &Replay,
+        schedule: Schedule,
+    ) -> Result<Script, Error> {
+        let mut script = Script {
+            steps: Vec::with_capacity(plan.ops.len()),
+            before_state: 0,
+            is_serial: true,
+            units: Vec::new(),
+            phases: Vec::new(),
+            schedule: Schedule::default(),
+        };
+        for tasks in &schedule.phases {
+            let first = script.units.len();
+            for task in tasks.iter().filter(|task| !task.ops.is_empty()) {
+                script.add(task, plan, kernels, replay);
+            }
+            script.end_phase(first);
+        }
+        if script.phases.len() > MAX_PHASES || u32::try_from(script.units.len()).is_err() {
+            let reason = format!(
+                "it has {} phases and {} tasks and parts",
+                script.phases.len(),
+                script.units.len()
+            );
+            return Err(Error::Schedule { reason });
+        }
+        let before_state = script.steps.iter().position(|step| step.writes_state);
+        script.before_state = before_state.unwrap_or(script.steps.len());
+        script.is_serial = script.phases.iter().all(|phase| phase.len() == 1);
+        script.schedule = schedule;
+        Ok(script)
+    }
+
+    fn add(&mut self, task: &Task, plan: &Plan, kernels: &[Kernel], replay: &Replay) {
+        let start = self.steps.len();
+        self.steps
+            .extend(task.ops.iter().map(|&op| replay.steps[op]));
+        let mut unit = Unit {
+            start: start as u32,
+            end: self.steps.len() as u32,
+            part: 0,
+            parts: task.parts,
+            slots: 0,
+            packed: None,
+            writes_state: self.steps[start..].iter().any(|step| step.writes_state),
+        };
+        if task.parts > 1
+            && let Op::Launch(launch) = &plan.ops[task.ops[0]]
+        {
+            let kernel = &kernels[launch.kernel];
+            let is_packed = kernel.signature().convention() == Convention::Packed;
+            unit.packed = is_packed.then_some(launch.kernel as u32);
+            unit.slots = kernel.slots() as u32;
+        }
+        if unit.slots as usize > MAX_OWN_SLOTS {
+            unit.parts = 1;
+        }
+        let parts = (0..unit.parts).map(|part| Unit { part, ..unit });
+        self.units.extend(parts);
+    }
+
+    /// Makes a phase of the units from `first` on, or several of those that are too many. One
+    /// unit after another is one.
+    fn end_phase(&mut self, first: usize) {
+        let end = self.units.len();
+        let is_one = |phase: &Range<u32>| phase.len() == 1;
+        if end - first == 1
+            && self.units[first].parts == 1
+            && self.phases.last().is_some_and(is_one)
+            && self.units[first - 1].parts == 1
+        {
+            let unit = self.units.remove(first);
+            let before = &mut self.units[first - 1];
+            before.end = unit.end;
+            before.writes_state |= unit.writes_state;
+            return;
+        }
+        for start in (first..end).step_by(MAX_UNITS as usize) {
+            let end = end.min(start + MAX_UNITS as usize);
+            self.phases.push(start as u32..end as u32);
+        }
+    }
+
+    /// The schedule that it follows.
+    pub(in crate::plan) fn schedule(&self) -> &Schedule {
+        &self.schedule
+    }
+
+    /// Whether it has nothing for a second thread.
+    pub(in crate::plan) const fn is_serial(&self) -> bool {
+        self.is_serial
+    }
+
+    /// Runs all steps on this thread, and does nothing else. `torn` is whether states are
+    /// left half written.
+    ///
+    /// # Safety
+    ///
+    /// The frames must be of the replay whose script this is, with every address and value
+    /// put in, and memory and code behind them as the plan says; nothing else may use what
+    /// the ops write meanwhile, or write what they read.
+    pub(in crate::plan) unsafe fn run(
+        &self,
+        plan: &Plan,
+        frames: &mut Frames,
+        torn: &mut bool,
+    ) -> Result<(), Error> {
+        let table = frames.table();
+        let (before, after) = self.steps.split_at(self.before_state);
+        // SAFETY: promised by the caller.
+        unsafe { run_all(plan, before, table)? };
+        if !after.is_empty() {
+            *torn = true;
+            // SAFETY: promised by the caller.
+            unsafe { run_all(plan, after, table)? };
+            *torn = false;
+        }
+        Ok(())
+    }
+
+    /// As [`run`](Self::run), with someone who asks or watches.
+    ///
+    /// # Safety
+    ///
+    /// As [`run`](Self::run).
+    pub(in crate::plan) unsafe fn run_watched(
+        &self,
+        plan: &Plan,
+        frames: &mut Frames,
+        torn: &mut bool,
+        asked: &Asked<'_>,
+        watch: &mut Watch<'_>,
+    ) -> Result<(), Error> {
+        let table = frames.table();
+        for (done, step) in self.steps.iter().enumerate() {
+            let op = step.op as usize;
+            asked.may_go_on(op, done, self.steps.len())?;
+            if let Some(before) = &mut watch.before {
+                before(op);
+            }
+            if done == self.before_state {
+                *torn = true;
+            }
+            let start = asked.clocks.is_some().then(Instant::now);
+            // SAFETY: promised by the caller.
+            let result = unsafe { step.run(plan, table) };
+            if let (Some(clocks), Some(start)) = (asked.clocks, start) {
+                clocks.add(op, start.elapsed());
+            }
+            // Whatever a kernel says that it came to, what `after` finds may be the
+            // reason.
+            if let Some(after) = &watch.after {
+                after(op)?;
+            }
+            result?;
+        }
+        *torn = false;
+        Ok(())
+    }
+}
