@@ -87,13 +87,18 @@ impl Script {
         };
         let led = pool.run(hint, &run);
         let error = run.error.into_inner();
-        let result = match (led, error.unwrap_or_else(PoisonError::into_inner)) {
-            (Err(Forked), _) => Err(Error::Forked),
-            (Ok(()), Some((_, error))) => Err(error),
-            (Ok(()), None) => return Ok(()),
-        };
-        *torn = run.torn.into_inner();
-        result
+        match (led, error.unwrap_or_else(PoisonError::into_inner)) {
+            (Ok(()), None) => Ok(()),
+            (Ok(()), Some((_, error))) => {
+                *torn = run.torn.into_inner();
+                Err(error)
+            }
+            // What the others were about to write, nobody knows.
+            (Err(Forked), _) => {
+                *torn = true;
+                Err(Error::Forked)
+            }
+        }
     }
 }
 
