@@ -9,7 +9,7 @@ use crate::compile::{Object, OptLevel, Options, Source, Toolchain, compile};
 use crate::dispatch::Kernel;
 use crate::link::{Image, ObjectFile, Symbols};
 use crate::memory::{BUFFER_ALIGN, Buffer, Guard};
-use crate::pool::{Pool, available_threads};
+use crate::pool::{MAX_THREADS, Pool, available_threads};
 use crate::signature::{DType, Signature};
 
 /// What kernels are compiled and linked with, how their memory lies, and the threads that
@@ -117,9 +117,6 @@ impl Runtime {
         unsafe { self.link(&object, signature) }
     }
 }
-
-/// The most threads that the environment may ask for: more are a slip.
-const MAX_THREADS: usize = 4096;
 
 /// Configures a [`Runtime`].
 #[derive(Debug, Default)]

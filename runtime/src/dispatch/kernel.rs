@@ -32,7 +32,7 @@ struct Inner {
     /// What `target` points to, if it does not point to code: libffi's interface, and
     /// the lock of code that keeps state.
     _cif: Option<Arc<CifTarget>>,
-    _serial: Option<Arc<SerialTarget>>,
+    serial: Option<Arc<SerialTarget>>,
     /// What the code lies in; none for code that is part of the process.
     _image: Option<Arc<Image>>,
 }
@@ -143,7 +143,7 @@ impl Kernel {
                 enter,
                 target,
                 _cif: cif,
-                _serial: serial,
+                serial,
                 _image: image,
             }),
         }
@@ -251,6 +251,11 @@ impl Kernel {
         // SAFETY: the way in and the target were made for each other and for
         // this signature; the rest is promised by the caller.
         unsafe { self.inner.enter.call(self.inner.target, slots) }
+    }
+
+    /// Whether its code keeps state, so that its results depend on the order of its calls.
+    pub(crate) fn keeps_state(&self) -> bool {
+        self.inner.serial.is_some()
     }
 
     /// How to enter it, for whoever has slots of its own. Valid while the kernel lives.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::learning::{LearnedSchedule, Learner, Scheduling};
+use super::learning::{LearnedSchedule, Learner, Scheduling, cpu_name};
 use super::replay::{Replay, Script};
 use super::{Instance, Plan, PlanBuffer, Role, Schedule};
 use crate::Error;
@@ -125,7 +125,7 @@ impl Executable {
         let serial = Schedule::serial(plan.order());
         let serial = Arc::new(Script::new(&plan, &kernels, &replay, serial)?);
         Ok(Executable {
-            learner: Arc::new(Learner::fixed(serial.clone())),
+            learner: Arc::new(Learner::fixed(&plan, serial.clone())),
             program: Arc::new(Program {
                 plan,
                 kernels,
@@ -189,12 +189,14 @@ impl Executable {
     }
 
     fn start_learning(&mut self) {
-        let (threads, serial) = (self.pool.threads(), self.program.serial.clone());
-        self.learner = Arc::new(match (&self.fixed, self.scheduling) {
-            (Some(fixed), _) => Learner::fixed(fixed.clone()),
-            (None, Scheduling::Learned) if threads > 1 => Learner::learning(threads, serial),
-            (None, _) => Learner::fixed(serial),
-        });
+        let (plan, threads) = (self.plan(), self.pool.threads());
+        let serial = self.program.serial.clone();
+        let learner = match (&self.fixed, self.scheduling) {
+            (Some(fixed), _) => Learner::fixed(plan, fixed.clone()),
+            (None, Scheduling::Learned) if threads > 1 => Learner::learning(plan, threads, serial),
+            (None, _) => Learner::fixed(plan, serial),
+        };
+        self.learner = Arc::new(learner);
     }
 
     /// The same executable, whose runs keep this schedule, and learn nothing. It must be one
@@ -212,7 +214,7 @@ impl Executable {
 
     /// The same executable, which goes on from what was learned before, in another process
     /// perhaps. The first runs are as fast as those that were measured there; that they are
-    /// is checked now and then.
+    /// is checked now and then. What was learned on another processor is learned anew.
     ///
     /// # Errors
     ///
@@ -231,8 +233,11 @@ impl Executable {
         self.plan().check_schedule(&learned.schedule)?;
         let script = Arc::new(self.script(learned.schedule.clone())?);
         self.fixed = None;
+        if learned.cpu != cpu_name() {
+            return Ok(self.with_scheduling(Scheduling::Learned));
+        }
         let serial = self.program.serial.clone();
-        self.learner = Arc::new(Learner::learned(learned, script, serial));
+        self.learner = Arc::new(Learner::learned(self.plan(), learned, script, serial));
         Ok(self)
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::builder::as_grid;
 use super::executable::check_in_place;
-use super::learning::Trial;
+use super::learning::{Measure, Trial};
 use super::replay::{Asked, Clocks, Frames, Script, Watch};
 use super::run::{Bound, check_overlap};
 use super::storage::Storage;
@@ -261,7 +261,9 @@ impl Instance {
     /// an input was never given, [`Error::UnknownName`] where a name is not a variable's,
     /// and [`Error::Torn`] after a run that stopped halfway: nothing has run then.
     /// [`Error::KernelStatus`] and [`Error::Host`] where a kernel or a host function
-    /// fails; the ops after it have not run. Of a guarded instance [`Error::Overrun`],
+    /// fails; the ops after it have not run, but for some that nothing orders after it, where
+    /// there are several threads. Of several that fail it is the first in the order of the
+    /// schedule. [`Error::Forked`] where a host function has forked this process. Of a guarded instance [`Error::Overrun`],
     /// where a kernel has written beside one of its arguments. The instance is torn by
     /// these if an op had written a state, and can be run again if not.
     pub fn run(&mut self, variables: &[(&str, i64)]) -> Result<(), Error> {
@@ -313,7 +315,7 @@ impl Instance {
 
         let _default = DefaultFloatEnv::enter();
         let guarded = self.executable.guard() != Guard::Off || self.bound.iter().any(|b| b.guarded);
-        let trial = match guarded || self.observer.is_some() {
+        let trial = match guarded || self.observer.is_some() || run.timings.is_some() {
             true => None,
             false => self.trial(),
         };
@@ -344,7 +346,7 @@ impl Instance {
         };
         let running = Running::start(running);
         let (plan, kernels, pool) = (executable.plan(), executable.kernels(), executable.pool());
-        let with_team = !script.is_serial() && pool.threads() > 1 && watch.is_idle();
+        let with_team = script.is_shared() && pool.threads() > 1 && watch.is_idle();
         // SAFETY: the plan was checked when it was built: every argument is
         // within its buffer, aligned, long enough, and overlaps no other
         // that is written; temps that share bytes live at different times; scalars and
@@ -352,9 +354,8 @@ impl Instance {
         // are within theirs; what has no bounds was vouched for when the executable was
         // made. Memory of the caller's was checked to be as good, and is borrowed by
         // the run. Instance and executable own the rest, which no one else uses
-        // while `self` is borrowed. Who loaded the kernels vouched for them. The script is the
-        // plan's own order, or that of a schedule which was checked against it; any other
-        // has no pool.
+        // while `self` is borrowed. Who loaded the kernels vouched for them. A script
+        // that breaks the plan is not a shared one, and whoever made it vouched for it.
         let result = unsafe {
             if with_team {
                 script.run_with_team((plan, kernels), frames, torn, asked, (pool, hint))
@@ -378,9 +379,10 @@ impl Instance {
     fn trial(&mut self) -> Option<Trial> {
         let learner = self.executable.learner();
         let version = learner.version();
-        if self.version != version {
-            self.version = version;
-            self.script = learner.current();
+        if self.version != version
+            && let Some(script) = learner.try_current()
+        {
+            (self.script, self.version) = (script, version);
         }
         let check = match &mut self.check_in {
             None => false,
@@ -401,13 +403,15 @@ impl Instance {
     fn account(&mut self, run: &mut Run<'_, '_>, trial: Option<Trial>, took: Duration) {
         let plan = self.executable.plan();
         let mut nanos = Vec::new();
-        if trial.as_ref().is_some_and(|t| t.measure.is_of_ops()) {
+        if trial.as_ref().is_some_and(|t| t.measure == Measure::Ops) {
             nanos.resize(plan.ops.len(), 0.0);
         }
+        let mut work = Duration::ZERO;
         for (op, time) in self.clocks.take() {
             if let Some(timings) = &mut run.timings {
                 timings.record(op, time);
             }
+            work += time;
             if let Some(nanos) = nanos.get_mut(op) {
                 *nanos = time.as_nanos() as f64;
             }
@@ -425,7 +429,11 @@ impl Instance {
         };
         let script = |schedule| self.executable.script(schedule);
         let learner = self.executable.learner();
-        learner.learn(measure, took, &nanos, plan, &parts, &script);
+        match measure {
+            Measure::Ops => learner.learn_ops(nanos, plan, &parts, &script),
+            Measure::Run(run) => learner.learn_run(run, took),
+            Measure::Check => learner.check(work),
+        }
     }
 
     /// Checks that all inputs are there, and has the frames find memory of the caller's

@@ -12,7 +12,7 @@
 //! when it was measured, or is now.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use super::replay::Script;
@@ -24,9 +24,12 @@ use crate::Error;
 /// least time in these: the first comes with cold caches.
 const COST_RUNS: u32 = 4;
 
-/// How often each schedule is tried; the first does not count, as it may have to start or
-/// wake the team.
-const TRIALS: usize = 8;
+/// How many runs in a row try the same schedule, of which the first does not count: the
+/// team may have to start or to wake, and memory lies in other caches.
+const BLOCK: usize = 4;
+
+/// How many such rows each schedule has, in turns with the others.
+const ROUNDS: usize = 3;
 
 /// What of the serial run's time a schedule may take at most to be kept, of 1. Below the 3 %
 /// by which several threads must never be slower, above the noise of a quiet machine. 0 keeps
@@ -49,7 +52,9 @@ const CHECKS: u32 = 8;
 /// How an executable comes to its schedule.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Scheduling {
-    /// It is learned in the first runs, and checked now and then.
+    /// It is learned in the first runs, and checked now and then: some runs in each thousand are
+    /// measured, and a few in ten thousand learn anew, for which memory is allocated. Where
+    /// no run may, a schedule is [fixed](super::Executable::with_schedule).
     #[default]
     Learned,
     /// Runs are on the calling thread, in the plan's own order.
@@ -81,9 +86,13 @@ pub struct LearnedSchedule {
 /// What the runs of an executable have taught.
 #[derive(Debug)]
 pub(super) struct Learner {
+    /// The plan's name.
+    plan: String,
     threads: usize,
     /// Whether runs are asked to measure something, and what they follow otherwise.
     asks: AtomicBool,
+    /// Whether runs are measured again now and then.
+    checks: bool,
     version: AtomicU32,
     state: Mutex<State>,
 }
@@ -95,8 +104,9 @@ struct State {
     serial: Arc<Script>,
     stage: Stage,
     learned: Option<LearnedSchedule>,
-    /// What the ops took together when they were last learned, and how many checks in a row
-    /// found something else.
+    races: u32,
+    /// What the ops took together, in nanoseconds, at the first check with this schedule; how
+    /// many checks in a row found something else, and how many there were.
     work: f64,
     changes: u32,
     checks: u32,
@@ -106,23 +116,62 @@ struct State {
 enum Stage {
     /// The schedule is the caller's, or the plan's.
     Fixed,
+    /// `asked` runs were to measure the ops, `runs` did.
     Measuring {
+        asked: u32,
         runs: u32,
         nanos: Vec<f64>,
     },
-    Racing {
-        candidates: Vec<Candidate>,
-        next: usize,
-        nanos: Vec<f64>,
-        bound: f64,
-    },
+    /// A run is making schedules to try.
+    Proposing,
+    Racing(Race),
     Settled,
+}
+
+impl Stage {
+    const fn start() -> Stage {
+        Stage::Measuring {
+            asked: 0,
+            runs: 0,
+            nanos: Vec::new(),
+        }
+    }
+}
+
+/// Schedules that are tried in turns. The first is the serial one.
+#[derive(Debug)]
+struct Race {
+    /// Tells it from earlier ones.
+    number: u32,
+    candidates: Vec<Candidate>,
+    /// How many runs were asked to try one.
+    asked: usize,
+    op_nanos: Vec<f64>,
+    bound: f64,
 }
 
 #[derive(Debug)]
 struct Candidate {
     script: Arc<Script>,
     nanos: Vec<f64>,
+}
+
+impl Race {
+    /// Which candidate comes next, and whether its time counts; None when all is tried.
+    fn next(&mut self) -> Option<(usize, bool)> {
+        let many = self.candidates.len();
+        let (round, at) = (self.asked / (many * BLOCK), self.asked % (many * BLOCK));
+        if round >= ROUNDS {
+            return None;
+        }
+        self.asked += 1;
+        // Who comes first is another one in each round.
+        Some(((at / BLOCK + round) % many, !at.is_multiple_of(BLOCK)))
+    }
+
+    fn is_done(&self) -> bool {
+        self.asked >= self.candidates.len() * BLOCK * ROUNDS
+    }
 }
 
 /// What a run is asked for.
@@ -137,10 +186,18 @@ pub(super) struct Trial {
 pub(super) enum Measure {
     /// Its ops, on one thread, to learn.
     Ops,
-    /// All of it, as the candidate of this number.
-    Run(usize),
+    /// All of it.
+    Run(Tried),
     /// Its ops, to see whether they have changed.
     Check,
+}
+
+/// Which candidate of which race a run has tried, and whether that counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tried {
+    race: u32,
+    candidate: usize,
+    counts: bool,
 }
 
 impl Measure {
@@ -152,43 +209,46 @@ impl Measure {
 
 impl Learner {
     /// One that has nothing to learn.
-    pub(super) fn fixed(script: Arc<Script>) -> Learner {
-        Learner::new(1, script.clone(), script, Stage::Fixed)
+    pub(super) fn fixed(plan: &Plan, script: Arc<Script>) -> Learner {
+        Learner::new(plan, 1, script.clone(), script, Stage::Fixed)
     }
 
     /// One that learns for runs of so many threads.
-    pub(super) fn learning(threads: usize, serial: Arc<Script>) -> Learner {
-        let stage = Stage::Measuring {
-            runs: 0,
-            nanos: Vec::new(),
-        };
-        Learner::new(threads, serial.clone(), serial, stage)
+    pub(super) fn learning(plan: &Plan, threads: usize, serial: Arc<Script>) -> Learner {
+        Learner::new(plan, threads, serial.clone(), serial, Stage::start())
     }
 
     /// One that goes on from what was learned before.
     pub(super) fn learned(
+        plan: &Plan,
         learned: LearnedSchedule,
         script: Arc<Script>,
         serial: Arc<Script>,
     ) -> Learner {
-        let learner = Learner::new(learned.threads, script, serial, Stage::Settled);
-        let mut state = learner.lock();
-        state.work = learned.op_nanos.iter().sum();
-        state.learned = Some(learned);
-        drop(state);
+        let learner = Learner::new(plan, learned.threads, script, serial, Stage::Settled);
+        learner.lock().learned = Some(learned);
         learner
     }
 
-    fn new(threads: usize, current: Arc<Script>, serial: Arc<Script>, stage: Stage) -> Learner {
+    fn new(
+        plan: &Plan,
+        threads: usize,
+        current: Arc<Script>,
+        serial: Arc<Script>,
+        stage: Stage,
+    ) -> Learner {
         Learner {
+            plan: plan.name.clone(),
             threads,
             asks: AtomicBool::new(matches!(stage, Stage::Measuring { .. })),
+            checks: !matches!(stage, Stage::Fixed) && CHECK_EVERY > 0,
             version: AtomicU32::new(0),
             state: Mutex::new(State {
                 current,
                 serial,
                 stage,
                 learned: None,
+                races: 0,
                 work: 0.0,
                 changes: 0,
                 checks: 0,
@@ -198,6 +258,16 @@ impl Learner {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As [`lock`](Self::lock), if nobody else has it: runs do not wait for each other, and in
+    /// a forked process one who has it may be gone.
+    fn try_lock(&self) -> Option<MutexGuard<'_, State>> {
+        match self.state.try_lock() {
+            Ok(state) => Some(state),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     /// Whether a run should ask for a [trial](Self::trial).
@@ -212,6 +282,11 @@ impl Learner {
         self.version.load(Ordering::Relaxed)
     }
 
+    /// The current script, if nobody is changing it.
+    pub(super) fn try_current(&self) -> Option<Arc<Script>> {
+        Some(self.try_lock()?.current.clone())
+    }
+
     pub(super) fn current(&self) -> Arc<Script> {
         self.lock().current.clone()
     }
@@ -222,24 +297,39 @@ impl Learner {
 
     /// After how many runs an instance has one measured again.
     pub(super) fn check_every(&self) -> Option<u32> {
-        let fixed = matches!(self.lock().stage, Stage::Fixed);
-        (!fixed && CHECK_EVERY > 0).then_some(CHECK_EVERY)
+        self.checks.then_some(CHECK_EVERY)
     }
 
     /// What the next run is to try; None where it is to follow the current script.
     pub(super) fn trial(&self, check: bool) -> Option<Trial> {
-        let mut state = self.lock();
-        let state = &mut *state;
+        let mut state = self.try_lock()?;
         let (script, measure) = match &mut state.stage {
-            Stage::Fixed => return None,
-            Stage::Measuring { .. } => (&state.serial, Measure::Ops),
-            Stage::Racing {
-                candidates, next, ..
-            } => {
-                let number = *next % candidates.len();
-                *next += 1;
-                (&candidates[number].script, Measure::Run(number))
+            Stage::Fixed | Stage::Proposing => return None,
+            // Those that fail do not count, and are not asked for ever.
+            Stage::Measuring { asked, .. } if *asked >= 4 * COST_RUNS => {
+                state.stage = Stage::Settled;
+                self.asks.store(false, Ordering::Relaxed);
+                return None;
             }
+            Stage::Measuring { asked, .. } => {
+                *asked += 1;
+                (&state.serial, Measure::Ops)
+            }
+            Stage::Racing(race) => match race.next() {
+                Some((candidate, counts)) => {
+                    let measure = Measure::Run(Tried {
+                        race: race.number,
+                        candidate,
+                        counts,
+                    });
+                    (&race.candidates[candidate].script, measure)
+                }
+                // The last of them failed, or is not back yet.
+                None => {
+                    self.settle(&mut state);
+                    return None;
+                }
+            },
             Stage::Settled if check => (&state.current, Measure::Check),
             Stage::Settled => return None,
         };
@@ -249,145 +339,161 @@ impl Learner {
         })
     }
 
-    /// What a run that went well came to: how long it took, and each op, where these were
-    /// measured. `parts` says in how many parts an op can be cut in runs like this.
-    pub(super) fn learn(
+    /// What the ops of a run took, in nanoseconds, on one thread. `parts` says in how many
+    /// parts an op can be cut in runs like this.
+    pub(super) fn learn_ops(
         &self,
-        measure: Measure,
-        took: Duration,
-        ops: &[f64],
+        ops: Vec<f64>,
         plan: &Plan,
         parts: &dyn Fn(usize) -> u32,
         script: &dyn Fn(Schedule) -> Result<Script, Error>,
     ) {
-        let mut state = self.lock();
-        let state = &mut *state;
-        match (measure, &mut state.stage) {
-            (Measure::Ops, Stage::Measuring { runs, nanos }) => {
-                if nanos.is_empty() {
-                    nanos.extend_from_slice(ops);
-                }
-                for (least, nanos) in nanos.iter_mut().zip(ops) {
+        let (op_nanos, serial) = {
+            let Some(mut state) = self.try_lock() else {
+                return;
+            };
+            let Stage::Measuring { runs, nanos, .. } = &mut state.stage else {
+                return;
+            };
+            *runs += 1;
+            if nanos.is_empty() {
+                *nanos = ops;
+            } else {
+                for (least, nanos) in nanos.iter_mut().zip(&ops) {
                     *least = least.min(*nanos);
                 }
-                *runs += 1;
-                if *runs >= COST_RUNS {
-                    let nanos = std::mem::take(nanos);
-                    state.propose(plan, nanos, self.threads, parts, script);
-                }
             }
-            (Measure::Run(number), Stage::Racing { candidates, .. }) => {
-                let nanos = &mut candidates[number].nanos;
-                nanos.push(took.as_nanos() as f64);
-                if candidates.iter().all(|c| c.nanos.len() >= TRIALS) {
-                    state.settle(plan, self.threads);
-                }
+            if *runs < COST_RUNS {
+                return;
             }
-            (Measure::Check, Stage::Settled) => {
-                let work: f64 = ops.iter().sum();
-                let ratio = work / state.work.max(1.0);
-                if (1.0 / CHANGED..CHANGED).contains(&ratio) {
-                    state.changes = 0;
-                } else {
-                    state.changes += 1;
-                }
-                state.checks += 1;
-                if state.changes >= CHANGES || state.checks >= CHECKS {
-                    (state.changes, state.checks) = (0, 0);
-                    state.stage = Stage::Measuring {
-                        runs: 0,
-                        nanos: Vec::new(),
-                    };
-                }
-            }
-            // It began before others had settled the matter.
-            _ => {}
-        }
-        let asks = matches!(state.stage, Stage::Measuring { .. } | Stage::Racing { .. });
-        self.asks.store(asks, Ordering::Relaxed);
-        if !asks {
-            self.version.fetch_add(1, Ordering::Relaxed);
-        }
+            let nanos = std::mem::take(nanos);
+            state.stage = Stage::Proposing;
+            (nanos, state.serial.clone())
+        };
+        // Without the lock: it may take some milliseconds.
+        let mut race = race(plan, op_nanos, self.threads, serial, parts, script);
+        let mut state = self.lock();
+        state.races = state.races.wrapping_add(1);
+        race.number = state.races;
+        state.stage = Stage::Racing(race);
     }
-}
 
-impl State {
-    /// Goes over to trying schedules, if there are any to try.
-    fn propose(
-        &mut self,
-        plan: &Plan,
-        nanos: Vec<f64>,
-        threads: usize,
-        parts: &dyn Fn(usize) -> u32,
-        script: &dyn Fn(Schedule) -> Result<Script, Error>,
-    ) {
-        let cost = |(op, &nanos): (usize, &f64)| Cost {
-            nanos,
-            parts: parts(op),
+    /// What a run took that has tried a candidate.
+    pub(super) fn learn_run(&self, tried: Tried, took: Duration) {
+        let Some(mut state) = self.try_lock() else {
+            return;
         };
-        let costs: Vec<_> = nanos.iter().enumerate().map(cost).collect();
-        self.work = nanos.iter().sum();
-        let candidate = |script| Candidate {
-            script,
-            nanos: Vec::new(),
+        let Stage::Racing(race) = &mut state.stage else {
+            return;
         };
-        let mut candidates = vec![candidate(self.serial.clone())];
-        let mut of = threads;
-        while of > 1 {
-            let proposal = propose(plan, &costs, of, &Overheads::default());
-            let known = |c: &Candidate| *c.script.schedule() == proposal.schedule;
-            if !candidates.iter().any(known)
-                && plan.check_schedule(&proposal.schedule).is_ok()
-                && let Ok(script) = script(proposal.schedule)
-                && !script.is_serial()
-            {
-                candidates.push(candidate(Arc::new(script)));
-            }
-            of /= 2;
+        if race.number == tried.race
+            && tried.counts
+            && let Some(candidate) = race.candidates.get_mut(tried.candidate)
+        {
+            candidate.nanos.push(took.as_nanos() as f64);
         }
-        self.stage = Stage::Racing {
-            candidates,
-            next: 0,
-            bound: bound(plan, &costs, threads),
-            nanos,
-        };
+        if race.is_done() {
+            self.settle(&mut state);
+        }
     }
 
     /// Keeps the fastest.
-    fn settle(&mut self, plan: &Plan, threads: usize) {
-        let Stage::Racing {
-            candidates,
-            nanos,
-            bound,
-            ..
-        } = std::mem::replace(&mut self.stage, Stage::Settled)
-        else {
+    fn settle(&self, state: &mut State) {
+        let Stage::Racing(race) = std::mem::replace(&mut state.stage, Stage::Settled) else {
             return;
         };
-        let times: Vec<_> = candidates.iter().map(|c| typical(&c.nanos)).collect();
+        let times: Vec<_> = race.candidates.iter().map(|c| typical(&c.nanos)).collect();
         let fastest = (1..times.len()).min_by(|&a, &b| times[a].total_cmp(&times[b]));
         let kept = match fastest {
             Some(fastest) if times[fastest] < times[0] * WORTH => fastest,
             _ => 0,
         };
-        self.current = candidates[kept].script.clone();
-        self.learned = Some(LearnedSchedule {
-            plan: plan.name.clone(),
+        state.current = race.candidates[kept].script.clone();
+        state.work = 0.0;
+        state.learned = Some(LearnedSchedule {
+            plan: self.plan.clone(),
             cpu: cpu_name(),
-            threads,
-            schedule: self.current.schedule().clone(),
-            op_nanos: nanos,
+            threads: self.threads,
+            schedule: state.current.schedule().clone(),
+            op_nanos: race.op_nanos,
             serial_nanos: times[0],
             nanos: times[kept],
-            bound_nanos: bound,
+            bound_nanos: race.bound,
         });
+        self.asks.store(false, Ordering::Relaxed);
+        self.version.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What the ops of a run took together, with the current schedule.
+    pub(super) fn check(&self, work: Duration) {
+        let Some(mut state) = self.try_lock() else {
+            return;
+        };
+        let state = &mut *state;
+        if !matches!(state.stage, Stage::Settled) {
+            return;
+        }
+        let work = work.as_nanos() as f64;
+        if state.work == 0.0 {
+            state.work = work;
+        }
+        let ratio = work / state.work.max(1.0);
+        match (1.0 / CHANGED..CHANGED).contains(&ratio) {
+            true => state.changes = 0,
+            false => state.changes += 1,
+        }
+        state.checks += 1;
+        if state.changes >= CHANGES || state.checks >= CHECKS {
+            (state.changes, state.checks) = (0, 0);
+            state.stage = Stage::start();
+            self.asks.store(true, Ordering::Relaxed);
+        }
     }
 }
 
-/// The lower quartile of all but the first: what a run takes where nothing comes between,
-/// and no stroke of luck.
+/// A race of what is proposed, for all threads and for fewer, with the serial order.
+fn race(
+    plan: &Plan,
+    op_nanos: Vec<f64>,
+    threads: usize,
+    serial: Arc<Script>,
+    parts: &dyn Fn(usize) -> u32,
+    script: &dyn Fn(Schedule) -> Result<Script, Error>,
+) -> Race {
+    let cost = |(op, &nanos): (usize, &f64)| Cost {
+        nanos,
+        parts: parts(op),
+    };
+    let costs: Vec<_> = op_nanos.iter().enumerate().map(cost).collect();
+    let candidate = |script| Candidate {
+        script,
+        nanos: Vec::with_capacity(BLOCK * ROUNDS),
+    };
+    let mut candidates = vec![candidate(serial)];
+    let mut of = threads;
+    while of > 1 {
+        let proposal = propose(plan, &costs, of, &Overheads::default());
+        let known = |c: &Candidate| *c.script.schedule() == proposal.schedule;
+        if !candidates.iter().any(known)
+            && let Ok(script) = script(proposal.schedule)
+            && script.is_shared()
+        {
+            candidates.push(candidate(Arc::new(script)));
+        }
+        of /= 2;
+    }
+    Race {
+        number: 0,
+        candidates,
+        asked: 0,
+        bound: bound(plan, &costs, threads),
+        op_nanos,
+    }
+}
+
+/// The lower quartile: what a run takes where nothing comes between, and no stroke of luck.
 fn typical(nanos: &[f64]) -> f64 {
-    let mut sorted = nanos.get(1..).unwrap_or_default().to_vec();
+    let mut sorted = nanos.to_vec();
     sorted.sort_by(f64::total_cmp);
     sorted.get(sorted.len() / 4).copied().unwrap_or(f64::MAX)
 }

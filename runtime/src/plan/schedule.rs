@@ -3,6 +3,7 @@
 use super::builder::as_grid;
 use super::{Op, Plan};
 use crate::Error;
+use crate::pool::MAX_UNITS;
 
 /// An order for the ops of a plan: phases, one after another; in a phase tasks, which may
 /// run side by side.
@@ -79,8 +80,8 @@ impl Schedule {
 }
 
 impl Plan {
-    /// In how many parts the grid of an op can be cut: as many as it ever has indices, and
-    /// 1 for what is no launch.
+    /// In how many parts the grid of an op can be cut: as many as it ever has indices, but
+    /// at most 32,768, and 1 for what is no launch.
     ///
     /// # Panics
     ///
@@ -94,7 +95,7 @@ impl Plan {
             Ok(Ok(grid)) if launch.grid.is_constant() => grid,
             _ => self.kernels[launch.kernel].signature.max_grid(),
         };
-        u32::try_from(grid.max(1)).unwrap_or(u32::MAX)
+        grid.clamp(1, MAX_UNITS.into()) as u32
     }
 
     /// Proves that a schedule runs each op once, and each after all that it must come

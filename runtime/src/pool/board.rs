@@ -131,8 +131,13 @@ impl<P: Platform> Board<P> {
         phases: u32,
         is_here: &dyn Fn() -> bool,
     ) -> Result<Option<Claim<'s, P>>, Forked> {
-        let mut spin = P::Spin::new();
+        let (mut spin, mut looks) = (P::Spin::new(), 0_u32);
         loop {
+            // However long it is told to stay awake.
+            looks = looks.wrapping_add(1);
+            if looks.is_multiple_of(1 << 16) && !is_here() {
+                return Err(Forked);
+            }
             let word = taken.look();
             if taken.is_over(word, phases) {
                 return Ok(None);
@@ -245,6 +250,7 @@ impl<P: Platform> Board<P> {
     /// Works until there has been nothing to do for long enough.
     fn stay(&self, at: &mut usize) {
         let mut spin = P::Spin::new();
+        let mut was_busy = false;
         loop {
             let (mut busy, mut worked) = (false, false);
             for i in 0..self.slots.len() {
@@ -262,8 +268,11 @@ impl<P: Platform> Board<P> {
                     }
                 }
             }
-            if worked {
+            if worked || (was_busy && !busy) {
                 spin = P::Spin::new();
+            }
+            was_busy = busy;
+            if worked {
                 continue;
             }
             let limit = match busy {

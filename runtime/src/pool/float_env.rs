@@ -46,6 +46,14 @@ impl DefaultFloatEnv {
     }
 }
 
+/// Has this thread the default environment again, after code that may have changed it.
+#[inline]
+pub(crate) fn restore_default() {
+    if Control::get() != Control::DEFAULT {
+        Control::DEFAULT.set();
+    }
+}
+
 impl Drop for DefaultFloatEnv {
     /// Changes back, if something was changed.
     #[inline]

@@ -35,7 +35,7 @@ use platform::Native;
 
 pub(crate) use board::{Forked, run_alone};
 pub use cpus::available_threads;
-pub(crate) use float_env::DefaultFloatEnv;
+pub(crate) use float_env::{DefaultFloatEnv, restore_default};
 pub(crate) use slot::Job;
 pub(crate) use word::{MAX_PHASES, MAX_UNITS};
 
@@ -48,8 +48,12 @@ pub const SPIN_IN_RUN: Duration = Duration::from_micros(500);
 /// beyond its end, for each thread. Zero has it sleep at once.
 pub const SPIN_BETWEEN_RUNS: Duration = Duration::from_micros(50);
 
+/// The most threads that a pool has. More are a slip.
+pub const MAX_THREADS: usize = 4096;
+
 /// The size of a thread's stack, in bytes: what Rust's threads have, and far more than
-/// kernels use.
+/// kernels use. A kernel or a host function that needs more, on whatever thread it runs, must
+/// be given it.
 pub const STACK: usize = 2 << 20;
 
 /// The threads of an embedder's, lent to runs.
@@ -58,31 +62,37 @@ pub const STACK: usize = 2 << 20;
 /// does, it works on the runs of the pool that were started meanwhile, and returns after
 /// some time without work. A run never waits for a thread that has not come.
 ///
+/// The pool drops the team when the last of its handles and invitations goes, perhaps on one of
+/// the team's own threads: a `Drop` must not wait for these.
+///
 /// `examples/rayon.rs` lends the threads of a rayon pool.
 pub trait Team: fmt::Debug + Send + Sync {
     /// How many threads a run may have, with the one that calls it. It is asked once.
     fn threads(&self) -> usize;
 
     /// Has one of the team's threads accept the invitation, soon, or never. This is called
-    /// by a thread in the middle of a run, and is not to wait for anything.
+    /// by a thread in the middle of a run. It is not to wait for anything, and not to panic,
+    /// which would end the process.
     fn invite(&self, invitation: Invitation);
 }
 
 /// An invitation to work on the runs of a [`Pool`].
 pub struct Invitation {
-    board: Arc<Board<Native>>,
+    /// None once it was accepted.
+    board: Option<Arc<Board<Native>>>,
 }
 
 impl Invitation {
     fn new(board: Arc<Board<Native>>) -> Invitation {
-        Invitation { board }
+        Invitation { board: Some(board) }
     }
 
     /// Works on what there is, and returns when there has been nothing for a while.
-    pub fn accept(self) {
-        let _default = DefaultFloatEnv::enter();
-        self.board.serve(0);
-        std::mem::forget(self);
+    pub fn accept(mut self) {
+        if let Some(board) = self.board.take() {
+            let _default = DefaultFloatEnv::enter();
+            board.serve(0);
+        }
     }
 }
 
@@ -95,7 +105,9 @@ impl fmt::Debug for Invitation {
 impl Drop for Invitation {
     /// Declines.
     fn drop(&mut self) {
-        self.board.decline();
+        if let Some(board) = &self.board {
+            board.decline();
+        }
     }
 }
 
@@ -146,17 +158,17 @@ impl Default for PoolBuilder {
 }
 
 impl PoolBuilder {
-    /// How many threads a run may have, with the one that calls it; at least 1.
-    /// [`available_threads`] says how many there is room for.
+    /// How many threads a run may have, with the one that calls it; at least 1, and at most
+    /// [`MAX_THREADS`]. [`available_threads`] says how many there is room for.
     pub fn threads(mut self, threads: usize) -> Self {
-        self.threads = threads.max(1);
+        self.threads = threads.clamp(1, MAX_THREADS);
         self.members = Members::Own;
         self
     }
 
     /// Has the threads of an embedder's help instead of threads of the pool's own.
     pub fn team(mut self, team: Arc<dyn Team>) -> Self {
-        self.threads = team.threads().max(1);
+        self.threads = team.threads().clamp(1, MAX_THREADS);
         self.members = Members::Lent(team);
         self
     }

@@ -165,7 +165,7 @@ impl Spin for TimedSpin {
     #[inline]
     fn goes_on(&mut self, limit: Duration) -> bool {
         std::hint::spin_loop();
-        self.polls += 1;
+        self.polls = self.polls.wrapping_add(1);
         if !self.polls.is_multiple_of(POLLS) {
             return !limit.is_zero();
         }

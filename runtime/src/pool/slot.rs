@@ -21,7 +21,9 @@ pub(crate) trait Job: Sync {
     fn run(&self, phase: u32, unit: u32);
 }
 
-/// A job that is being run, as those see it who help.
+/// A job that is being run, as those see it who help. It has cache lines of its own: the
+/// owner's stack around it is written all the time.
+#[repr(align(128))]
 pub(super) struct Run<'a> {
     job: &'a dyn Job,
     /// The slot's word when the run began: its epoch is that of the phase before the first.

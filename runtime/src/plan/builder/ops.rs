@@ -232,6 +232,11 @@ impl PlanBuilder {
     /// # Ok::<(), svod_runtime::Error>(())
     /// ```
     ///
+    /// With a [pool](super::Executable::with_pool), a run may call it on any of the pool's
+    /// threads, beside other ops, and runs of other instances call it at the same time: what it
+    /// locks must not be held by a thread that waits for a run. If it forks the process, the child
+    /// is to execute another program, or to exit.
+    ///
     /// # Errors
     ///
     /// [`Error::Plan`], with the op's number and the function's name: a range that

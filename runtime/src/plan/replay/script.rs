@@ -15,6 +15,9 @@ use crate::signature::Convention;
 /// slots, as the index in it is its own. A launch with a longer one is not cut.
 pub(super) const MAX_OWN_SLOTS: usize = 64;
 
+/// The most parts of launches that a schedule may have beside its tasks, of some 40 bytes each.
+const MAX_PARTS: u64 = 1 << 22;
+
 /// Steps in the order of a schedule, and the units that a team takes.
 #[derive(Debug)]
 pub(in crate::plan) struct Script {
@@ -22,7 +25,8 @@ pub(in crate::plan) struct Script {
     pub(super) steps: Vec<Step>,
     /// How many steps come before the first that writes a state.
     before_state: usize,
-    is_serial: bool,
+    /// Whether a second thread has something to do, and may.
+    is_shared: bool,
     pub(super) units: Vec<Unit>,
     /// The units of each phase.
     pub(super) phases: Vec<Range<u32>>,
@@ -41,7 +45,8 @@ pub(super) struct Unit {
     /// point at each other.
     pub(super) slots: u32,
     pub(super) packed: Option<u32>,
-    pub(super) writes_state: bool,
+    /// How many of its steps come before the first that writes a state.
+    pub(super) before_state: u32,
 }
 
 // SAFETY: as for `Replay`, whose steps these are.
@@ -57,10 +62,16 @@ impl Script {
         replay: &Replay,
         schedule: Schedule,
     ) -> Result<Script, Error> {
+        let tasks = schedule.phases.iter().flatten();
+        let parts: u64 = tasks.map(|task| u64::from(task.parts.max(1))).sum();
+        if parts > plan.ops.len() as u64 + MAX_PARTS {
+            let reason = format!("it has {parts} tasks and parts");
+            return Err(Error::Schedule { reason });
+        }
         let mut script = Script {
             steps: Vec::with_capacity(plan.ops.len()),
             before_state: 0,
-            is_serial: true,
+            is_shared: false,
             units: Vec::new(),
             phases: Vec::new(),
             schedule: Schedule::default(),
@@ -72,17 +83,22 @@ impl Script {
             }
             script.end_phase(first);
         }
-        if script.phases.len() > MAX_PHASES || u32::try_from(script.units.len()).is_err() {
-            let reason = format!(
-                "it has {} phases and {} tasks and parts",
-                script.phases.len(),
-                script.units.len()
-            );
+        if script.phases.len() > MAX_PHASES {
+            let reason = format!("it has {} phases", script.phases.len());
             return Err(Error::Schedule { reason });
         }
         let before_state = script.steps.iter().position(|step| step.writes_state);
         script.before_state = before_state.unwrap_or(script.steps.len());
-        script.is_serial = script.phases.iter().all(|phase| phase.len() == 1);
+        for unit in &mut script.units {
+            let steps = &script.steps[unit.start as usize..unit.end as usize];
+            let before = steps.iter().position(|step| step.writes_state);
+            unit.before_state = before.unwrap_or(steps.len()) as u32;
+        }
+        // One that breaks the plan is for one thread: on several it would be a data race. And the
+        // calls of kernels with state come in an order that does not change from run to run.
+        script.is_shared = script.phases.iter().any(|phase| phase.len() > 1)
+            && !kernels.iter().any(Kernel::keeps_state)
+            && plan.check_schedule(&schedule).is_ok();
         script.schedule = schedule;
         Ok(script)
     }
@@ -98,7 +114,7 @@ impl Script {
             parts: task.parts,
             slots: 0,
             packed: None,
-            writes_state: self.steps[start..].iter().any(|step| step.writes_state),
+            before_state: 0,
         };
         if task.parts > 1
             && let Op::Launch(launch) = &plan.ops[task.ops[0]]
@@ -128,7 +144,6 @@ impl Script {
             let unit = self.units.remove(first);
             let before = &mut self.units[first - 1];
             before.end = unit.end;
-            before.writes_state |= unit.writes_state;
             return;
         }
         for start in (first..end).step_by(MAX_UNITS as usize) {
@@ -142,9 +157,9 @@ impl Script {
         &self.schedule
     }
 
-    /// Whether it has nothing for a second thread.
-    pub(in crate::plan) const fn is_serial(&self) -> bool {
-        self.is_serial
+    /// Whether it has something for a second thread, and gives the same results with one.
+    pub(in crate::plan) const fn is_shared(&self) -> bool {
+        self.is_shared
     }
 
     /// Runs all steps on this thread, and does nothing else. `torn` is whether states are

@@ -9,6 +9,7 @@ use crate::Error;
 use crate::dispatch::Entry;
 use crate::launch::Arg;
 use crate::memory::{View, ViewMut};
+use crate::pool::restore_default;
 use crate::signature::DType;
 
 /// An op, ready to run.
@@ -229,12 +230,16 @@ unsafe fn host(
     // with either.
     let outcome = catch_unwind(AssertUnwindSafe(|| call.function.call(args)));
     args.clear();
+    // The ops after it are to have the same bits on whichever thread this one was.
+    restore_default();
     let source = match outcome {
         Ok(Ok(())) => return Ok(()),
         Ok(Err(error)) => error,
         Err(panic) => {
             let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
             let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+            // It may panic once more when it is dropped.
+            std::mem::forget(panic);
             format!("it panicked: {}", text.unwrap_or_default()).into()
         }
     };

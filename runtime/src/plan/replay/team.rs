@@ -42,7 +42,9 @@ impl Clocks {
     }
 }
 
-/// One run of a script by a team.
+/// One run of a script by a team. It has cache lines of its own, as all read it while its owner
+/// writes to the stack around it.
+#[repr(align(128))]
 struct TeamRun<'a> {
     plan: &'a Plan,
     kernels: &'a [Kernel],
@@ -66,7 +68,7 @@ impl Script {
     ///
     /// # Safety
     ///
-    /// As [`run`](Self::run), and the script must keep the order that the plan needs.
+    /// As [`run`](Self::run), and the script must be [shared](Self::is_shared).
     pub(in crate::plan) unsafe fn run_with_team(
         &self,
         (plan, kernels): (&Plan, &[Kernel]),
@@ -119,9 +121,6 @@ impl Job for TeamRun<'_> {
             return;
         }
         let unit = &self.script.units[number as usize];
-        if unit.writes_state && !self.torn.load(Ordering::Relaxed) {
-            self.torn.store(true, Ordering::Relaxed);
-        }
         let steps = &self.script.steps[unit.start as usize..unit.end as usize];
         // SAFETY: promised by whoever made the run; the pool runs each unit once, and after
         // those of the phases before.
@@ -143,11 +142,36 @@ impl TeamRun<'_> {
     /// As [`Script::run`], for these steps, which are the unit's.
     #[inline]
     unsafe fn run_unit(&self, unit: &Unit, steps: &[Step]) -> Result<(), Error> {
+        let (before, after) = steps.split_at(unit.before_state as usize);
+        // SAFETY: promised by the caller.
+        unsafe { self.run_steps(unit, before)? };
+        if !after.is_empty() {
+            self.tear();
+            // SAFETY: promised by the caller.
+            unsafe { self.run_steps(unit, after)? };
+        }
+        Ok(())
+    }
+
+    /// # Safety
+    ///
+    /// As [`run_unit`](Self::run_unit), for some of the unit's steps.
+    #[inline]
+    unsafe fn run_steps(&self, unit: &Unit, steps: &[Step]) -> Result<(), Error> {
         match steps {
             // SAFETY: promised by the caller.
             [step] if unit.parts > 1 => unsafe { self.run_part(unit, step) },
             // SAFETY: promised by the caller.
             _ => unsafe { run_all(self.plan, steps, self.table) },
+        }
+    }
+
+    /// Says that a state is about to be written.
+    #[inline]
+    fn tear(&self) {
+        // Most often it was said before, and a look leaves the line where it is.
+        if !self.torn.load(Ordering::Relaxed) {
+            self.torn.store(true, Ordering::Relaxed);
         }
     }
 
@@ -199,9 +223,12 @@ impl TeamRun<'_> {
             let op = step.op as usize;
             let before = unit.start as usize + i;
             asked.may_go_on(op, before, self.script.steps.len())?;
+            if step.writes_state {
+                self.tear();
+            }
             let start = asked.clocks.is_some().then(Instant::now);
             // SAFETY: promised by the caller.
-            let result = unsafe { self.run_unit(unit, std::slice::from_ref(step)) };
+            let result = unsafe { self.run_steps(unit, std::slice::from_ref(step)) };
             if let (Some(clocks), Some(start)) = (asked.clocks, start) {
                 clocks.add(op, start.elapsed());
             }
