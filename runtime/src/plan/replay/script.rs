@@ -41,7 +41,8 @@ pub(super) struct Unit {
     /// point at each other.
     pub(super) slots: u32,
     pub(super) packed: Option<u32>,
-    pub(super) writes_state: bool,
+    /// How many steps come before the first that writes a state.
+    pub(super) before_state: u32,
 }
 
 // SAFETY: as for `Replay`, whose steps these are.
@@ -91,6 +92,8 @@ impl Script {
         let start = self.steps.len();
         self.steps
             .extend(task.ops.iter().map(|&op| replay.steps[op]));
+        let own = &self.steps[start..];
+        let before_state = own.iter().position(|step| step.writes_state);
         let mut unit = Unit {
             start: start as u32,
             end: self.steps.len() as u32,
@@ -98,7 +101,7 @@ impl Script {
             parts: task.parts,
             slots: 0,
             packed: None,
-            writes_state: self.steps[start..].iter().any(|step| step.writes_state),
+            before_state: before_state.unwrap_or(own.len()) as u32,
         };
         if task.parts > 1
             && let Op::Launch(launch) = &plan.ops[task.ops[0]]
@@ -127,8 +130,10 @@ impl Script {
         {
             let unit = self.units.remove(first);
             let before = &mut self.units[first - 1];
+            if before.before_state == before.end - before.start {
+                before.before_state += unit.before_state;
+            }
             before.end = unit.end;
-            before.writes_state |= unit.writes_state;
             return;
         }
         for start in (first..end).step_by(MAX_UNITS as usize) {

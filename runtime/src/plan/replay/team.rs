@@ -114,9 +114,6 @@ impl Job for TeamRun<'_> {
             return;
         }
         let unit = &self.script.units[number as usize];
-        if unit.writes_state && !self.torn.load(Ordering::Relaxed) {
-            self.torn.store(true, Ordering::Relaxed);
-        }
         let steps = &self.script.steps[unit.start as usize..unit.end as usize];
         // SAFETY: promised by whoever made the run; the pool runs each unit once, and after
         // those of the phases before.
@@ -138,11 +135,38 @@ impl TeamRun<'_> {
     /// As [`Script::run`], for these steps, which are the unit's.
     #[inline]
     unsafe fn run_unit(&self, unit: &Unit, steps: &[Step]) -> Result<(), Error> {
+        let (before, after) = steps.split_at(unit.before_state as usize);
+        // SAFETY: promised by the caller.
+        unsafe { self.run_steps(unit, before)? };
+        if !after.is_empty() {
+            self.tear();
+            // SAFETY: promised by the caller.
+            unsafe { self.run_steps(unit, after)? };
+        }
+        Ok(())
+    }
+
+    /// Some of the unit's steps, one after another.
+    ///
+    /// # Safety
+    ///
+    /// As [`Script::run`], for these steps.
+    #[inline]
+    unsafe fn run_steps(&self, unit: &Unit, steps: &[Step]) -> Result<(), Error> {
         match steps {
             // SAFETY: promised by the caller.
             [step] if unit.parts > 1 => unsafe { self.run_part(unit, step) },
             // SAFETY: promised by the caller.
             _ => unsafe { run_all(self.plan, steps, self.table) },
+        }
+    }
+
+    /// A state may be written from now on.
+    #[inline]
+    fn tear(&self) {
+        // Most often others have said so, and it costs no more than to look.
+        if !self.torn.load(Ordering::Relaxed) {
+            self.torn.store(true, Ordering::Relaxed);
         }
     }
 
@@ -194,9 +218,12 @@ impl TeamRun<'_> {
             let op = step.op as usize;
             let before = unit.start as usize + i;
             asked.may_go_on(op, before, self.script.steps.len())?;
+            if step.writes_state {
+                self.tear();
+            }
             let start = asked.clocks.is_some().then(Instant::now);
             // SAFETY: promised by the caller.
-            let result = unsafe { self.run_unit(unit, std::slice::from_ref(step)) };
+            let result = unsafe { self.run_steps(unit, std::slice::from_ref(step)) };
             if let (Some(clocks), Some(start)) = (asked.clocks, start) {
                 clocks.add(op, start.elapsed());
             }
