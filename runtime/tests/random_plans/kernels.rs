@@ -7,7 +7,9 @@
 use std::cell::RefCell;
 use std::ffi::c_void;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use svod_runtime::plan::Cancel;
 use svod_runtime::signature::{Access, Convention, Returns};
 use svod_runtime::{Arg, Bounds, DType, Kernel, Signature, ViewMut};
 
@@ -419,7 +421,9 @@ pub(crate) fn mix_host(op: usize, k: u64, args: &mut [Arg<'_>], read_too: &[bool
     let digest = mix(op, k, &reads, &mut writes, size, odd);
     tell(op, digest);
     let starts = reads.iter().map(|bytes| (op, bytes.as_ptr().addr()));
-    ADDRESSES.with_borrow_mut(|addresses| addresses.extend(starts));
+    if listens() {
+        ADDRESSES.with_borrow_mut(|addresses| addresses.extend(starts));
+    }
     let views = args.iter_mut().filter_map(|arg| match arg {
         Arg::Read(_) => None,
         Arg::Write(view) => Some(view),
@@ -449,16 +453,66 @@ pub(crate) fn store(view: ViewMut<'_>, bytes: &[u8]) {
     }
 }
 
-// A run calls its kernels on the thread that asked for it.
+// A run that has no team calls its kernels on the thread that asked for it.
 thread_local! {
     static SEEN: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
     static ADDRESSES: RefCell<Vec<(usize, usize)>> = const { RefCell::new(Vec::new()) };
     static FAILING: RefCell<Option<usize>> = const { RefCell::new(None) };
 }
 
+/// Whether this thread listens to a run of its own.
+fn listens() -> bool {
+    SEEN.with_borrow(|seen| !seen.is_empty())
+}
+
+/// What the ops of a run have read that is on several threads. No order is asked of it,
+/// so that it hides no race.
+static SEEN_BY_ALL: [AtomicU64; 64] = [const { AtomicU64::new(0) }; 64];
+
+/// The ops that fail, and the one that cancels, on whatever thread: a bit for each.
+static FAILING_ON_ALL: AtomicU64 = AtomicU64::new(0);
+static CANCELLING: AtomicU64 = AtomicU64::new(0);
+
 /// Notes what an op has read: of a grid, the sum of what its calls have.
 pub(crate) fn tell(op: usize, digest: u64) {
-    SEEN.with_borrow_mut(|seen| seen[op] = seen[op].wrapping_add(digest));
+    let own = SEEN.with_borrow_mut(|seen| {
+        let seen = seen.get_mut(op)?;
+        *seen = seen.wrapping_add(digest);
+        Some(())
+    });
+    if own.is_none() {
+        SEEN_BY_ALL[op].fetch_add(digest, Ordering::Relaxed);
+        if CANCELLING.load(Ordering::Relaxed) >> op & 1 == 1 {
+            switch().cancel();
+        }
+    }
+}
+
+/// What [`cancel_in`] has an op throw.
+pub(crate) fn switch() -> &'static Cancel {
+    static SWITCH: OnceLock<Cancel> = OnceLock::new();
+    SWITCH.get_or_init(Cancel::new)
+}
+
+/// As [`listen`], to a run that may be on several threads; one at a time.
+pub(crate) fn listen_to_all<T>(ops: usize, run: impl FnOnce() -> T) -> (T, Vec<u64>) {
+    for seen in &SEEN_BY_ALL {
+        seen.store(0, Ordering::Relaxed);
+    }
+    let result = run();
+    let seen = SEEN_BY_ALL[..ops].iter();
+    (result, seen.map(|s| s.load(Ordering::Relaxed)).collect())
+}
+
+/// Has these ops fail on whatever thread they run, those that can.
+pub(crate) fn fail_on_all(ops: &[usize]) {
+    let bits = ops.iter().fold(0, |bits, op| bits | 1 << op);
+    FAILING_ON_ALL.store(bits, Ordering::Relaxed);
+}
+
+/// Has an op throw the [switch] on whatever thread it runs.
+pub(crate) fn cancel_in(op: Option<usize>) {
+    CANCELLING.store(op.map_or(0, |op| 1 << op), Ordering::Relaxed);
 }
 
 /// What each op of a plan has read during `run`; 0 for copies and fills, and for what did
@@ -483,5 +537,8 @@ pub(crate) fn fail_at(op: Option<usize>) {
 
 /// Whether an op is to fail.
 pub(crate) fn fails(op: usize) -> bool {
-    FAILING.with_borrow(|failing| *failing == Some(op))
+    if listens() {
+        return FAILING.with_borrow(|failing| *failing == Some(op));
+    }
+    FAILING_ON_ALL.load(Ordering::Relaxed) >> op & 1 == 1
 }

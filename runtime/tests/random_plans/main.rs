@@ -12,6 +12,7 @@ mod model;
 mod orders;
 mod recipe;
 mod runs;
+mod threads;
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;

@@ -12,7 +12,7 @@ use crate::recipe::{Recipe, Shape};
 use crate::{for_plans, for_same_plans, part, ways};
 
 /// For each op, those that it waits for.
-fn waits(plan: &Plan) -> Vec<Vec<usize>> {
+pub(crate) fn waits(plan: &Plan) -> Vec<Vec<usize>> {
     let explained = (0..plan.ops().len()).map(|op| plan.explain(op).unwrap());
     explained
         .map(|e| e.waits.iter().map(|wait| wait.op).collect())
@@ -34,7 +34,7 @@ fn shuffled(rng: &mut Rng, waits: &[Vec<usize>]) -> Vec<usize> {
 }
 
 /// A schedule of several phases, in which what is ordered is in one chain.
-fn phased(rng: &mut Rng, waits: &[Vec<usize>]) -> Schedule {
+pub(crate) fn phased(rng: &mut Rng, waits: &[Vec<usize>]) -> Schedule {
     let mut phases: Vec<Vec<Vec<usize>>> = vec![Vec::new()];
     for op in shuffled(rng, waits) {
         if rng.below(6) == 0 {

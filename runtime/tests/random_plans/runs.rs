@@ -48,7 +48,7 @@ fn runs_come_to_what_the_ops_do_one_after_another() {
 // ---------------------------------------------------------------------------
 
 /// Whether an op may write a state.
-fn writes_state(plan: &Plan, op: usize) -> bool {
+pub(crate) fn writes_state(plan: &Plan, op: usize) -> bool {
     let mut touches = plan.touches(op);
     touches.any(|touch| {
         touch.access.writes() && plan.buffers()[touch.range.buffer].role == Role::State

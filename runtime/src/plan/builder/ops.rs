@@ -232,7 +232,7 @@ impl PlanBuilder {
     /// # Ok::<(), svod_runtime::Error>(())
     /// ```
     ///
-    /// With a [pool](super::Executable::with_pool), a run may call it on any of the pool's
+    /// With a [pool](crate::plan::Executable::with_pool), a run may call it on any of the pool's
     /// threads, beside other ops, and runs of other instances call it at the same time: what it
     /// locks must not be held by a thread that waits for a run. If it forks the process, the child
     /// is to execute another program, or to exit.
