@@ -1,0 +1,236 @@
+//! What it costs that two threads work together: a launch, a step from one launch to the
+//! next, and a start after the threads went to sleep; beside rayon and OpenMP, with the same
+//! kernels, in turns within one process.
+//!
+//! OpenMP's threads wait awake or asleep as the environment says when it is loaded, so that
+//! each way has a process. Awake they keep a CPU busy for good. So before whoever else has a
+//! turn they are ended, and before its own turn each starts or wakes its threads.
+
+mod kernels;
+mod openmp;
+
+use std::hint::black_box;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use rayon::prelude::*;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use rustix::time::{ClockId, clock_gettime};
+use svod_runtime::Error;
+use svod_runtime::bench::{Budget, Candidate, Race, race};
+use svod_runtime::pool::Pool;
+
+use kernels::{THREADS, Work};
+use openmp::OpenMp;
+
+type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
+
+/// Who takes turns.
+struct Peers {
+    pool: Pool,
+    rayon: ThreadPool,
+    openmp: Option<OpenMp>,
+}
+
+/// A way of running something, that gets ready for its turn.
+struct Way<'a> {
+    openmp: Option<&'a OpenMp>,
+    /// Passes time after it has got ready, so that all threads sleep.
+    idle: Duration,
+    run: Box<dyn FnMut() -> Result<(), Error> + 'a>,
+}
+
+impl Candidate for Way<'_> {
+    fn prepare(&mut self) -> Result<(), Error> {
+        if let Some(openmp) = self.openmp {
+            openmp.rest()?;
+        }
+        // Some, since a thread may be slow to wake up.
+        for _ in 0..10 {
+            self.run()?;
+        }
+        let start = Instant::now();
+        while start.elapsed() < self.idle {
+            std::hint::spin_loop();
+        }
+        Ok(())
+    }
+
+    fn run(&mut self) -> Result<(), Error> {
+        (self.run)()
+    }
+}
+
+impl Peers {
+    fn new() -> Fallible<Peers> {
+        let openmp = OpenMp::new();
+        if let Err(error) = &openmp {
+            println!("without OpenMP: {error}");
+        }
+        Ok(Peers {
+            pool: Pool::builder().threads(THREADS).build(),
+            rayon: ThreadPoolBuilder::new().num_threads(THREADS).build()?,
+            openmp: openmp.ok(),
+        })
+    }
+
+    /// Has all run it in turns, and prints a line for each: nanoseconds divided by `by`, and
+    /// the ratio to ours.
+    fn compare(&self, work: &Work, idle: Duration, by: f64) -> Fallible<()> {
+        let mut ours = work.instance(Some(&self.pool))?;
+        let mut names = vec!["ours"];
+        let mut ways = vec![self.way(idle, Box::new(move || black_box(&mut ours).run(&[])))];
+        ways.push(self.way(
+            idle,
+            Box::new(|| {
+                self.with_rayon(work);
+                Ok(())
+            }),
+        ));
+        names.push("rayon");
+        if let Some(openmp) = &self.openmp {
+            let run = || {
+                match work.launches {
+                    1 => openmp.launch(work),
+                    _ => openmp.launches(work),
+                }
+                Ok(())
+            };
+            // Its own threads are the ones that are to be awake.
+            ways.push(Way {
+                openmp: None,
+                idle,
+                run: Box::new(run),
+            });
+            names.push("OpenMP");
+        }
+        let mut alone = work.instance(None)?;
+        ways.push(self.way(idle, Box::new(move || black_box(&mut alone).run(&[]))));
+        names.push("one thread");
+        let race = {
+            let mut candidates: Vec<_> = ways.iter_mut().map(|w| w as &mut dyn Candidate).collect();
+            let sample = match idle.is_zero() {
+                true => Duration::from_micros(200),
+                false => Duration::ZERO,
+            };
+            let budget = Budget {
+                sample,
+                max_rounds: 2_000,
+                ..Budget::default()
+            };
+            race(&mut candidates, &budget)?
+        };
+        for (i, name) in names.iter().enumerate() {
+            print(name, &race, i, by);
+        }
+        Ok(())
+    }
+
+    fn way<'a>(
+        &'a self,
+        idle: Duration,
+        run: Box<dyn FnMut() -> Result<(), Error> + 'a>,
+    ) -> Way<'a> {
+        Way {
+            openmp: self.openmp.as_ref(),
+            idle,
+            run,
+        }
+    }
+
+    /// Enters the pool once, from outside, for all launches.
+    fn with_rayon(&self, work: &Work) {
+        self.rayon.install(|| {
+            for _ in 0..work.launches {
+                (0..work.grid)
+                    .into_par_iter()
+                    .for_each(|index| work.call(index));
+            }
+        });
+    }
+}
+
+fn print(name: &str, race: &Race, i: usize, by: f64) {
+    let (time, ratio) = (race.times(i), race.ratios(i, 0));
+    println!(
+        "    {name:<12} {:>9.3} ({:.3} to {:.3})   {:>7.2} ({:.2} to {:.2})",
+        time.median / by,
+        time.lower / by,
+        time.upper / by,
+        ratio.median,
+        ratio.lower,
+        ratio.upper,
+    );
+}
+
+/// Threads awake, or as awake as each keeps them from run to run.
+fn awake(peers: &Peers) -> Fallible<()> {
+    for grid in [2, 8] {
+        println!("fork and join of a launch with grid {grid}, in µs");
+        peers.compare(&Work::nothing(grid, 1), Duration::ZERO, 1e3)?;
+    }
+    println!("one of 1,000 launches with grid 2 that wait for each other, in µs");
+    peers.compare(&Work::nothing(2, 1_000), Duration::ZERO, 1e6)?;
+    for nanos in [5_000.0, 2_500.0] {
+        let micros = nanos / 1e3;
+        println!(
+            "100 launches with grid 2 of {micros} µs each index, in µs; half of one thread is ideal"
+        );
+        peers.compare(&Work::spinning(nanos, 2, 100), Duration::ZERO, 1e3)?;
+    }
+    Ok(())
+}
+
+/// Threads asleep.
+fn asleep(peers: &Peers) -> Fallible<()> {
+    let idle = Duration::from_millis(2);
+    println!("the first launch with grid 2 after 2 ms of serial work, in µs");
+    peers.compare(&Work::nothing(2, 1), idle, 1e3)?;
+    println!("the same, of 200 µs each index");
+    peers.compare(&Work::spinning(200_000.0, 2, 1), idle, 1e3)
+}
+
+/// What the whole process has used of its CPUs.
+fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    #[allow(clippy::cast_sign_loss)] // since the process began
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// What is burnt when nothing runs.
+fn after() -> Fallible<()> {
+    println!("CPU time in the second after a run, in µs");
+    let pool = Pool::builder().threads(THREADS).build();
+    let mut instance = Work::nothing(2, 1_000).instance(Some(&pool))?;
+    for _ in 0..5 {
+        for _ in 0..100 {
+            instance.run(&[])?;
+        }
+        let start = cpu_time();
+        std::thread::sleep(Duration::from_secs(1));
+        println!(
+            "    ours         {:>9.1}",
+            (cpu_time() - start).as_secs_f64() * 1e6
+        );
+    }
+    Ok(())
+}
+
+fn main() -> Fallible<()> {
+    const HOW: &str = "OMP_WAIT_POLICY";
+    let mine = std::env::args().find(|arg| ["active", "passive"].contains(&arg.as_str()));
+    match mine.as_deref() {
+        Some("active") => return awake(&Peers::new()?),
+        Some(_) => return asleep(&Peers::new()?),
+        None => {}
+    }
+    println!("medians with their quartiles, and ratios to ours of each round\n");
+    for policy in ["active", "passive"] {
+        let mut command = Command::new(std::env::current_exe()?);
+        let status = command.arg(policy).env(HOW, policy).status()?;
+        if !status.success() {
+            return Err(format!("{command:?} ended with {status}").into());
+        }
+    }
+    after()
+}
