@@ -236,6 +236,13 @@ impl Executable {
         Ok(self)
     }
 
+    /// Whether runs are still being measured to learn a schedule: the first ones, and a few
+    /// more where the machine or its work has changed. Guarded and observed runs teach nothing.
+    #[must_use]
+    pub fn is_learning(&self) -> bool {
+        self.learner.asks()
+    }
+
     /// What was learned so far; `None` while the first runs are being measured, and where
     /// nothing is learned.
     #[must_use]
