@@ -219,16 +219,15 @@ impl Executable {
     /// [`Error::Schedule`] where it was learned for another number of threads than the
     /// pool has, or breaks the plan, or has another number of ops.
     pub fn with_learned(mut self, learned: LearnedSchedule) -> Result<Executable, Error> {
-        let (ops, threads) = (self.plan().ops.len(), self.pool.threads());
-        if learned.threads != threads || learned.op_nanos.len() != ops {
+        let threads = self.pool.threads();
+        if learned.threads != threads {
             let reason = format!(
-                "it was learned for {} threads and {} ops, here are {threads} and {ops}",
-                learned.threads,
-                learned.op_nanos.len(),
+                "it was learned for {} threads, here are {threads}",
+                learned.threads
             );
             return Err(Error::Schedule { reason });
         }
-        self.plan().check_schedule(&learned.schedule)?;
+        self.plan().check_learned(&learned)?;
         let script = Arc::new(self.script(learned.schedule.clone())?);
         self.fixed = None;
         let serial = self.program.serial.clone();

@@ -10,6 +10,8 @@
 //! From then on a run in [`CHECK_EVERY`] is measured again, and where it has long become
 //! another machine, or other work, all starts anew.
 
+mod json;
+
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -68,6 +70,10 @@ pub struct LearnedSchedule {
     pub serial_nanos: f64,
     /// What a run takes with the schedule, in nanoseconds.
     pub nanos: f64,
+    /// What a run takes with the fastest of the schedules for several threads that were
+    /// tried, in nanoseconds, whether it is this one or was not worth it; `None` where there
+    /// was none to try.
+    pub tried_nanos: Option<f64>,
     /// What it could take at best, by the costs of the ops: the work shared by all threads, or
     /// the longest path, with each launch shared as far as its grid goes.
     pub bound_nanos: f64,
@@ -371,6 +377,7 @@ impl State {
             op_nanos: nanos,
             serial_nanos: times[0],
             nanos: times[kept],
+            tried_nanos: fastest.map(|fastest| times[fastest]),
             bound_nanos: bound,
         });
     }
