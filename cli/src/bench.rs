@@ -10,6 +10,7 @@
 //! | `candidates[].bundle`, `name` | the folder as it was given, and the plan's name |
 //! | `candidates[].compiler` | `path`, `family` and `major`; null where no kernel was compiled |
 //! | `candidates[].opt_level` | as compilers take it, such as `-O2`; null where no kernel was compiled |
+//! | `candidates[].threads` | how many a run may have |
 //! | `candidates[].test`, `variables` | the recorded test that inputs are of, or null; what the variables were |
 //! | `candidates[].kernels`, `compiled`, `ops`, `load_us` | how many, how many of the kernels were compiled, and what it took to compile and link them |
 //! | `candidates[].time_us` | `min`, `lower`, `median`, `upper` and `max` of the samples: the quartiles, and what lies around them |
@@ -30,6 +31,7 @@ use svod_runtime::bundle::Bundle;
 use svod_runtime::bundle::npy::Array;
 use svod_runtime::compile::CCompiler;
 use svod_runtime::plan::Executable;
+use svod_runtime::pool::Pool;
 use svod_runtime::{Guard, OptLevel, RuntimeBuilder};
 
 use crate::given::check_known;
@@ -37,9 +39,10 @@ use crate::{Failure, Outcome, json, name_and_file, name_and_number, run, show};
 
 #[derive(Args)]
 #[command(after_help = "\
-Candidates are all bundles, each with every --cc and every -O. They take turns in
-one process: a round runs each of them, in changing order, and ratios are those of
-one round. States are put back to the start before each sample, which is not timed.
+Candidates are all bundles, each with every --cc, every -O and every number of
+threads. They take turns in one process: a round runs each of them, in changing
+order, and ratios are those of one round. What several threads share is learned
+before, in runs that do not count. States are put back to the start before each sample, which is not timed.
 A sample is one run; where the fastest candidate takes less than 20 µs, or less than
 a ten thousandth of --time, it is as many in a row as fill that, the same for all,
 and each of these finds the states that the one before has left. Buffers are not
@@ -51,6 +54,7 @@ Examples:
   svod bench old.svod new.svod                 two bundles, side by side
   svod bench model.svod model.svod             how far apart are two that are the same?
   svod bench model.svod --cc clang-19 --cc gcc -O2 -O3
+  svod bench model.svod --threads 1,2,4
   svod bench model.svod --rounds 1000 --json")]
 pub(crate) struct BenchArgs {
     /// The bundles' folders
@@ -62,6 +66,10 @@ pub(crate) struct BenchArgs {
     /// Compile at this level, 0 to 3; several are compared
     #[arg(short = 'O', long = "opt-level", value_name = "LEVEL", value_parser = opt_level)]
     opt_levels: Vec<OptLevel>,
+    /// Let runs have so many threads, with the one that starts them; several numbers,
+    /// with commas between them, are compared
+    #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(crate::THREADS))]
+    threads: Vec<u16>,
     /// Take inputs and variables from this recorded test; from the first, where this is
     /// left out. Without tests, inputs are zeros and variables as small as they may be
     #[arg(long, value_name = "N")]
@@ -101,7 +109,12 @@ fn seconds(text: &str) -> Result<Duration, String> {
     seconds.ok_or_else(|| "it is no number of seconds".into())
 }
 
+/// The most runs in which a schedule is learned: more than it takes for any number of
+/// threads.
+const LEARNING: usize = 1000;
+
 /// A bundle under a setting.
+#[derive(Clone)]
 struct Entrant<'a> {
     bundle: &'a Bundle,
     inputs: &'a [Array],
@@ -126,13 +139,15 @@ pub(crate) fn bench(args: &BenchArgs, out: &mut dyn Write) -> Outcome {
     }
     let mut entrants = Vec::new();
     for (bundle, inputs) in &bundles {
-        if bundle.kernels_to_compile() == 0 {
-            entrants.push(load(bundle, inputs, None, None)?);
-            continue;
-        }
-        for compiler in or_default(&args.compilers) {
-            for opt_level in or_default(&args.opt_levels) {
-                entrants.push(load(bundle, inputs, compiler, opt_level)?);
+        let compiled = bundle.kernels_to_compile() > 0;
+        let compilers = or_default(if compiled { &args.compilers } else { &[] });
+        let opt_levels = or_default(if compiled { &args.opt_levels } else { &[] });
+        for compiler in compilers {
+            for opt_level in &opt_levels {
+                let entrant = load(bundle, inputs, compiler, *opt_level)?;
+                for threads in or_default(&args.threads) {
+                    entrants.push(entrant.on(threads.copied()));
+                }
             }
         }
     }
@@ -158,6 +173,7 @@ pub(crate) fn bench(args: &BenchArgs, out: &mut dyn Write) -> Outcome {
     }
     let mut candidates: Vec<&mut dyn Candidate> = Vec::new();
     for replay in &mut replays {
+        replay.learn(LEARNING)?;
         candidates.push(replay);
     }
     let race = race(&mut candidates, &budget)?;
@@ -227,6 +243,20 @@ fn load<'a>(
 }
 
 impl Entrant<'_> {
+    /// The same, whose runs may have so many threads; those of the environment, if none.
+    fn on(&self, threads: Option<u16>) -> Self {
+        let mut entrant = self.clone();
+        if let Some(threads) = threads {
+            let pool = Pool::builder().threads(threads.into()).build();
+            entrant.executable = entrant.executable.with_pool(pool);
+        }
+        entrant
+    }
+
+    fn threads(&self) -> usize {
+        self.executable.pool().threads()
+    }
+
     /// The recorded test that it is given the inputs of.
     fn test(&self, args: &BenchArgs) -> Option<usize> {
         args.test
@@ -294,8 +324,9 @@ fn list(
         let kernels = entrant.executable.kernels().len();
         writeln!(
             out,
-            "    {given}{}; {}; {}{} ready in {}",
+            "    {given}{}; {}; {}; {}{} ready in {}",
             variables.collect::<String>(),
+            show::count(entrant.threads(), "thread"),
             show::count(entrant.ops(), "op"),
             show::count(kernels, "kernel"),
             match kernels - entrant.bundle.kernels_to_compile() {
@@ -402,6 +433,7 @@ fn as_json(
             "name": entrant.bundle.plan().name(),
             "compiler": entrant.compiler.as_ref().map(compiler),
             "opt_level": entrant.compiler.as_ref().map(|_| entrant.opt_level.flag()),
+            "threads": entrant.threads(),
             "test": entrant.test(args),
             "variables": replay.variables().collect::<BTreeMap<_, _>>(),
             "kernels": entrant.executable.kernels().len(),

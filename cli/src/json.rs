@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `bundle`, `name` | the folder as it was given, and the plan's name |
 //! | `guard` | `off`, `end` or `start`: how buffers were guarded |
+//! | `threads` | how many a run may have |
 //! | `kernels`, `load_us` | how many, and what it took to compile and link them |
 //! | `runs` | a run of given inputs, or one for each recorded test |
 //! | `runs[].test`, `variables` | which recorded test, and what the variables were |

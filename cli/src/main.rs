@@ -16,6 +16,7 @@ mod watch;
 
 use std::error::Error;
 use std::io::{self, ErrorKind, Write};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -34,6 +35,9 @@ Environment:
   SVOD_CC     the C compiler, a path or a name; without it the newest clang, then
               gcc, then cc, found in PATH
   SVOD_GUARD  off, end or start: what --guard says where it is not given
+  SVOD_THREADS
+              how many threads a run may have, where --threads is not given; without
+              it as many as there are CPUs for this process
   NO_COLOR    if set, no colours
 
 Exit status: 0 if all is well, 1 if something failed or differs, 2 for bad usage.
@@ -43,6 +47,7 @@ Examples:
   svod run model.svod --check
   svod run model.svod --guard --fill
   svod run model.svod --timings --repeat 20
+  svod run model.svod --threads 1 --repeat 100
   svod run model.svod --input image=photo.npy --output results
   svod inspect model.svod
   svod inspect model.svod --explain 7
@@ -51,6 +56,9 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
 }
+
+/// How many threads a run can be given: more are a slip.
+const THREADS: RangeInclusive<i64> = 1..=4096;
 
 #[derive(Subcommand)]
 enum Command {
@@ -99,6 +107,10 @@ struct RunArgs {
     /// is left out
     #[arg(long, value_name = "SIDE", num_args = 0..=1, default_missing_value = "end", value_parser = guard)]
     guard: Option<Guard>,
+    /// Let a run have so many threads, with the one that starts it; results are the
+    /// same with any number. With --guard or --fill it has one
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(THREADS))]
+    threads: Option<u16>,
     /// Show what each op took, the most costly first
     #[arg(long, conflicts_with = "fill")]
     timings: bool,

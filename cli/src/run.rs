@@ -27,6 +27,9 @@ pub(crate) fn run(args: &RunArgs, out: &mut dyn Write) -> Outcome {
     if let Some(guard) = args.guard {
         builder = builder.guard(guard);
     }
+    if let Some(threads) = args.threads {
+        builder = builder.threads(threads.into());
+    }
     let runtime = builder.build()?;
     // What is looked for here may well end the process that finds it.
     let risky = runtime.guard() != Guard::Off || args.fill;
@@ -73,6 +76,7 @@ pub(crate) fn run(args: &RunArgs, out: &mut dyn Write) -> Outcome {
         args,
         bundle: &bundle,
         guard: runtime.guard(),
+        threads: threads(args, &runtime),
         notes,
         timings: args.timings.then(|| Timings::new(bundle.plan())),
         out,
@@ -85,11 +89,12 @@ pub(crate) fn run(args: &RunArgs, out: &mut dyn Write) -> Outcome {
             name => name,
         };
         let name = show::plain(name);
-        let guarded = match run.guard {
-            Guard::Off => String::new(),
-            side => format!(", buffers guarded at their {}", side.name()),
+        let how = match (run.guard, run.threads) {
+            (Guard::Off, 1) => String::new(),
+            (Guard::Off, threads) => format!(", runs on up to {threads} threads"),
+            (side, _) => format!(", buffers guarded at their {}", side.name()),
         };
-        writeln!(run.out, "{name}: {kernels} ready in {time}{guarded}\n")?;
+        writeln!(run.out, "{name}: {kernels} ready in {time}{how}\n")?;
     }
     if given || needs_nothing {
         run.once(&executable, loading, &inputs)
@@ -126,10 +131,19 @@ pub(crate) fn load(bundle: &Bundle, runtime: &Runtime) -> Result<(Executable, Du
     Ok((executable?, start.elapsed()))
 }
 
+/// How many threads a run may have: one that is watched, one.
+fn threads(args: &RunArgs, runtime: &Runtime) -> usize {
+    match args.watched_by {
+        Some(_) => 1,
+        None => runtime.pool().threads(),
+    }
+}
+
 struct Run<'a> {
     args: &'a RunArgs,
     bundle: &'a Bundle,
     guard: Guard,
+    threads: usize,
     notes: Notes,
     /// What each op took, where that was asked for.
     timings: Option<Timings>,
@@ -360,6 +374,7 @@ impl Run<'_> {
         accuracy: Option<(usize, usize)>,
     ) -> Outcome {
         let mut value = json::command(self.bundle, self.guard, loading, runs, ok, accuracy);
+        value["threads"] = self.threads.into();
         if let Some(timings) = &self.timings {
             value["ops"] = timings::as_json(self.bundle.plan(), timings);
         }

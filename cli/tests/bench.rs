@@ -121,6 +121,25 @@ fn each_bundle_meets_each_compiler_and_each_level() {
 }
 
 #[test]
+fn each_number_of_threads_is_a_candidate() {
+    let counter = counter();
+    let counter = counter.path().to_str().unwrap();
+    let json = bench(&[DIGITS, counter, "--threads", "1,3", "-O1", "-O2"]);
+    let of = |c: &Value| (c["opt_level"].clone(), c["threads"].as_u64().unwrap());
+    let all: Vec<_> = candidates(&json).iter().map(of).collect();
+    let one = ["-O1", "-O2"].map(|level| [(level.into(), 1), (level.into(), 3)]);
+    assert_eq!(all, [one.as_flattened(), one.as_flattened()].concat());
+
+    // Without the option it is as for any run.
+    let args = ["bench", DIGITS, "--json", "--warm-up=0", "--rounds=1"];
+    let out = svod(&args).env("SVOD_THREADS", "4").succeeds();
+    let json: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(candidates(&json)[0]["threads"], 4);
+    let out = svod(&["bench", DIGITS, "--warm-up=0", "--rounds=1", "--threads=2"]).succeeds();
+    assert!(out.contains("test 0; 2 threads; 4 ops"), "{out}");
+}
+
+#[test]
 fn inputs_and_variables_are_of_the_test_or_as_given_or_zeros_and_minima() {
     let json = bench(&[DIGITS, "--test", "3"]);
     assert_eq!(candidates(&json)[0]["test"], 3);
@@ -139,13 +158,14 @@ fn inputs_and_variables_are_of_the_test_or_as_given_or_zeros_and_minima() {
 #[test]
 fn the_table_fits_80_columns() {
     let counter = counter();
-    let mut command = svod(&["bench", "--rounds", "5", "--warm-up", "0", ".", DIGITS]);
+    let args = ["--threads", "1", "--rounds", "5", "--warm-up", "0"];
+    let mut command = svod(&[&["bench", ".", DIGITS], &args[..]].concat());
     command.0.current_dir(counter.path());
     let out = command.succeeds();
     for word in [
         "[1] .  ",
-        "inputs zero, n = 2; 1 op; 1 kernel ready",
-        "test 0; 4 ops; 4 kernels ready",
+        "inputs zero, n = 2; 1 thread; 1 op; 1 kernel ready",
+        "test 0; 1 thread; 4 ops; 4 kernels ready",
         "5 rounds",
     ] {
         assert!(out.contains(word), "{word}: {out}");
@@ -173,6 +193,8 @@ fn bad_usage_ends_with_2_and_says_what_to_do() {
         &[DIGITS, "--rounds", "9", "--time", "9"],
         &["--rounds", "--time"],
     );
+    needs(&[DIGITS, "--threads", "1,0"], &["--threads", "0 is not in"]);
+    needs(&[DIGITS, "--threads", "2,"], &["--threads"]);
     needs(&[DIGITS, "-O4"], &["0, 1, 2 or 3"]);
     needs(&[DIGITS, "--test", "8"], &["8 recorded tests", "no test 8"]);
     needs(&[DIGITS, "--var", "n=1"], &["`n`", "no variables"]);
@@ -209,6 +231,7 @@ fn help_names_every_option() {
     for option in [
         "--cc",
         "--opt-level",
+        "--threads",
         "--test",
         "--input",
         "--var",

@@ -363,6 +363,23 @@ impl<'a> Replay<'a> {
         self.instance.set_input(name, elements)
     }
 
+    /// Runs until the executable has learned its schedule, but no more than `most` runs, each
+    /// from the initial states; says whether nothing is left to learn.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Candidate::run).
+    pub fn learn(&mut self, most: usize) -> Result<bool, Error> {
+        for _ in 0..most {
+            if !self.instance.executable().is_learning() {
+                break;
+            }
+            self.prepare()?;
+            self.run()?;
+        }
+        Ok(!self.instance.executable().is_learning())
+    }
+
     /// Chooses a variable.
     ///
     /// # Errors

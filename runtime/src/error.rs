@@ -226,6 +226,15 @@ pub enum Error {
         reason: String,
     },
 
+    /// A learned schedule in JSON that does not say what it should.
+    #[error("no learned schedule: {}{reason}", place.prefix())]
+    ScheduleText {
+        /// The place in the JSON, such as `phases[3][0].ops[1]`; empty for all of it.
+        place: Place,
+        /// What is wrong there.
+        reason: String,
+    },
+
     /// An instance that would take more memory than it may.
     #[error(
         "an instance of the plan `{plan}` takes {needed} bytes, {temps} of them for temps, and \
@@ -403,6 +412,14 @@ impl Place {
     #[must_use]
     pub(crate) fn key(&self, key: &str) -> Place {
         Place(format!("{}.{key}", self.0))
+    }
+
+    /// It, to stand before what is wrong there; nothing, where it is empty.
+    fn prefix(&self) -> String {
+        match self.0.as_str() {
+            "" => String::new(),
+            place => format!("{place}: "),
+        }
     }
 
     /// The element `index` of the list below this place.

@@ -11,6 +11,7 @@ use serde_json::json;
 use svod_runtime::View;
 use svod_runtime::bench::{Budget, Candidate, Replay, race};
 use svod_runtime::plan::Executable;
+use svod_runtime::pool::Pool;
 
 use support::{Files, W, X, Y, output};
 
@@ -108,4 +109,20 @@ fn a_recorded_test_gives_what_it_gave_and_what_those_before_it_gave() {
 
     let error = replay.set_test(&bundle, 3).unwrap_err().to_string();
     assert!(error.contains("no recorded test 3; there are 3"), "{error}");
+}
+
+#[test]
+fn a_schedule_is_learned_before_the_race_from_the_initial_states() {
+    let alone = Files::small().load().unwrap().with_pool(Pool::alone());
+    let mut on_one_thread = replay(&alone);
+    // There is nothing to learn, and no run for it.
+    assert!(on_one_thread.learn(1000).unwrap());
+    assert!(alone.learned().is_none());
+
+    let shared = alone.clone().with_pool(Pool::builder().threads(3).build());
+    let mut replay = replay(&shared);
+    assert!(!replay.learn(3).unwrap() && shared.is_learning());
+    assert!(replay.learn(1000).unwrap() && !shared.is_learning());
+    assert_eq!(shared.learned().unwrap().threads, 3);
+    assert_eq!(runs(&replay), 1);
 }

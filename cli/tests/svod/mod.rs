@@ -13,6 +13,7 @@ pub(crate) fn svod(args: &[&str]) -> Svod {
     command
         .args(args)
         .env_remove("SVOD_CC")
+        .env_remove("SVOD_THREADS")
         .env_remove("NO_COLOR");
     Svod(command)
 }

@@ -16,7 +16,7 @@ use crate::Error;
 use crate::compile::{Object, Source, cpu};
 use crate::dispatch::Kernel;
 use crate::error::Place;
-use crate::memory::{Buffer, Constant};
+use crate::memory::{Buffer, Constant, Guard};
 use crate::plan::{Executable, PlanBuffer, PlanKernel, Role};
 use crate::runtime::Runtime;
 use crate::signature::DType;
@@ -168,8 +168,13 @@ pub(super) unsafe fn load(
     let contents = unsafe { contents(bundle) }?;
     // SAFETY: promised by the caller, for all that the plan does with them.
     let executable = unsafe { Executable::new_unchecked(bundle.plan.clone(), kernels, contents) }?;
-    let executable = executable.with_pool(runtime.pool().clone());
-    Ok(executable.with_guard(runtime.guard()))
+    let pool = runtime.pool().clone();
+    let learned = bundle.schedule(pool.threads());
+    let executable = executable.with_pool(pool).with_guard(runtime.guard());
+    match learned.filter(|_| runtime.guard() == Guard::Off) {
+        Some(learned) => executable.with_learned(learned.clone()),
+        None => Ok(executable),
+    }
 }
 
 /// Compiles and links on as many threads as there are cores: nearly all of the

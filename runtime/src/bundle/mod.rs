@@ -19,6 +19,7 @@ pub mod npy;
 mod publish;
 mod read;
 mod recording;
+mod schedules;
 mod schema;
 mod test;
 mod weights;
@@ -29,11 +30,12 @@ use std::path::{Path, PathBuf};
 pub use compare::{Difference, Tolerance, compare, for_each_number, to_f64};
 pub use load::Progress;
 pub use recording::{Recorded, Recording};
+pub use schedules::read_schedules;
 pub use test::{Classified, OutputReport, Test, TestReport};
 pub use write::BundleWriter;
 
 use crate::Error;
-use crate::plan::{Executable, Plan};
+use crate::plan::{Executable, LearnedSchedule, Plan};
 use crate::runtime::Runtime;
 
 /// A bundle that was read and checked.
@@ -49,6 +51,7 @@ pub struct Bundle {
     tests: Vec<Test>,
     labels: Vec<String>,
     classifier: Option<Classifier>,
+    schedules: Vec<LearnedSchedule>,
 }
 
 /// What a bundle says of itself if it classifies pictures: an addition of this
@@ -74,6 +77,10 @@ impl Bundle {
 
     /// Compiles and links the kernels, several at a time, and maps the weights.
     /// `progress` is told of each kernel as it is ready, from any thread.
+    ///
+    /// Runs may have the threads of the runtime's pool. Where the bundle carries a
+    /// [schedule](Self::schedule) for so many threads of this processor, runs start with it;
+    /// otherwise they learn one. Guarded runs keep the plan's order.
     ///
     /// # Errors
     ///

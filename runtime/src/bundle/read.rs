@@ -10,7 +10,7 @@ use super::load::{KernelSource, Precompiled};
 use super::schema::{RawArg, RawBuffer, RawHeader, RawKernel, RawOp, RawPlan, RawTest, RawValue};
 use super::test::Test;
 use super::weights::{Tensor, Weights};
-use super::{Bundle, Classifier, Tolerance, npy};
+use super::{Bundle, Classifier, Tolerance, npy, schedules};
 use crate::Error;
 use crate::error::Place;
 use crate::plan::{BufferRange, Plan, PlanBuffer, PlanBuilder, Role, Value, Variable, VariableId};
@@ -89,6 +89,7 @@ pub(super) fn open(path: &Path) -> Result<Bundle, Error> {
         let place = Place::at("tests", i);
         tests.push(read_test(&root, &plan, classifier.as_ref(), &place, test)?);
     }
+    let schedules = schedules::read(&root, &plan)?;
     let labels = root.optional_text("labels.txt")?;
     let labels = labels.iter().flat_map(|text| text.lines());
     Ok(Bundle {
@@ -98,6 +99,7 @@ pub(super) fn open(path: &Path) -> Result<Bundle, Error> {
         tests,
         labels: labels.map(str::to_owned).collect(),
         classifier,
+        schedules,
         weights,
         plan,
         root,

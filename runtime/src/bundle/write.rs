@@ -13,12 +13,12 @@ use super::publish::{Content, Parts};
 use super::recording::{Recorded, Recording};
 use super::schema::{Named, RawClassifier, RawLanguage, RawObject, RawTest};
 use super::weights::{NewWeights, Tensor};
-use super::{Bundle, Classifier, Test, Tolerance, npy};
+use super::{Bundle, Classifier, Test, Tolerance, npy, schedules};
 use crate::Error;
 use crate::compile::{Language, Object, Source};
 use crate::error::Place;
 use crate::memory::Constant;
-use crate::plan::{Plan, Role, check_content};
+use crate::plan::{LearnedSchedule, Plan, Role, check_content};
 use crate::signature::DType;
 
 /// Writes a [`Plan`] as a bundle: told what the plan's kernels are made from and what
@@ -70,6 +70,7 @@ pub struct BundleWriter<'a> {
     tests: Vec<Recording>,
     labels: Vec<String>,
     classifier: Option<Classifier>,
+    schedules: Vec<LearnedSchedule>,
 }
 
 /// What a kernel is made from.
@@ -98,6 +99,7 @@ impl<'a> BundleWriter<'a> {
             tests: Vec::new(),
             labels: Vec::new(),
             classifier: None,
+            schedules: Vec::new(),
         }
     }
 
@@ -195,6 +197,18 @@ impl<'a> BundleWriter<'a> {
         self
     }
 
+    /// Adds a schedule that was learned, for runs of the bundle to start with, in the place
+    /// of one for the same processor and number of threads.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Schedule`] where it is another plan's.
+    pub fn schedule(&mut self, learned: LearnedSchedule) -> Result<&mut Self, Error> {
+        self.plan.check_learned(&learned)?;
+        schedules::merge(&mut self.schedules, learned);
+        Ok(self)
+    }
+
     /// Writes the bundle into the folder `path`, which must not exist, or be empty. It
     /// appears there whole or, after an error, not at all.
     ///
@@ -243,6 +257,11 @@ impl<'a> BundleWriter<'a> {
                 "labels.txt".into(),
                 Content::Bytes(text.into_bytes().into()),
             ));
+        }
+        if !self.schedules.is_empty() {
+            let text = LearnedSchedule::list_to_json(&self.schedules)?;
+            let content = Content::Bytes(text.into_bytes().into());
+            files.push((schedules::FILE.into(), content));
         }
         Ok(Parts {
             plan,

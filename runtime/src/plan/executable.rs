@@ -221,16 +221,15 @@ impl Executable {
     /// [`Error::Schedule`] where it was learned for another number of threads than the
     /// pool has, or breaks the plan, or has another number of ops.
     pub fn with_learned(mut self, learned: LearnedSchedule) -> Result<Executable, Error> {
-        let (ops, threads) = (self.plan().ops.len(), self.pool.threads());
-        if learned.threads != threads || learned.op_nanos.len() != ops {
+        let threads = self.pool.threads();
+        if learned.threads != threads {
             let reason = format!(
-                "it was learned for {} threads and {} ops, here are {threads} and {ops}",
-                learned.threads,
-                learned.op_nanos.len(),
+                "it was learned for {} threads, here are {threads}",
+                learned.threads
             );
             return Err(Error::Schedule { reason });
         }
-        self.plan().check_schedule(&learned.schedule)?;
+        self.plan().check_learned(&learned)?;
         let script = Arc::new(self.script(learned.schedule.clone())?);
         self.fixed = None;
         if learned.cpu != cpu_name() {
@@ -239,6 +238,13 @@ impl Executable {
         let serial = self.program.serial.clone();
         self.learner = Arc::new(Learner::learned(self.plan(), learned, script, serial));
         Ok(self)
+    }
+
+    /// Whether runs are still being measured to learn a schedule: the first ones, and a few
+    /// more where the machine or its work has changed. Guarded and observed runs teach nothing.
+    #[must_use]
+    pub fn is_learning(&self) -> bool {
+        self.learner.asks()
     }
 
     /// What was learned so far; `None` while the first runs are being measured, and where

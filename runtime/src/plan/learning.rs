@@ -11,6 +11,8 @@
 //! work, all starts anew, and in any case after [`CHECKS`]: the machine may have been busy
 //! when it was measured, or is now.
 
+mod json;
+
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
@@ -78,6 +80,10 @@ pub struct LearnedSchedule {
     pub serial_nanos: f64,
     /// What a run takes with the schedule, in nanoseconds.
     pub nanos: f64,
+    /// What a run takes with the fastest of the schedules for several threads that were
+    /// tried, in nanoseconds, whether it is this one or was not worth it; `None` where there
+    /// was none to try.
+    pub tried_nanos: Option<f64>,
     /// What it could take at best, by the costs of the ops: the work shared by all threads, or
     /// the longest path, with each launch shared as far as its grid goes.
     pub bound_nanos: f64,
@@ -410,7 +416,8 @@ impl Learner {
         };
         state.current = race.candidates[kept].script.clone();
         state.work = 0.0;
-        state.learned = Some(LearnedSchedule {
+        // Where every run failed, nothing was learned.
+        state.learned = (times[0] < f64::MAX).then(|| LearnedSchedule {
             plan: self.plan.clone(),
             cpu: cpu_name(),
             threads: self.threads,
@@ -418,6 +425,9 @@ impl Learner {
             op_nanos: race.op_nanos,
             serial_nanos: times[0],
             nanos: times[kept],
+            tried_nanos: fastest
+                .map(|fastest| times[fastest])
+                .filter(|t| *t < f64::MAX),
             bound_nanos: race.bound,
         });
         self.asks.store(false, Ordering::Relaxed);

@@ -50,6 +50,7 @@ pub(crate) use executable::check_content;
 pub use explain::{Explanation, Hazard, Reason, Wait};
 pub use instance::{Instance, SavedStates};
 pub use layout::PlanMemory;
+pub(crate) use learning::cpu_name;
 pub use learning::{LearnedSchedule, Scheduling};
 pub use op::{BufferRange, HostArg, HostCall, HostError, HostFunction, Launch, Op, Touch};
 pub use run::Run;

@@ -1,7 +1,7 @@
 //! Orders in which a plan can be run, and the proof that one of them is right.
 
 use super::builder::as_grid;
-use super::{Op, Plan};
+use super::{LearnedSchedule, Op, Plan};
 use crate::Error;
 use crate::pool::MAX_UNITS;
 
@@ -140,6 +140,21 @@ impl Plan {
             }
         }
         Ok(())
+    }
+
+    /// Proves that what was learned is this plan's: its schedule, and as many costs as there
+    /// are ops.
+    ///
+    /// # Errors
+    ///
+    /// As [`check_schedule`](Self::check_schedule).
+    pub fn check_learned(&self, learned: &LearnedSchedule) -> Result<(), Error> {
+        let (costs, ops) = (learned.op_nanos.len(), self.ops.len());
+        if costs != ops {
+            let reason = format!("it was learned from {costs} ops, here are {ops}");
+            return Err(Error::Schedule { reason });
+        }
+        self.check_schedule(&learned.schedule)
     }
 
     pub(super) fn check_parts(&self, task: &Task) -> Result<(), Error> {

@@ -7,6 +7,7 @@
 mod accepted;
 mod classifier;
 mod refused;
+mod schedules;
 #[path = "../support/mod.rs"]
 mod support;
 mod written;
