@@ -10,6 +10,7 @@ mod inspect;
 mod json;
 mod pictures;
 mod run;
+mod schedule;
 mod show;
 mod timings;
 mod watch;
@@ -47,7 +48,7 @@ Examples:
   svod run model.svod --check
   svod run model.svod --guard --fill
   svod run model.svod --timings --repeat 20
-  svod run model.svod --threads 1 --repeat 100
+  svod run model.svod --threads 2 --save-schedule
   svod run model.svod --input image=photo.npy --output results
   svod inspect model.svod
   svod inspect model.svod --explain 7
@@ -111,6 +112,15 @@ struct RunArgs {
     /// same with any number. With --guard or --fill it has one
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(THREADS))]
     threads: Option<u16>,
+    /// Which schedule runs have: the bundle's, or one that is learned in the first of them
+    /// (learned); the plan's own order, on one thread (off); or that of this file, which is
+    /// one of a learned schedule, or of several, one of them for as many threads
+    #[arg(long, value_name = "learned|off|FILE", default_value = "learned", value_parser = schedule)]
+    schedule: ScheduleArg,
+    /// Run on until a schedule is learned, and keep it in the bundle, for this processor
+    /// and this number of threads
+    #[arg(long, conflicts_with = "fill")]
+    save_schedule: bool,
     /// Show what each op took, the most costly first
     #[arg(long, conflicts_with = "fill")]
     timings: bool,
@@ -168,6 +178,23 @@ fn name_and_number(text: &str) -> Result<(String, i64), String> {
         .parse()
         .map_err(|_| format!("`{number}` is no integer of 64 bits"))?;
     Ok((name.to_owned(), number))
+}
+
+/// What `--schedule` says.
+#[derive(Clone, Debug)]
+enum ScheduleArg {
+    Learned,
+    Off,
+    File(PathBuf),
+}
+
+fn schedule(text: &str) -> Result<ScheduleArg, String> {
+    match text {
+        "" => Err("it is `learned`, `off` or a file".into()),
+        "learned" => Ok(ScheduleArg::Learned),
+        "off" => Ok(ScheduleArg::Off),
+        file => Ok(ScheduleArg::File(file.into())),
+    }
 }
 
 fn guard(text: &str) -> Result<Guard, String> {

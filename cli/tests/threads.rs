@@ -5,10 +5,64 @@
 
 mod svod;
 
-use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json as object};
 use svod::{Svod, svod};
 
 const DIGITS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/digits");
+
+/// A copy of a bundle, without what learned schedules it has.
+struct Copy(tempfile::TempDir);
+
+impl Copy {
+    fn new() -> Copy {
+        fn copy(from: &Path, to: &Path) {
+            fs::create_dir_all(to).unwrap();
+            for entry in fs::read_dir(from).unwrap() {
+                let entry = entry.unwrap();
+                let target = to.join(entry.file_name());
+                if entry.file_type().unwrap().is_dir() {
+                    copy(&entry.path(), &target);
+                } else {
+                    fs::copy(entry.path(), target).unwrap();
+                }
+            }
+        }
+        let dir = tempfile::tempdir().unwrap();
+        copy(Path::new(DIGITS), dir.path());
+        Copy(dir)
+    }
+
+    fn path(&self) -> &str {
+        self.0.path().to_str().unwrap()
+    }
+
+    fn file(&self) -> PathBuf {
+        self.0.path().join("schedules.json")
+    }
+
+    fn schedules(&self) -> Vec<Value> {
+        let text = fs::read_to_string(self.file()).unwrap();
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// A schedule for so many threads, in a file of its own.
+    fn schedule(&self, name: &str, threads: usize, phases: Value) -> String {
+        let learned = object!({
+            "cpu": "a processor", "threads": threads, "op_nanos": [1, 1, 1, 1],
+            "serial_nanos": 4, "nanos": 3, "bound_nanos": 2, "phases": phases,
+        });
+        let file = self.0.path().join(name);
+        fs::write(&file, learned.to_string()).unwrap();
+        file.to_str().unwrap().to_owned()
+    }
+}
+
+fn one_after_another() -> Value {
+    object!([[{"ops": [0]}], [{"ops": [1, 2]}], [{"ops": [3]}]])
+}
 
 fn json(svod: Svod) -> Value {
     serde_json::from_str(&svod.succeeds()).unwrap()
@@ -73,5 +127,138 @@ fn no_run_has_none_or_a_hundred_thousand() {
         let option = format!("--threads={threads}");
         let (_, err) = svod(&["run", DIGITS, &option]).ends_with(2);
         assert!(err.contains("--threads"), "{threads}: {err}");
+    }
+}
+
+#[test]
+fn a_schedule_is_saved_for_each_number_of_threads_and_used() {
+    let copy = Copy::new();
+    let out = svod(&["run", copy.path(), "--threads=2", "--save-schedule"]).succeeds();
+    let line = out.lines().last().unwrap();
+    assert!(
+        line.starts_with("saved the schedule for 2 threads"),
+        "{line}"
+    );
+    assert!(line.contains("schedules.json: "), "{line}");
+    let args = ["--threads=3", "--save-schedule", "--json"];
+    let value = json(svod(&[&["run", copy.path()], &args[..]].concat()));
+    assert_eq!(value["saved_schedule"], copy.file().to_str().unwrap());
+
+    let threads = |list: &[Value]| {
+        list.iter()
+            .map(|s| s["threads"].clone())
+            .collect::<Vec<_>>()
+    };
+    let list = copy.schedules();
+    assert_eq!(threads(&list), [2, 3]);
+    assert_eq!(list[0]["plan"], "digits");
+    assert_eq!(list[0]["op_nanos"].as_array().unwrap().len(), 4);
+
+    // Again, in its place.
+    svod(&["run", copy.path(), "--threads=2", "--save-schedule"]).succeeds();
+    assert_eq!(threads(&copy.schedules()), [2, 3]);
+    for threads in ["2", "3", "4"] {
+        svod(&["run", copy.path(), "--check", "--threads", threads]).succeeds();
+    }
+}
+
+#[test]
+fn given_inputs_teach_a_schedule_as_tests_do() {
+    let copy = Copy::new();
+    let images = format!("images={DIGITS}/tests/3/images.npy");
+    let args = ["--input", &images, "--threads=2", "--save-schedule"];
+    let out = svod(&[&["run", copy.path()], &args[..]].concat()).succeeds();
+    assert!(out.contains("saved the schedule for 2 threads"), "{out}");
+    assert_eq!(copy.schedules().len(), 1);
+}
+
+#[test]
+fn the_schedule_can_be_a_files_or_none() {
+    let copy = Copy::new();
+    let file = copy.schedule("mine.json", 4, one_after_another());
+    let off = json(svod(&[
+        "run",
+        DIGITS,
+        "--json",
+        "--threads=4",
+        "--schedule=off",
+    ]));
+    assert_eq!(off["threads"], 1);
+    // The only one of a file may be of another number of threads.
+    for threads in ["1", "2", "4"] {
+        let args = ["--json", "--schedule", &file, "--threads", threads];
+        let value = json(svod(&[&["run", DIGITS], &args[..]].concat()));
+        assert_eq!(value["runs"][7]["outputs"], off["runs"][7]["outputs"]);
+    }
+    svod(&["run", DIGITS, "--check", "--schedule", "learned"]).succeeds();
+
+    // One of several is.
+    let text = fs::read_to_string(&file).unwrap();
+    let two = text.replace(r#""threads":4"#, r#""threads":2"#);
+    fs::write(&file, format!("[{text}, {two}]")).unwrap();
+    let run = |threads| svod(&["run", DIGITS, "--schedule", &file, "--threads", threads]);
+    run("2").succeeds();
+    let (_, err) = run("3").ends_with(2);
+    assert!(
+        err.contains("no schedule for 3 threads; it has some for 4, 2"),
+        "{err}"
+    );
+}
+
+#[test]
+fn a_schedule_that_is_wrong_is_named() {
+    let copy = Copy::new();
+    let fails = |args: &[&str], words: &[&str]| {
+        let (_, err) = svod(&[&["run"], args].concat()).ends_with(1);
+        for word in words {
+            assert!(err.contains(word), "{args:?} lacks {word}: {err}");
+        }
+    };
+    fails(
+        &[DIGITS, "--schedule", "no/such.json"],
+        &["no/such.json", "No such"],
+    );
+    let readme = format!("{DIGITS}/README.md");
+    fails(
+        &[DIGITS, "--schedule", &readme],
+        &["README.md", "no learned schedule"],
+    );
+    let early = copy.schedule("early.json", 2, object!([[{"ops": [1, 0, 2, 3]}]]));
+    let words = [
+        "early.json",
+        "not the plan's",
+        "ops[1]",
+        "must come after ops[0]",
+    ];
+    fails(&[DIGITS, "--schedule", &early], &words);
+
+    // One that the bundle carries refuses it, whatever is to be done with it.
+    copy.schedule("schedules.json", 2, object!([[{"ops": [0, 1, 2]}]]));
+    for args in [&["--schedule=off"][..], &["--threads=2", "--save-schedule"]] {
+        let words = ["schedules.json[0]: ops[3] is not there", "remove the file"];
+        fails(&[&[copy.path()], args].concat(), &words);
+    }
+    fs::write(copy.file(), "{").unwrap();
+    fails(&[copy.path()], &["schedules.json", "EOF"]);
+}
+
+#[test]
+fn nothing_is_saved_where_nothing_is_learned() {
+    let copy = Copy::new();
+    let file = copy.schedule("mine.json", 2, one_after_another());
+    for (args, word) in [
+        (&["--threads=1"][..], "let them have more with --threads"),
+        (&["--threads=2", "--schedule=off"], "--schedule off"),
+        (&["--threads=2", "--schedule", &file], "schedule of a file"),
+        (
+            &["--threads=2", "--guard=end"],
+            "guarded runs are on one thread",
+        ),
+        (&["--threads=2", "--fill"], "--fill"),
+    ] {
+        let all = [&["run", copy.path(), "--save-schedule"], args].concat();
+        let (_, err) = svod(&all).ends_with(2);
+        assert!(err.contains(word), "{args:?} lacks {word}: {err}");
+        assert!(!copy.file().exists());
     }
 }
