@@ -52,6 +52,7 @@ Examples:
   svod run model.svod --input image=photo.npy --output results
   svod inspect model.svod
   svod inspect model.svod --explain 7
+  svod inspect model.svod --schedule --threads 2
   svod bench model.svod --cc clang-19 --cc gcc")]
 struct Cli {
     #[command(subcommand)]
@@ -66,7 +67,7 @@ enum Command {
     /// Compile a bundle's kernels and run it, on its recorded tests or on given
     /// inputs
     Run(RunArgs),
-    /// Show what is in a bundle, without compiling or running anything
+    /// Show what is in a bundle; only --schedule compiles and runs anything
     Inspect(InspectArgs),
     /// Measure how long a run takes, of one or more bundles and settings side by side
     Bench(bench::BenchArgs),
@@ -158,6 +159,14 @@ struct InspectArgs {
     /// Show what one op waits for, and why, instead; ops are counted from 0
     #[arg(long, value_name = "OP", conflicts_with = "json")]
     explain: Option<usize>,
+    /// Show instead how several threads share a run, and why. Unless the bundle carries
+    /// what was learned on a processor like this one, it is compiled, and run on its first
+    /// recorded test until that is learned
+    #[arg(long, conflicts_with = "explain")]
+    schedule: bool,
+    /// With --schedule, for so many threads
+    #[arg(long, value_name = "N", requires = "schedule", value_parser = clap::value_parser!(u16).range(THREADS))]
+    threads: Option<u16>,
     /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,

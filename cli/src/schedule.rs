@@ -2,17 +2,20 @@
 
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
 use svod_runtime::bench::Replay;
 use svod_runtime::bundle::npy::Array;
 use svod_runtime::bundle::{Bundle, read_schedules};
 use svod_runtime::plan::{Executable, LearnedSchedule, Scheduling};
-use svod_runtime::{Error, Guard, Runtime};
+use svod_runtime::{Error, Guard, Runtime, RuntimeBuilder};
 
-use crate::{Failure, RunArgs, ScheduleArg, show};
+use crate::{Failure, RunArgs, ScheduleArg, run, show};
 
 /// The most runs in which a schedule is learned: more than it takes for any number of
 /// threads.
 pub(crate) const LEARNING: usize = 1000;
+
+const ONE_THREAD: &str = "runs of one thread need no schedule; let them have more with --threads";
 
 /// Whether what is asked goes together.
 pub(crate) fn check(args: &RunArgs, runtime: &Runtime) -> Result<(), Failure> {
@@ -25,9 +28,7 @@ pub(crate) fn check(args: &RunArgs, runtime: &Runtime) -> Result<(), Failure> {
         ScheduleArg::Learned if runtime.guard() != Guard::Off => {
             "guarded runs are on one thread, and teach no schedule that could be saved"
         }
-        ScheduleArg::Learned if runtime.pool().threads() < 2 => {
-            "runs of one thread need no schedule; let them have more with --threads"
-        }
+        ScheduleArg::Learned if runtime.pool().threads() < 2 => ONE_THREAD,
         ScheduleArg::Learned => return Ok(()),
     };
     Err(Failure::Usage(message.into()))
@@ -102,6 +103,33 @@ pub(crate) fn learn(
             reason: format!("no schedule was learned in {runs}"),
         })
     })
+}
+
+/// The schedule of a bundle's runs on so many threads, or as the environment says; and
+/// whether the bundle carries it. If not, the bundle is compiled and run.
+pub(crate) fn of(
+    bundle: &Bundle,
+    threads: Option<u16>,
+) -> Result<(LearnedSchedule, bool), Failure> {
+    let mut builder = RuntimeBuilder::from_env().guard(Guard::Off);
+    if let Some(threads) = threads {
+        builder = builder.threads(threads.into());
+    }
+    let runtime = builder.build()?;
+    if runtime.pool().threads() < 2 {
+        return Err(Failure::Usage(ONE_THREAD.into()));
+    }
+    if let Some(learned) = bundle.schedule(runtime.pool().threads()) {
+        return Ok((learned.clone(), true));
+    }
+    let (executable, _) = run::load(bundle, &runtime)?;
+    Ok((learn(bundle, &executable, &[], &[])?, false))
+}
+
+/// It as the format has it.
+pub(crate) fn as_json(learned: &LearnedSchedule) -> Result<Value, Failure> {
+    let value = serde_json::from_str(&learned.to_json()?);
+    value.map_err(|e| Failure::Output(e.into()))
 }
 
 /// A line about a schedule that was saved.

@@ -262,3 +262,73 @@ fn nothing_is_saved_where_nothing_is_learned() {
         assert!(!copy.file().exists());
     }
 }
+
+#[test]
+fn inspect_says_how_threads_share_a_run() {
+    let copy = Copy::new();
+    let args = ["inspect", copy.path(), "--schedule", "--threads=2"];
+    let out = svod(&args).succeeds();
+    let lines: Vec<_> = out.lines().collect();
+    assert!(lines[0].starts_with("2 threads of "), "{out}");
+    assert!(
+        lines[0].contains("one thread ") && lines[0].contains("at best "),
+        "{out}"
+    );
+    assert!(lines[1].starts_with("phase 0: "), "{out}");
+    let last = lines.last().unwrap();
+    let reasons = ["of 2 threads have work: ", "all on one thread: "];
+    assert!(reasons.iter().any(|reason| last.contains(reason)), "{out}");
+    // It has looked, and left nothing behind.
+    assert!(!copy.file().exists());
+
+    let value = json(svod(&[&args[..], &["--json"]].concat()));
+    assert_eq!(value["schedule"]["carried"], false);
+    assert_eq!(value["schedule"]["threads"], 2);
+    assert_eq!(
+        (&value["name"], &value["tests"]),
+        (&"digits".into(), &8.into())
+    );
+    let explanation = value["schedule"]["explanation"].as_array().unwrap();
+    assert!(explanation[1].as_str().unwrap().starts_with("phase 0: "));
+}
+
+#[test]
+fn what_a_bundle_carries_is_shown_without_a_compiler() {
+    let copy = Copy::new();
+    svod(&["run", copy.path(), "--threads=2", "--save-schedule"]).succeeds();
+    let mut list = copy.schedules();
+    list[0]["phases"] = one_after_another();
+    list[0]["tried_nanos"] = (10.0 * list[0]["serial_nanos"].as_f64().unwrap()).into();
+    fs::write(copy.file(), Value::from(list).to_string()).unwrap();
+
+    let args = ["inspect", copy.path(), "--schedule", "--threads=2"];
+    let out = svod(&args).env("SVOD_CC", "no-such-cc").succeeds();
+    assert!(
+        out.contains("phase 1: ops 1-2 one after another ("),
+        "{out}"
+    );
+    assert!(out.ends_with(", 900.0 % more\n"), "{out}");
+    let value = json(svod(&[&args[..], &["--json"]].concat()));
+    assert_eq!(value["schedule"]["carried"], true);
+    assert_eq!(value["schedule"]["phases"][1][0]["ops"], object!([1, 2]));
+
+    // There is none for three.
+    let args = ["inspect", copy.path(), "--schedule", "--threads=3"];
+    let (_, err) = svod(&args).env("SVOD_CC", "no-such-cc").ends_with(1);
+    assert!(err.contains("no-such-cc"), "{err}");
+}
+
+#[test]
+fn inspect_has_no_schedule_for_one_thread() {
+    let needs = |args: &[&str], word: &str| {
+        let (_, err) = svod(&[&["inspect", DIGITS], args].concat()).ends_with(2);
+        assert!(err.contains(word), "{args:?} lacks {word}: {err}");
+    };
+    needs(
+        &["--schedule", "--threads=1"],
+        "one thread need no schedule",
+    );
+    needs(&["--threads=2"], "--schedule");
+    needs(&["--schedule", "--explain=1"], "--explain");
+    needs(&["--schedule", "--threads=0"], "--threads");
+}

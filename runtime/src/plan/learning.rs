@@ -10,11 +10,14 @@
 //! From then on a run in [`CHECK_EVERY`] is measured again, and where it has long become
 //! another machine, or other work, all starts anew.
 
+mod explain;
 mod json;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+pub use explain::ScheduleExplanation;
 
 use super::replay::Script;
 use super::scheduling::{Cost, Overheads, bound, propose};
