@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 use svod_runtime::bundle::npy::{self, Array};
 use svod_runtime::bundle::{Bundle, Test, TestReport};
-use svod_runtime::plan::{self, Executable, Instance, LearnedSchedule, Timings};
+use svod_runtime::plan::{self, Executable, Instance, Timings};
 use svod_runtime::{Error, Guard, Runtime, RuntimeBuilder};
 
 use crate::gallery::Gallery;
@@ -151,8 +151,8 @@ struct Run<'a> {
     notes: Notes,
     /// What each op took, where that was asked for.
     timings: Option<Timings>,
-    /// The schedule that was learned and saved, and where, likewise.
-    saved: Option<(LearnedSchedule, PathBuf)>,
+    /// Where a schedule was saved, likewise.
+    saved: Option<PathBuf>,
     out: &'a mut dyn Write,
 }
 
@@ -186,8 +186,8 @@ impl Run<'_> {
             times.push(start.elapsed());
         }
         self.save(&instance, None)?;
-        self.save_schedule(executable, inputs)?;
         if self.args.json {
+            self.save_schedule(executable, inputs)?;
             let outputs = json::outputs(self.bundle, &instance)?;
             let run = json::run(&variables, &times, outputs);
             return self.print_json(loading, &[run], true, None);
@@ -199,7 +199,7 @@ impl Run<'_> {
         self.print_lines(&gallery.lines())?;
         writeln!(self.out, "{}", time_taken(&times))?;
         self.timings_table()?;
-        self.saved_line()?;
+        self.save_schedule(executable, inputs)?;
         Ok(true)
     }
 
@@ -255,13 +255,13 @@ impl Run<'_> {
                 records.push(record);
             }
         }
-        self.save_schedule(executable, &[])?;
         let ok = !checking
             || records
                 .iter()
                 .all(|r| self.passes(&r.report) && r.report.is_steady());
         let accuracy = accuracy(&records);
         if self.args.json {
+            self.save_schedule(executable, &[])?;
             let tests = bundle.tests().iter().zip(records).enumerate();
             let runs = tests.map(|(i, (test, record))| {
                 json::test(i, test, &record.times, &record.report, record.json)
@@ -291,7 +291,7 @@ impl Run<'_> {
             )?;
         }
         self.timings_table()?;
-        self.saved_line()?;
+        self.save_schedule(executable, &[])?;
         Ok(ok)
     }
 
@@ -301,19 +301,16 @@ impl Run<'_> {
         executable: &Executable,
         inputs: &[(&str, Array)],
     ) -> Result<(), Failure> {
-        if self.args.save_schedule {
-            let variables = self.args.variables();
-            let learned = schedule::learn(self.bundle, executable, inputs, &variables)?;
-            let file = self.bundle.save_schedule(&learned)?;
-            self.saved = Some((learned, file));
+        if !self.args.save_schedule {
+            return Ok(());
         }
-        Ok(())
-    }
-
-    fn saved_line(&mut self) -> Result<(), Failure> {
-        if let Some((learned, file)) = &self.saved {
-            writeln!(self.out, "\n{}", schedule::saved(learned, file))?;
+        let variables = self.args.variables();
+        let learned = schedule::learn(self.bundle, executable, inputs, &variables)?;
+        let file = self.bundle.save_schedule(&learned)?;
+        if !self.args.json {
+            writeln!(self.out, "\n{}", schedule::saved(&learned, &file))?;
         }
+        self.saved = Some(file);
         Ok(())
     }
 
@@ -410,7 +407,7 @@ impl Run<'_> {
         if let Some(timings) = &self.timings {
             value["ops"] = timings::as_json(self.bundle.plan(), timings);
         }
-        if let Some((_, file)) = &self.saved {
+        if let Some(file) = &self.saved {
             value["saved_schedule"] = file.display().to_string().into();
         }
         writeln!(self.out, "{}", json::text(&value))?;

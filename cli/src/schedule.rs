@@ -1,6 +1,6 @@
 //! The schedule of runs: which one they have, and how it is kept.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::Value;
 use svod_runtime::bench::Replay;
@@ -133,7 +133,7 @@ pub(crate) fn as_json(learned: &LearnedSchedule) -> Result<Value, Failure> {
 }
 
 /// A line about a schedule that was saved.
-pub(crate) fn saved(learned: &LearnedSchedule, file: &PathBuf) -> String {
+pub(crate) fn saved(learned: &LearnedSchedule, file: &Path) -> String {
     let (serial, time) = (nanos(learned.serial_nanos), nanos(learned.nanos));
     format!(
         "saved the schedule for {} in {}: {time} a run, {serial} on one thread",

@@ -5,7 +5,8 @@
 
 mod svod;
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json as object};
@@ -240,6 +241,35 @@ fn a_schedule_that_is_wrong_is_named() {
     }
     fs::write(copy.file(), "{").unwrap();
     fails(&[copy.path()], &["schedules.json", "EOF"]);
+}
+
+#[test]
+fn what_cannot_be_saved_is_said_after_the_results() {
+    let copy = Copy::new();
+    // A folder is in the way. It is found when the bundle is opened.
+    fs::create_dir(copy.file()).unwrap();
+    let (_, err) = svod(&["run", copy.path(), "--schedule=off"]).ends_with(1);
+    assert!(
+        err.contains("schedules.json") && err.contains("is no file"),
+        "{err}"
+    );
+    fs::remove_dir(copy.file()).unwrap();
+
+    let folder = copy.0.path();
+    let set_mode = |mode| fs::set_permissions(folder, Permissions::from_mode(mode)).unwrap();
+    set_mode(0o555);
+    if fs::write(folder.join("probe"), "").is_err() {
+        let args = ["run", copy.path(), "--threads=2", "--save-schedule"];
+        let (out, err) = svod(&args).ends_with(1);
+        assert!(out.contains("images right"), "{out}");
+        assert!(
+            err.contains("cannot write") && err.contains("schedules.json"),
+            "{err}"
+        );
+    } else {
+        eprintln!("skipped: whoever runs this may write to every folder");
+    }
+    set_mode(0o755);
 }
 
 #[test]
