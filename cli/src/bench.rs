@@ -35,14 +35,15 @@ use svod_runtime::pool::Pool;
 use svod_runtime::{Guard, OptLevel, RuntimeBuilder};
 
 use crate::given::check_known;
+use crate::schedule::LEARNING;
 use crate::{Failure, Outcome, json, name_and_file, name_and_number, run, show};
 
 #[derive(Args)]
 #[command(after_help = "\
 Candidates are all bundles, each with every --cc, every -O and every number of
 threads. They take turns in one process: a round runs each of them, in changing
-order, and ratios are those of one round. What several threads share is learned
-before, in runs that do not count. States are put back to the start before each sample, which is not timed.
+order, and ratios are those of one round. What several threads share is as the
+bundle says, or learned before, in runs that do not count. States are put back to the start before each sample, which is not timed.
 A sample is one run; where the fastest candidate takes less than 20 µs, or less than
 a ten thousandth of --time, it is as many in a row as fill that, the same for all,
 and each of these finds the states that the one before has left. Buffers are not
@@ -109,10 +110,6 @@ fn seconds(text: &str) -> Result<Duration, String> {
     seconds.ok_or_else(|| "it is no number of seconds".into())
 }
 
-/// The most runs in which a schedule is learned: more than it takes for any number of
-/// threads.
-const LEARNING: usize = 1000;
-
 /// A bundle under a setting.
 #[derive(Clone)]
 struct Entrant<'a> {
@@ -146,7 +143,7 @@ pub(crate) fn bench(args: &BenchArgs, out: &mut dyn Write) -> Outcome {
             for opt_level in &opt_levels {
                 let entrant = load(bundle, inputs, compiler, *opt_level)?;
                 for threads in or_default(&args.threads) {
-                    entrants.push(entrant.on(threads.copied()));
+                    entrants.push(entrant.on(threads.copied())?);
                 }
             }
         }
@@ -244,13 +241,16 @@ fn load<'a>(
 
 impl Entrant<'_> {
     /// The same, whose runs may have so many threads; those of the environment, if none.
-    fn on(&self, threads: Option<u16>) -> Self {
+    fn on(&self, threads: Option<u16>) -> Result<Self, Failure> {
         let mut entrant = self.clone();
-        if let Some(threads) = threads {
-            let pool = Pool::builder().threads(threads.into()).build();
+        if let Some(threads) = threads.map(usize::from) {
+            let pool = Pool::builder().threads(threads).build();
             entrant.executable = entrant.executable.with_pool(pool);
+            if let Some(learned) = self.bundle.schedule(threads) {
+                entrant.executable = entrant.executable.with_learned(learned.clone())?;
+            }
         }
-        entrant
+        Ok(entrant)
     }
 
     fn threads(&self) -> usize {

@@ -14,6 +14,7 @@
 //! | `inputs`, `outputs` | name, dtype (null for bytes) and shape |
 //! | `kernels` | entry, signature, source file, and how many ops launch it |
 //! | `tests` | how many there are |
+//! | `schedule` | with `--schedule`, what was learned, as in `schedules.json`; whether it was `carried` by the bundle; and an `explanation`, line by line |
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -25,11 +26,26 @@ use svod_runtime::plan::{Op, Plan, PlanMemory, Role, UnwrittenRead};
 use svod_runtime::signature::{Convention, Param, Returns, Signature};
 
 use crate::show;
-use crate::{Failure, InspectArgs, Outcome, json};
+use crate::{Failure, InspectArgs, Outcome, json, schedule};
 
 pub(crate) fn inspect(args: &InspectArgs, out: &mut dyn Write) -> Outcome {
     let bundle = Bundle::open(&args.bundle)?;
-    if let Some(op) = args.explain {
+    if args.schedule {
+        let (learned, carried) = schedule::of(&bundle, args.threads)?;
+        let explanation = learned.explain(bundle.plan())?.to_string();
+        let lines: Vec<_> = explanation.lines().map(show::plain).collect();
+        if args.json {
+            let mut value = as_json(&bundle);
+            value["schedule"] = schedule::as_json(&learned)?;
+            value["schedule"]["carried"] = carried.into();
+            value["schedule"]["explanation"] = lines.into();
+            writeln!(out, "{}", json::text(&value))?;
+            return Ok(true);
+        }
+        for line in lines {
+            writeln!(out, "{line}")?;
+        }
+    } else if let Some(op) = args.explain {
         let plan = bundle.plan();
         let explanation = plan.explain(op).ok_or_else(|| {
             let ops = show::count(plan.ops().len(), "op");

@@ -14,6 +14,7 @@
 //! | `runs[].unsteady` | each output that depends on memory that was not written, and how |
 //! | `runs[].answers`, `correct` | of a classifier: the class of each picture, how many are right |
 //! | `ok` | whether all that was to be compared is the same |
+//! | `saved_schedule` | with `--save-schedule`, the file |
 //! | `ops` | with `--timings`, for each op its number, `what` it is, how often it ran, `mean_us`, `min_us` |
 //! | `accuracy` | of a classifier: `correct` and `of` |
 //!

@@ -10,6 +10,7 @@ mod inspect;
 mod json;
 mod pictures;
 mod run;
+mod schedule;
 mod show;
 mod timings;
 mod watch;
@@ -47,10 +48,11 @@ Examples:
   svod run model.svod --check
   svod run model.svod --guard --fill
   svod run model.svod --timings --repeat 20
-  svod run model.svod --threads 1 --repeat 100
+  svod run model.svod --threads 2 --save-schedule
   svod run model.svod --input image=photo.npy --output results
   svod inspect model.svod
   svod inspect model.svod --explain 7
+  svod inspect model.svod --schedule --threads 2
   svod bench model.svod --cc clang-19 --cc gcc")]
 struct Cli {
     #[command(subcommand)]
@@ -65,7 +67,7 @@ enum Command {
     /// Compile a bundle's kernels and run it, on its recorded tests or on given
     /// inputs
     Run(RunArgs),
-    /// Show what is in a bundle, without compiling or running anything
+    /// Show what is in a bundle; only --schedule compiles and runs anything
     Inspect(InspectArgs),
     /// Measure how long a run takes, of one or more bundles and settings side by side
     Bench(bench::BenchArgs),
@@ -111,6 +113,15 @@ struct RunArgs {
     /// same with any number. With --guard or --fill it has one
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(THREADS))]
     threads: Option<u16>,
+    /// Which schedule runs have: the bundle's, or one that is learned in the first of them
+    /// (learned); the plan's own order, on one thread (off); or that of this file, which is
+    /// one of a learned schedule, or of several, one of them for as many threads
+    #[arg(long, value_name = "learned|off|FILE", default_value = "learned", value_parser = schedule)]
+    schedule: ScheduleArg,
+    /// Run on until a schedule is learned, and keep it in the bundle, for this processor
+    /// and this number of threads
+    #[arg(long, conflicts_with = "fill")]
+    save_schedule: bool,
     /// Show what each op took, the most costly first
     #[arg(long, conflicts_with = "fill")]
     timings: bool,
@@ -148,6 +159,14 @@ struct InspectArgs {
     /// Show what one op waits for, and why, instead; ops are counted from 0
     #[arg(long, value_name = "OP", conflicts_with = "json")]
     explain: Option<usize>,
+    /// Show instead how several threads share a run, and why. Unless the bundle carries
+    /// what was learned on a processor like this one, it is compiled, and run on its first
+    /// recorded test until that is learned
+    #[arg(long, conflicts_with = "explain")]
+    schedule: bool,
+    /// With --schedule, for so many threads
+    #[arg(long, value_name = "N", requires = "schedule", value_parser = clap::value_parser!(u16).range(THREADS))]
+    threads: Option<u16>,
     /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
@@ -168,6 +187,23 @@ fn name_and_number(text: &str) -> Result<(String, i64), String> {
         .parse()
         .map_err(|_| format!("`{number}` is no integer of 64 bits"))?;
     Ok((name.to_owned(), number))
+}
+
+/// What `--schedule` says.
+#[derive(Clone, Debug)]
+enum ScheduleArg {
+    Learned,
+    Off,
+    File(PathBuf),
+}
+
+fn schedule(text: &str) -> Result<ScheduleArg, String> {
+    match text {
+        "" => Err("it is `learned`, `off` or a file".into()),
+        "learned" => Ok(ScheduleArg::Learned),
+        "off" => Ok(ScheduleArg::Off),
+        file => Ok(ScheduleArg::File(file.into())),
+    }
 }
 
 fn guard(text: &str) -> Result<Guard, String> {

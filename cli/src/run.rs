@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::io::{IsTerminal, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anstyle::{AnsiColor, Style};
@@ -17,7 +17,7 @@ use crate::gallery::Gallery;
 use crate::given::{check_names, read_inputs, what_to_give};
 use crate::show::{self, Summary};
 use crate::watch::{self, Notes};
-use crate::{Failure, Outcome, RunArgs, json, timings};
+use crate::{Failure, Outcome, RunArgs, ScheduleArg, json, schedule, timings};
 
 /// How many recorded tests show their outputs; the others show a row.
 const TESTS_SHOWN: usize = 2;
@@ -37,6 +37,7 @@ pub(crate) fn run(args: &RunArgs, out: &mut dyn Write) -> Outcome {
         return watch::run(args, runtime.guard());
     }
     let notes = Notes::new(args.watched_by)?;
+    schedule::check(args, &runtime)?;
 
     let bundle = Bundle::open(&args.bundle)?;
     let given = !args.inputs.is_empty() || !args.variables.is_empty();
@@ -72,6 +73,7 @@ pub(crate) fn run(args: &RunArgs, out: &mut dyn Write) -> Outcome {
     if let Some(cap) = args.memory_cap {
         executable = executable.with_memory_cap(cap);
     }
+    executable = schedule::apply(args, executable)?;
     let mut run = Run {
         args,
         bundle: &bundle,
@@ -79,6 +81,7 @@ pub(crate) fn run(args: &RunArgs, out: &mut dyn Write) -> Outcome {
         threads: threads(args, &runtime),
         notes,
         timings: args.timings.then(|| Timings::new(bundle.plan())),
+        saved: None,
         out,
     };
     if !args.json {
@@ -131,10 +134,11 @@ pub(crate) fn load(bundle: &Bundle, runtime: &Runtime) -> Result<(Executable, Du
     Ok((executable?, start.elapsed()))
 }
 
-/// How many threads a run may have: one that is watched, one.
+/// How many threads a run may have: one, if it is watched or has no schedule.
 fn threads(args: &RunArgs, runtime: &Runtime) -> usize {
     match args.watched_by {
         Some(_) => 1,
+        None if matches!(args.schedule, ScheduleArg::Off) => 1,
         None => runtime.pool().threads(),
     }
 }
@@ -147,6 +151,8 @@ struct Run<'a> {
     notes: Notes,
     /// What each op took, where that was asked for.
     timings: Option<Timings>,
+    /// Where a schedule was saved, likewise.
+    saved: Option<PathBuf>,
     out: &'a mut dyn Write,
 }
 
@@ -181,6 +187,7 @@ impl Run<'_> {
         }
         self.save(&instance, None)?;
         if self.args.json {
+            self.save_schedule(executable, inputs)?;
             let outputs = json::outputs(self.bundle, &instance)?;
             let run = json::run(&variables, &times, outputs);
             return self.print_json(loading, &[run], true, None);
@@ -192,6 +199,7 @@ impl Run<'_> {
         self.print_lines(&gallery.lines())?;
         writeln!(self.out, "{}", time_taken(&times))?;
         self.timings_table()?;
+        self.save_schedule(executable, inputs)?;
         Ok(true)
     }
 
@@ -253,6 +261,7 @@ impl Run<'_> {
                 .all(|r| self.passes(&r.report) && r.report.is_steady());
         let accuracy = accuracy(&records);
         if self.args.json {
+            self.save_schedule(executable, &[])?;
             let tests = bundle.tests().iter().zip(records).enumerate();
             let runs = tests.map(|(i, (test, record))| {
                 json::test(i, test, &record.times, &record.report, record.json)
@@ -282,7 +291,27 @@ impl Run<'_> {
             )?;
         }
         self.timings_table()?;
+        self.save_schedule(executable, &[])?;
         Ok(ok)
+    }
+
+    /// Learns a schedule and keeps it in the bundle, where that was asked for.
+    fn save_schedule(
+        &mut self,
+        executable: &Executable,
+        inputs: &[(&str, Array)],
+    ) -> Result<(), Failure> {
+        if !self.args.save_schedule {
+            return Ok(());
+        }
+        let variables = self.args.variables();
+        let learned = schedule::learn(self.bundle, executable, inputs, &variables)?;
+        let file = self.bundle.save_schedule(&learned)?;
+        if !self.args.json {
+            writeln!(self.out, "\n{}", schedule::saved(&learned, &file))?;
+        }
+        self.saved = Some(file);
+        Ok(())
     }
 
     fn timings_table(&mut self) -> Result<(), Failure> {
@@ -377,6 +406,9 @@ impl Run<'_> {
         value["threads"] = self.threads.into();
         if let Some(timings) = &self.timings {
             value["ops"] = timings::as_json(self.bundle.plan(), timings);
+        }
+        if let Some(file) = &self.saved {
+            value["saved_schedule"] = file.display().to_string().into();
         }
         writeln!(self.out, "{}", json::text(&value))?;
         Ok(ok)

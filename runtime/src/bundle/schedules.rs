@@ -76,10 +76,9 @@ impl Bundle {
     /// That of them which was learned on a processor like this one, for so many threads.
     #[must_use]
     pub fn schedule(&self, threads: usize) -> Option<&LearnedSchedule> {
+        // Most bundles carry none, and need not know the processor.
         let mut fits = self.schedules.iter().filter(|s| s.threads == threads);
-        if fits.clone().next().is_none() {
-            return None;
-        }
+        fits.clone().next()?;
         let cpu = cpu_name();
         fits.find(|s| s.cpu == cpu)
     }

@@ -11,11 +11,14 @@
 //! work, all starts anew, and in any case after [`CHECKS`]: the machine may have been busy
 //! when it was measured, or is now.
 
+mod explain;
 mod json;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
+
+pub use explain::ScheduleExplanation;
 
 use super::replay::Script;
 use super::scheduling::{Cost, Overheads, bound, propose};

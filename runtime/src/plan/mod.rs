@@ -51,7 +51,7 @@ pub use explain::{Explanation, Hazard, Reason, Wait};
 pub use instance::{Instance, SavedStates};
 pub use layout::PlanMemory;
 pub(crate) use learning::cpu_name;
-pub use learning::{LearnedSchedule, Scheduling};
+pub use learning::{LearnedSchedule, ScheduleExplanation, Scheduling};
 pub use op::{BufferRange, HostArg, HostCall, HostError, HostFunction, Launch, Op, Touch};
 pub use run::Run;
 pub use schedule::{Schedule, Task};

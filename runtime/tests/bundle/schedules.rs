@@ -209,7 +209,10 @@ fn one_alone_is_read_as_a_list_of_one() {
     let files = Files::small();
     let learned = learned_of(&files.open().unwrap());
     files.text(FILE, &learned.to_json().unwrap());
-    assert_eq!(files.open().unwrap().schedules(), [learned.clone()]);
+    assert_eq!(
+        files.open().unwrap().schedules(),
+        std::slice::from_ref(&learned)
+    );
     let file = files.path().join(FILE);
     assert_eq!(read_schedules(&file).unwrap(), [learned]);
     files.remove(FILE);

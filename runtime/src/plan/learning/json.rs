@@ -161,9 +161,9 @@ impl RawSchedule {
 fn parse<T: DeserializeOwned>(text: &str) -> Result<T, Error> {
     let mut reader = serde_json::Deserializer::from_str(text);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|e| {
+        // What it does not know, it calls `?`, and the whole `.`.
         let path = e.path().to_string();
-        let path = if path == "." { String::new() } else { path };
-        refuse(path, e.into_inner())
+        refuse(path.trim_end_matches(['.', '?']), e.into_inner())
     })?;
     reader.end().map_err(|e| refuse("", e))?;
     Ok(value)

@@ -25,7 +25,7 @@ mod orders;
 mod predicting;
 mod stretch;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use super::{Plan, Schedule};
 use cutting::Cutter;
@@ -132,19 +132,34 @@ pub(super) fn propose(
 /// A time that no schedule is faster than, in nanoseconds: all work shared evenly, or the
 /// longest path on which each op is split as evenly as its grid allows.
 pub(super) fn bound(plan: &Plan, costs: &[Cost], threads: usize) -> f64 {
+    let work: f64 = (0..plan.ops.len()).map(|op| cost(costs, op).nanos).sum();
+    let (longest, _) = longest_path(plan, costs, threads);
+    longest.max(work / threads.max(1) as f64)
+}
+
+/// The longest path on which each op is split as evenly as its grid allows: its time in
+/// nanoseconds, and its ops.
+pub(super) fn longest_path(plan: &Plan, costs: &[Cost], threads: usize) -> (f64, Vec<usize>) {
     let threads = threads.max(1);
     let mut ends = vec![0.0_f64; plan.ops.len()];
-    let (mut work, mut longest) = (0.0, 0.0_f64);
+    let mut from = vec![None; plan.ops.len()];
+    let mut last: Option<usize> = None;
     for &op in &plan.layout.order {
         let op = op as usize;
         let cost = cost(costs, op);
         let before = plan.layout.graph.predecessors(op).iter();
-        let start = before.map(|&p| ends[p as usize]).fold(0.0, f64::max);
+        let before = before.map(|&p| p as usize);
+        from[op] = before.max_by(|&a, &b| ends[a].total_cmp(&ends[b]));
+        let start = from[op].map_or(0.0, |p| ends[p]);
         ends[op] = start + shared(cost.nanos, cost.parts, threads);
-        longest = longest.max(ends[op]);
-        work += cost.nanos;
+        if last.is_none_or(|last| ends[op] > ends[last]) {
+            last = Some(op);
+        }
     }
-    longest.max(work / threads as f64)
+    let path = std::iter::successors(last, |&op| from[op]);
+    let mut path: Vec<_> = path.collect();
+    path.reverse();
+    (last.map_or(0.0, |last| ends[last]), path)
 }
 
 /// How long a run takes in which threads take the units of each phase in order, as they

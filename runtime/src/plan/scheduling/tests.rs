@@ -7,17 +7,17 @@ use crate::signature::{DType, Signature};
 
 /// An op: what it costs, and which ops it waits for.
 #[derive(Clone, Debug)]
-pub(super) struct Sketch {
+pub(in crate::plan) struct Sketch {
     pub(super) nanos: f64,
     pub(super) parts: u32,
     pub(super) before: Vec<usize>,
 }
 
-pub(super) fn op(nanos: f64, before: &[usize]) -> Sketch {
+pub(in crate::plan) fn op(nanos: f64, before: &[usize]) -> Sketch {
     launch(nanos, 1, before)
 }
 
-pub(super) fn launch(nanos: f64, parts: u32, before: &[usize]) -> Sketch {
+pub(in crate::plan) fn launch(nanos: f64, parts: u32, before: &[usize]) -> Sketch {
     let before = before.to_vec();
     Sketch {
         nanos,
@@ -28,7 +28,7 @@ pub(super) fn launch(nanos: f64, parts: u32, before: &[usize]) -> Sketch {
 
 /// A plan of such ops: each writes a buffer of its own and reads those of the ops that it
 /// waits for.
-pub(super) fn plan(sketches: &[Sketch]) -> (Plan, Vec<Cost>) {
+pub(in crate::plan) fn plan(sketches: &[Sketch]) -> (Plan, Vec<Cost>) {
     let mut plan = PlanBuilder::new("sketch");
     let outputs: Vec<_> = (0..sketches.len())
         .map(|i| plan.output(&i.to_string(), DType::U8, &[1]).unwrap())
