@@ -8,8 +8,11 @@
 //!
 //! Where memory lies moves times by more than an engine does. So all is measured with
 //! several sets of memory for each, and shown is also how far their ratios are apart.
+//!
+//! With `--threads N` it is what several threads make of a bundle (`threads`).
 
 mod program;
+mod threads;
 
 use std::path::Path;
 use std::time::Duration;
@@ -31,7 +34,7 @@ fn measure(path: &str, runtime: &Runtime, budget: &Budget) -> Fallible<()> {
     let bundle = Bundle::open(path)?;
     // SAFETY: whoever names a bundle to this program trusts it as a program.
     let executable = unsafe { bundle.load(runtime, &|_| {})? };
-    let code = Code::new(&bundle, runtime)?;
+    let code = Code::new(&bundle, runtime, 1)?;
     let (mut c, mut ours) = (Vec::new(), Vec::new());
     let mut of_places = Vec::new();
     // Sets that are kept, so that the next ones lie elsewhere.
@@ -87,15 +90,35 @@ fn main() -> Fallible<()> {
     // Cargo says `--bench` to every benchmark.
     let mut bundles: Vec<_> = std::env::args().skip(1).collect();
     bundles.retain(|arg| arg != "--bench");
+    let threads = match bundles.iter().position(|arg| arg == "--threads") {
+        None => 1,
+        Some(at) => {
+            let number = bundles.drain(at..(at + 2).min(bundles.len())).nth(1);
+            number.ok_or("--threads takes a number")?.parse()?
+        }
+    };
     if bundles.is_empty() {
         bundles.push(EXAMPLE.to_owned());
     }
-    let runtime = RuntimeBuilder::from_env().guard(Guard::Off).build()?;
+    let runtime = RuntimeBuilder::from_env().guard(Guard::Off);
+    let runtime = runtime.threads(threads).build()?;
     let budget = Budget {
         time: Duration::from_millis(500),
         sample: Duration::from_micros(500),
         ..Budget::default()
     };
+    if threads > 1 {
+        // Several runs in a row, so that threads that sleep between turns are awake.
+        let budget = Budget {
+            sample: Duration::from_millis(10),
+            ..budget
+        };
+        threads::print_head(threads);
+        for path in bundles {
+            threads::measure(&path, &runtime, &budget)?;
+        }
+        return Ok(());
+    }
     println!(
         "each bundle's first test on one thread, in µs a run; ratios to the C program: of the\n\
          medians, of each round with its quartiles, of {PLACES} sets of memory from least to most\n"

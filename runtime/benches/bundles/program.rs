@@ -138,6 +138,56 @@ static inline i64 min(i64 a, i64 b) { return a < b ? a : b; }
 static inline i64 max(i64 a, i64 b) { return a > b ? a : b; }
 ";
 
+/// What follows a program's `share`, for several threads: they run until they are told to
+/// stop, and wait awake for each other at the end of each op.
+const THREADS: &str = "\
+static pthread_t threads[THREADS];
+static void *help(void *thread) {
+    for (i64 turn = 0;;) {
+        meet(&turn);
+        if (stopped) return 0;
+        share((i64)thread, shared_p, shared_v, &turn);
+    }
+}
+static i64 own_turn;
+int awake(void) {
+    stopped = 0; own_turn = 0; atomic_store(&arrived, 0);
+    for (i64 i = 1; i < THREADS; i++) if (pthread_create(&threads[i], 0, help, (void *)i)) return 1;
+    return 0;
+}
+void asleep(void) {
+    stopped = 1; meet(&own_turn);
+    for (int i = 1; i < THREADS; i++) pthread_join(threads[i], 0);
+}
+int run_shared(char *const *p, const i64 *v) {
+    shared_p = p; shared_v = v;
+    meet(&own_turn);
+    share(0, p, v, &own_turn);
+    return atomic_load(&failed);
+}
+";
+
+/// What precedes `share`: the barrier, and what the threads have in common.
+const BARRIER: &str = "\
+#include <pthread.h>
+#include <stdatomic.h>
+static _Alignas(128) atomic_llong arrived;
+static _Alignas(128) atomic_int failed;
+static int stopped;
+static char *const *shared_p;
+static const i64 *shared_v;
+static inline void pause_cpu(void) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+}
+static inline void meet(i64 *turn) {
+    *turn += THREADS;
+    atomic_fetch_add(&arrived, 1);
+    while (atomic_load_explicit(&arrived, memory_order_acquire) < *turn) pause_cpu();
+}
+";
+
 impl RawPlan {
     fn bytes(&self, buffer: usize) -> Fallible<usize> {
         let buffer = &self.buffers[buffer];
@@ -184,8 +234,9 @@ impl RawPlan {
         })
     }
 
-    /// The program's text, and how many pointers it works with.
-    fn program(&self) -> Fallible<(String, usize)> {
+    /// The program's text, and how many pointers it works with: `run` for one thread, and
+    /// for several `share`, in which each has its part of every grid, and the first all else.
+    fn program(&self, threads: usize) -> Fallible<(String, usize)> {
         let mut declarations = String::new();
         for (i, kernel) in self.kernels.iter().enumerate() {
             if kernel.convention.as_deref() == Some("packed") {
@@ -211,7 +262,7 @@ impl RawPlan {
             let hidden = "__attribute__((visibility(\"hidden\")))";
             writeln!(declarations, "{hidden} {returns} kernel_{i}({params});")?;
         }
-        let (mut start, mut run) = (String::new(), String::new());
+        let (mut start, mut run, mut share) = (String::new(), String::new(), String::new());
         let mut pointers = 0;
         let mut pointer = |arg: RawArg| -> Fallible<String> {
             let (buffer, offset, _) = self.range(arg)?;
@@ -224,14 +275,15 @@ impl RawPlan {
                 let bytes = self.range(copy.to)?.2;
                 let (to, from) = (pointer(copy.to)?, pointer(copy.from)?);
                 writeln!(run, "    memcpy({to}, {from}, {bytes});")?;
+                writeln!(share, "    if (!t) memcpy({to}, {from}, {bytes});")?;
             } else if let Some(fill) = &op.fill {
                 let (c, size) = c_type(&fill.dtype)?;
                 let (count, value) = (self.range(fill.to)?.2 / size, self.value(&fill.value)?);
                 let to = pointer(fill.to)?;
-                writeln!(
-                    run,
-                    "    for (i64 i = 0; i < {count}; i++) (({c} *){to})[i] = ({c}){value};"
-                )?;
+                let text =
+                    format!("for (i64 i = 0; i < {count}; i++) (({c} *){to})[i] = ({c}){value};");
+                writeln!(run, "    {text}")?;
+                writeln!(share, "    if (!t) {text}")?;
             } else {
                 let i = op.launch.ok_or("an op of another form")?;
                 let kernel = &self.kernels[i];
@@ -245,23 +297,40 @@ impl RawPlan {
                         _ => "i".to_owned(),
                     });
                 }
-                let mut call = format!("kernel_{i}({})", args.join(", "));
-                if kernel.returns_status() {
-                    call = format!("if ({call}) return 1");
-                }
+                let call = format!("kernel_{i}({})", args.join(", "));
+                let (alone, shared) = match kernel.returns_status() {
+                    true => (
+                        format!("if ({call}) return 1"),
+                        format!("if ({call}) atomic_store(&failed, 1)"),
+                    ),
+                    false => (call.clone(), call),
+                };
                 match &op.grid {
-                    None => writeln!(run, "    {{ const i64 i = 0; (void)i; {call}; }}")?,
+                    None => {
+                        let index = "const i64 i = 0; (void)i";
+                        writeln!(run, "    {{ {index}; {alone}; }}")?;
+                        writeln!(share, "    if (!t) {{ {index}; {shared}; }}")?;
+                    }
                     Some(grid) => {
                         let grid = self.value(grid)?;
-                        writeln!(run, "    for (i64 i = 0, n = {grid}; i < n; i++) {call};")?;
+                        writeln!(run, "    for (i64 i = 0, n = {grid}; i < n; i++) {alone};")?;
+                        writeln!(
+                            share,
+                            "    for (i64 n = {grid}, i = part(n, t), e = part(n, t + 1); \
+                             i < e; i++) {shared};"
+                        )?;
                     }
                 }
             }
+            writeln!(share, "    meet(turn);")?;
         }
         let text = format!(
-            "{PRELUDE}{declarations}\
+            "#define THREADS {threads}\n{PRELUDE}{BARRIER}{declarations}\
+             static inline i64 part(i64 n, i64 t) {{ return (n * t + THREADS - 1) / THREADS; }}\n\
              void start(char *const *buffers, char **p) {{\n{start}}}\n\
-             int run(char *const *p, const i64 *v) {{\n{run}    return 0;\n}}\n",
+             int run(char *const *p, const i64 *v) {{\n{run}    return 0;\n}}\n\
+             static void share(i64 t, char *const *p, const i64 *v, i64 *turn) {{\n{share}}}\n\
+             {THREADS}",
         );
         Ok((text, pointers))
     }
@@ -285,6 +354,8 @@ fn succeed(command: &mut Command) -> Fallible<()> {
 
 type Start = unsafe extern "C" fn(*const *mut u8, *mut *mut u8);
 type Run = unsafe extern "C" fn(*const *mut u8, *const i64) -> c_int;
+type Awake = unsafe extern "C" fn() -> c_int;
+type Asleep = unsafe extern "C" fn();
 
 /// The program's code.
 pub(crate) struct Code {
@@ -292,13 +363,16 @@ pub(crate) struct Code {
     pointers: usize,
     start: Start,
     run: Run,
+    run_shared: Run,
+    awake: Awake,
+    asleep: Asleep,
     /// Where they lie.
     _library: Library,
 }
 
 impl Code {
     /// Compiles the kernels as the runtime does, and links them with the program.
-    pub(crate) fn new(bundle: &Bundle, runtime: &Runtime) -> Fallible<Code> {
+    pub(crate) fn new(bundle: &Bundle, runtime: &Runtime, threads: usize) -> Fallible<Code> {
         let text = std::fs::read_to_string(bundle.path().join("plan.json"))?;
         let plan: RawPlan = serde_json::from_str(&text)?;
         let compiler = runtime.toolchain().c_compiler("kernel")?;
@@ -310,7 +384,7 @@ impl Code {
             object(kernel, i, bundle.path(), runtime, &path)?;
             objects.push(path);
         }
-        let (text, pointers) = plan.program()?;
+        let (text, pointers) = plan.program(threads)?;
         let source = dir.path().join("program.c");
         let library = dir.path().join("program.so");
         std::fs::write(&source, text)?;
@@ -319,10 +393,10 @@ impl Code {
                 .args(["-shared", "-fPIC", "-O2", "-o"])
                 .args([&library, &source])
                 .args(&objects)
-                .arg("-lm"),
+                .args(["-lm", "-pthread"]),
         )?;
         // SAFETY: it has no constructors but those that the compiler gives to every
-        // library; `start` and `run` are of these types in its text, and are called
+        // library; the functions are of these types in its text, and are called
         // only while it is loaded.
         unsafe {
             let library = Library::new(&library)?;
@@ -331,6 +405,9 @@ impl Code {
                 pointers,
                 start: *library.get::<Start>(b"start")?,
                 run: *library.get::<Run>(b"run")?,
+                run_shared: *library.get::<Run>(b"run_shared")?,
+                awake: *library.get::<Awake>(b"awake")?,
+                asleep: *library.get::<Asleep>(b"asleep")?,
                 _library: library,
             })
         }
@@ -373,6 +450,8 @@ pub(crate) struct Program<'a> {
     /// What states hold at the start.
     states: Vec<(usize, Vec<u8>)>,
     variables: Vec<i64>,
+    /// Whether its threads are there, which wait awake for the next run.
+    awake: Option<bool>,
 }
 
 impl Program<'_> {
@@ -419,7 +498,23 @@ impl Program<'_> {
             pointers,
             states,
             variables: code.plan.variables.iter().map(chosen).collect(),
+            awake: None,
         })
+    }
+
+    /// The same, on the threads for which the code was made.
+    pub(crate) fn on_threads(mut self) -> Self {
+        self.awake = Some(false);
+        self
+    }
+
+    /// Ends its threads, which otherwise wait awake for the next run.
+    pub(crate) fn rest(&mut self) {
+        if self.awake == Some(true) {
+            // SAFETY: they were started, and are in no run.
+            unsafe { (self.code.asleep)() };
+            self.awake = Some(false);
+        }
     }
 
     /// The names and bytes of its outputs.
@@ -435,21 +530,41 @@ impl Program<'_> {
     }
 }
 
+impl Drop for Program<'_> {
+    fn drop(&mut self) {
+        self.rest();
+    }
+}
+
 impl Candidate for Program<'_> {
     fn prepare(&mut self) -> Result<(), Error> {
         for (i, contents) in &self.states {
             let state = self.buffers[*i].as_mut_slice::<u8>()?;
             state.copy_from_slice(contents);
         }
+        if self.awake == Some(false) {
+            // SAFETY: none are there: of all programs of this code only one is awake at a
+            // time, as they take turns and rest.
+            if unsafe { (self.code.awake)() } != 0 {
+                return Err(Error::Run {
+                    reason: "the C program's threads do not start".into(),
+                });
+            }
+            self.awake = Some(true);
+        }
         Ok(())
     }
 
     fn run(&mut self) -> Result<(), Error> {
+        let run = match self.awake {
+            None => self.code.run,
+            Some(_) => self.code.run_shared,
+        };
         // SAFETY: whoever measures a bundle vouches for its kernels; the plan was
         // checked when the bundle was opened, and the program is made of that plan,
         // over buffers of its sizes, which this owns. There is a pointer for each
         // argument, into them, and a value for each variable.
-        match unsafe { (self.code.run)(self.pointers.as_ptr(), self.variables.as_ptr()) } {
+        match unsafe { run(self.pointers.as_ptr(), self.variables.as_ptr()) } {
             0 => Ok(()),
             _ => Err(Error::Run {
                 reason: "a kernel of the C program failed".into(),
