@@ -70,19 +70,21 @@ pub trait Team: fmt::Debug + Send + Sync {
 
 /// An invitation to work on the runs of a [`Pool`].
 pub struct Invitation {
-    board: Arc<Board<Native>>,
+    /// None once it is accepted.
+    board: Option<Arc<Board<Native>>>,
 }
 
 impl Invitation {
     fn new(board: Arc<Board<Native>>) -> Invitation {
-        Invitation { board }
+        Invitation { board: Some(board) }
     }
 
     /// Works on what there is, and returns when there has been nothing for a while.
-    pub fn accept(self) {
-        let _default = DefaultFloatEnv::enter();
-        self.board.serve(0);
-        std::mem::forget(self);
+    pub fn accept(mut self) {
+        if let Some(board) = self.board.take() {
+            let _default = DefaultFloatEnv::enter();
+            board.serve(0);
+        }
     }
 }
 
@@ -95,7 +97,9 @@ impl fmt::Debug for Invitation {
 impl Drop for Invitation {
     /// Declines.
     fn drop(&mut self) {
-        self.board.decline();
+        if let Some(board) = &self.board {
+            board.decline();
+        }
     }
 }
 

@@ -88,7 +88,11 @@ impl Script {
         let led = pool.run(hint, &run);
         let error = run.error.into_inner();
         let result = match (led, error.unwrap_or_else(PoisonError::into_inner)) {
-            (Err(Forked), _) => Err(Error::Forked),
+            // What others were about to write is not known here.
+            (Err(Forked), _) => {
+                *torn = true;
+                return Err(Error::Forked);
+            }
             (Ok(()), Some((_, error))) => Err(error),
             (Ok(()), None) => return Ok(()),
         };
