@@ -1,5 +1,5 @@
-//! Input from anyone: `cargo xtask asan` and `cargo xtask fuzz`. Both need a nightly
-//! toolchain, for the sanitizer.
+//! Input from anyone, and threads that meet at any moment: `cargo xtask asan`, `cargo xtask
+//! tsan` and `cargo xtask fuzz`. All need a nightly toolchain, for the sanitizer.
 
 use std::path::Path;
 use std::process::Command;
@@ -31,28 +31,58 @@ fn has_nightly() -> bool {
 /// The tests that `args` name, or those of damaged input and of plans, under
 /// AddressSanitizer.
 pub(crate) fn asan(args: Vec<String>) -> bool {
+    let chosen = or_tests(
+        args,
+        &["hostile", "random_plans", "instance", "order", "plan"],
+    );
+    // More memory than there is must be an error to the library here as elsewhere.
+    let options = ("ASAN_OPTIONS", "allocator_may_return_null=1");
+    sanitized("target/asan", "-Zsanitizer=address", options, &chosen)
+}
+
+/// The tests that `args` name, or those of teams, under ThreadSanitizer. It sees what is
+/// compiled here: of ops, kernels and host functions that are Rust's.
+pub(crate) fn tsan(args: Vec<String>) -> bool {
+    let mut chosen = or_tests(args.clone(), &["random_plans", "team"]);
+    if args.is_empty() {
+        // It does not follow a process with threads into its child, and makes threads so slow
+        // that ten thousand take minutes.
+        let rest = ["threads::", "nested::", "lent::"];
+        chosen.extend(["--".to_owned()].into_iter().chain(rest.map(str::to_owned)));
+    }
+    // The standard library is not instrumented; what it orders, it orders by atomics that
+    // are inlined here, or by functions that the sanitizer knows.
+    let flags = "-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer";
+    sanitized(
+        "target/tsan",
+        flags,
+        ("TSAN_OPTIONS", "halt_on_error=1"),
+        &chosen,
+    )
+}
+
+/// The arguments, or, where there are none, those for some tests of the runtime.
+fn or_tests(args: Vec<String>, tests: &[&str]) -> Vec<String> {
+    if !args.is_empty() {
+        return args;
+    }
+    let tests = tests.iter().flat_map(|test| ["--test", test]);
+    let all = ["-p", "svod-runtime"].into_iter().chain(tests);
+    all.map(str::to_owned).collect()
+}
+
+/// Tests with a sanitizer.
+fn sanitized(folder: &str, flags: &str, (options, value): (&str, &str), args: &[String]) -> bool {
     let Some(host) = host().filter(|_| has_nightly()) else {
         return false;
     };
-    let chosen = if args.is_empty() {
-        let tests = ["hostile", "random_plans", "instance", "order", "plan"];
-        let package = ["-p", "svod-runtime"].map(str::to_owned);
-        let tests = tests.into_iter().flat_map(|test| ["--test", test]);
-        package
-            .into_iter()
-            .chain(tests.map(str::to_owned))
-            .collect()
-    } else {
-        args
-    };
     let mut test = Command::new("cargo");
     test.args(["+nightly", "test", "--target", &host])
-        .args(chosen);
+        .args(args);
     // Code for the machine that builds it is of no use to the sanitizer's target folder.
-    test.env("CARGO_TARGET_DIR", "target/asan")
-        .env("RUSTFLAGS", "-Zsanitizer=address")
-        // More memory than there is must be an error to the library here as elsewhere.
-        .env("ASAN_OPTIONS", "allocator_may_return_null=1");
+    test.env("CARGO_TARGET_DIR", folder)
+        .env("RUSTFLAGS", flags)
+        .env(options, value);
     run(&mut test)
 }
 

@@ -9,6 +9,7 @@ use std::time::Instant;
 const USAGE: &str = "\
 Usage: cargo xtask test [ARGUMENTS OF cargo test]
        cargo xtask asan [ARGUMENTS OF cargo test]
+       cargo xtask tsan [ARGUMENTS OF cargo test]
        cargo xtask fuzz [SECONDS]
 
   test   installs what the tests need, where it can, says what it did, and runs
@@ -16,6 +17,8 @@ Usage: cargo xtask test [ARGUMENTS OF cargo test]
          with each before and behind an inaccessible page
   asan   runs the tests of damaged input and of plans, or those that are named,
          under AddressSanitizer; needs a nightly toolchain
+  tsan   runs the tests of teams of threads, or those that are named, under
+         ThreadSanitizer; needs a nightly toolchain
   fuzz   fuzzes each target for so many seconds, 60 if left out; needs a nightly
          toolchain, and installs cargo-fuzz";
 
@@ -27,6 +30,7 @@ fn main() -> ExitCode {
             status(test_each_way(&args.collect::<Vec<_>>(), all_there))
         }
         Some("asan") => status(hostile::asan(args.collect())),
+        Some("tsan") => status(hostile::tsan(args.collect())),
         Some("fuzz") => status(hostile::fuzz(&args.collect::<Vec<_>>())),
         Some("help" | "--help" | "-h") => {
             println!("{USAGE}");
