@@ -12,11 +12,12 @@ use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use counting::allocations;
+use counting::{allocations, allocations_of_all};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 use svod_runtime::plan::{
-    Cancel, Executable, Instance, Operator, PlanBuilder, Run, Timings, Value,
+    Cancel, Executable, Instance, Operator, PlanBuilder, Run, Schedule, Timings, Value,
 };
+use svod_runtime::pool::Pool;
 use svod_runtime::signature::{Convention, Param, Returns};
 use svod_runtime::{Arg, Bounds, Buffer, DType, Kernel, Signature, View};
 
@@ -39,8 +40,31 @@ unsafe extern "C" fn shift(y: *mut i32, k: f32) {
     unsafe { *y += k as i32 };
 }
 
-/// A plan with every kind of op and of call.
+/// An instance of a plan with every kind of op and of call, on this thread.
 fn instance() -> Instance {
+    instance_of(executable())
+}
+
+/// The same on two threads, by a schedule that leaves work to both.
+fn instance_with_team() -> Instance {
+    let executable = executable();
+    let waves = Schedule::waves(executable.plan(), 2);
+    // Where nobody waits awake, everyone has to be woken.
+    let pool = Pool::builder().threads(2);
+    let pool = pool.spin(Duration::ZERO, Duration::ZERO).build();
+    instance_of(executable.with_pool(pool).with_schedule(&waves).unwrap())
+}
+
+fn instance_of(executable: Executable) -> Instance {
+    let mut instance = executable.instance().unwrap();
+    instance
+        .set_input("x", View::from_slice(&[1, 2, 3, 4]))
+        .unwrap();
+    instance
+}
+
+/// A plan with every kind of op and of call.
+fn executable() -> Executable {
     let four = |b: svod_runtime::signature::SignatureBuilder| {
         b.read_write(DType::I32, 4)
             .read(DType::I32, 4)
@@ -93,12 +117,7 @@ fn instance() -> Instance {
             // SAFETY: each entry is of its signature's prototype and does what that says.
             unsafe { Kernel::from_entry("k", entry, signature) }
         });
-    let executable = Executable::new(plan.build().unwrap(), kernels.collect(), []);
-    let mut instance = executable.unwrap().instance().unwrap();
-    instance
-        .set_input("x", View::from_slice(&[1, 2, 3, 4]))
-        .unwrap();
-    instance
+    Executable::new(plan.build().unwrap(), kernels.collect(), []).unwrap()
 }
 
 fn result(instance: &Instance) -> Vec<i32> {
@@ -149,16 +168,20 @@ fn a_run_allocates_nothing() {
     assert_eq!(asked, 2, "the counter counts");
 }
 
-/// Ends the process at any system call of this thread, from now on.
-fn permit_nothing() {
+/// Ends the process at any system call but these.
+fn filter(permitted: &[i64]) -> BpfProgram {
     let filter = SeccompFilter::new(
-        std::collections::BTreeMap::new(),
+        permitted.iter().map(|&call| (call, Vec::new())).collect(),
         SeccompAction::KillProcess,
         SeccompAction::Allow,
         std::env::consts::ARCH.try_into().unwrap(),
     );
-    let program: BpfProgram = filter.unwrap().try_into().unwrap();
-    seccompiler::apply_filter(&program).unwrap();
+    filter.unwrap().try_into().unwrap()
+}
+
+/// Ends the process at any system call of this thread, from now on.
+fn permit_nothing() {
+    seccompiler::apply_filter(&filter(&[])).unwrap();
 }
 
 /// Has another process do what `part` names, in a thread that may not call the system.
@@ -178,6 +201,9 @@ fn the_part_that_runs_in_silence() {
     let Ok(part) = std::env::var("SVOD_TEST_SILENT") else {
         return;
     };
+    if let "count team" | "run team" | "call team" = &*part {
+        with_team(&part);
+    }
     let mut instance = instance();
     instance.run(&[("n", 1)]).unwrap();
     let cancel = Cancel::new();
@@ -223,6 +249,63 @@ fn the_part_that_runs_in_silence() {
     std::process::exit(0);
 }
 
+/// What a part does with a team, in a process that has nothing else to do.
+fn with_team(part: &str) -> ! {
+    unsafe extern "C" {
+        safe fn _exit(code: i32) -> !;
+    }
+    #[cfg(target_arch = "x86_64")]
+    const FUTEX_AND_EXIT_GROUP: [i64; 2] = [202, 231];
+    #[cfg(target_arch = "aarch64")]
+    const FUTEX_AND_EXIT_GROUP: [i64; 2] = [98, 94];
+
+    let mut instance = instance_with_team();
+    let plan = instance.executable().plan();
+    let (x, y) = (
+        plan.find_input("x").unwrap(),
+        plan.find_output("y").unwrap(),
+    );
+    let (given, cancel) = (Buffer::from_slice(&[1, 2, 3, 4]).unwrap(), Cancel::new());
+    let mut got = Buffer::zeroed(DType::I32, 8).unwrap();
+    let mut is_right = true;
+    let mut runs = |times: usize| {
+        for n in (0..5).cycle().take(times) {
+            let run = Run {
+                variables: &[n],
+                inputs: &[(x, given.as_view())],
+                outputs: &mut [(y, got.as_view_mut())],
+                cancel: Some(&cancel),
+                ..Run::default()
+            };
+            is_right &= instance.run(&[("n", n)]).is_ok() && instance.run_with(run).is_ok();
+            instance.reset();
+        }
+    };
+    runs(100);
+    if part == "count team" {
+        is_right &= allocations_of_all(|| runs(1000)) == 0;
+        is_right &= allocations_of_all(|| drop(std::hint::black_box(Box::new(1)))) == 2;
+        _exit(i32::from(!is_right));
+    }
+    // The team sleeps and wakes others by the one, and the test ends by the other.
+    seccompiler::apply_filter_all_threads(&filter(&FUTEX_AND_EXIT_GROUP)).unwrap();
+    runs(1000);
+    if part == "call team" {
+        std::thread::yield_now();
+    }
+    _exit(i32::from(!is_right))
+}
+
+#[test]
+fn a_run_with_a_team_allocates_nothing_on_any_thread() {
+    assert!(in_silence("count team").success());
+}
+
+#[test]
+fn a_run_with_a_team_calls_the_system_to_sleep_and_to_wake_alone() {
+    assert!(in_silence("run team").success());
+}
+
 #[test]
 fn a_run_calls_the_system_for_nothing() {
     assert!(in_silence("run").success());
@@ -230,16 +313,19 @@ fn a_run_calls_the_system_for_nothing() {
 
 #[test]
 fn whoever_calls_the_system_there_is_ended() {
-    let status = in_silence("call");
-    // The signal for a bad system call.
-    assert_eq!(status.signal(), Some(31), "{status}");
+    for part in ["call", "call team"] {
+        let status = in_silence(part);
+        // The signal for a bad system call.
+        assert_eq!(status.signal(), Some(31), "{status}");
+    }
 }
 
 #[test]
 fn a_plan_of_all_kinds_computes_what_it_says() {
-    let mut instance = instance();
-    instance.run(&[("n", 3)]).unwrap();
-    // t = 6, of which three get x + 6; s = t + 1, and 1 more, and 3; doubled.
-    let y = [13 + 1 + 1, 14 + 1, 15 + 1, 6 + 1, 3, 0, 0, 0];
-    assert_eq!(result(&instance), y.map(|y| 2 * y));
+    for mut instance in [instance(), instance_with_team()] {
+        instance.run(&[("n", 3)]).unwrap();
+        // t = 6, of which three get x + 6; s = t + 1, and 1 more, and 3; doubled.
+        let y = [13 + 1 + 1, 14 + 1, 15 + 1, 6 + 1, 3, 0, 0, 0];
+        assert_eq!(result(&instance), y.map(|y| 2 * y));
+    }
 }

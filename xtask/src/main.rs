@@ -17,8 +17,8 @@ Usage: cargo xtask test [ARGUMENTS OF cargo test]
          with each before and behind an inaccessible page
   asan   runs the tests of damaged input and of plans, or those that are named,
          under AddressSanitizer; needs a nightly toolchain
-  tsan   runs the tests of teams of threads, or those that are named, under
-         ThreadSanitizer; needs a nightly toolchain
+  tsan   runs the tests of plans on teams of threads, or those that are named,
+         under ThreadSanitizer; needs a nightly toolchain
   fuzz   fuzzes each target for so many seconds, 60 if left out; needs a nightly
          toolchain, and installs cargo-fuzz";
 

@@ -2,6 +2,7 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The system's allocator, counting what each thread asks of it.
 struct Counting;
@@ -10,7 +11,10 @@ thread_local! {
     static ASKED: Cell<u64> = const { Cell::new(0) };
 }
 
+static ASKED_BY_ALL: AtomicU64 = AtomicU64::new(0);
+
 fn count() {
+    ASKED_BY_ALL.fetch_add(1, Ordering::Relaxed);
     // A thread that is ending has no counter any more, and no test either.
     let _ = ASKED.try_with(|n| n.set(n.get() + 1));
 }
@@ -51,4 +55,12 @@ pub(crate) fn allocations(during: impl FnOnce()) -> u64 {
     let before = ASKED.get();
     during();
     ASKED.get() - before
+}
+
+/// How often any thread asks for memory, or gives it back, meanwhile.
+#[allow(dead_code)] // not every test crate has several threads
+pub(crate) fn allocations_of_all(during: impl FnOnce()) -> u64 {
+    let before = ASKED_BY_ALL.load(Ordering::Relaxed);
+    during();
+    ASKED_BY_ALL.load(Ordering::Relaxed) - before
 }

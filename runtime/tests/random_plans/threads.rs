@@ -94,7 +94,7 @@ fn while_a_schedule_is_learned_and_after_every_run_comes_to_the_same_bits() {
             for executable in ways(&executable) {
                 let mut instance = executable.instance().unwrap();
                 let mut memory = Memory::unplanned(model);
-                for n in 0..60 {
+                for n in 0..80 {
                     let given = recipe.given(model, n);
                     let expected = memory.run_in_order(model, &given);
                     let got = run_on_all(&mut instance, model, &given).unwrap();
