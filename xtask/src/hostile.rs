@@ -53,12 +53,8 @@ pub(crate) fn tsan(args: Vec<String>) -> bool {
         chosen.extend(tests.map(str::to_owned));
     }
     let flags = "-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer";
-    sanitized(
-        "target/tsan",
-        flags,
-        ("TSAN_OPTIONS", "halt_on_error=1"),
-        &chosen,
-    )
+    let known = concat!("suppressions=", env!("CARGO_MANIFEST_DIR"), "/tsan.txt");
+    sanitized("target/tsan", flags, ("TSAN_OPTIONS", known), &chosen)
 }
 
 /// The arguments, or, where there are none, those for some tests of the runtime.
