@@ -52,7 +52,31 @@ fn instance_with_team() -> Instance {
     // Where nobody waits awake, everyone has to be woken.
     let pool = Pool::builder().threads(2);
     let pool = pool.spin(Duration::ZERO, Duration::ZERO).build();
+    // A thread that starts allocates, and asks the system for this and that.
+    on_both(&pool, || {});
     instance_of(executable.with_pool(pool).with_schedule(&waves).unwrap())
+}
+
+/// Has both threads of a pool meet, and each do something.
+fn on_both(pool: &Pool, act: impl Fn() + Clone + Send + Sync + 'static) {
+    let mut plan = PlanBuilder::new("meet");
+    let both = std::sync::Arc::new(std::sync::Barrier::new(2));
+    for name in ["a", "b"] {
+        let y = plan.output(name, DType::I32, &[1]).unwrap();
+        let (both, act) = (both.clone(), act.clone());
+        let meet = move |_: &mut [Arg<'_>]| {
+            both.wait();
+            act();
+            Ok(())
+        };
+        plan.host(name, &[y.write()], meet).unwrap();
+    }
+    let plan = plan.build().unwrap();
+    let waves = Schedule::waves(&plan, 1);
+    let executable = Executable::new(plan, vec![], []).unwrap();
+    let executable = executable.with_pool(pool.clone());
+    let executable = executable.with_schedule(&waves).unwrap();
+    executable.instance().unwrap().run(&[]).unwrap();
 }
 
 fn instance_of(executable: Executable) -> Instance {
@@ -260,6 +284,7 @@ fn with_team(part: &str) -> ! {
     const FUTEX_AND_EXIT_GROUP: [i64; 2] = [98, 94];
 
     let mut instance = instance_with_team();
+    let pool = instance.executable().pool().clone();
     let plan = instance.executable().plan();
     let (x, y) = (
         plan.find_input("x").unwrap(),
@@ -283,12 +308,18 @@ fn with_team(part: &str) -> ! {
     };
     runs(100);
     if part == "count team" {
-        is_right &= allocations_of_all(|| runs(1000)) == 0;
+        // The harness's own thread may be allocating still, but not for long.
+        let silent = (0..100).any(|_| allocations_of_all(|| runs(1000)) == 0);
+        is_right &= silent;
         is_right &= allocations_of_all(|| drop(std::hint::black_box(Box::new(1)))) == 2;
         _exit(i32::from(!is_right));
     }
     // The team sleeps and wakes others by the one, and the test ends by the other.
-    seccompiler::apply_filter_all_threads(&filter(&FUTEX_AND_EXIT_GROUP)).unwrap();
+    // Other threads are the harness's.
+    let permitted = filter(&FUTEX_AND_EXIT_GROUP);
+    on_both(&pool, move || {
+        seccompiler::apply_filter(&permitted).unwrap();
+    });
     runs(1000);
     if part == "call team" {
         std::thread::yield_now();
