@@ -10,9 +10,15 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json as object};
-use svod::{Svod, svod};
+use svod::Svod;
 
 const DIGITS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/digits");
+
+/// The command, whatever the tests are run with: where memory is guarded, ops run one at a
+/// time, and nothing is learned.
+fn svod(args: &[&str]) -> Svod {
+    svod::svod(args).env("SVOD_GUARD", "off")
+}
 
 /// A copy of a bundle, without what learned schedules it has.
 struct Copy(tempfile::TempDir);

@@ -8,10 +8,10 @@ mod support;
 use std::time::Duration;
 
 use serde_json::json;
-use svod_runtime::View;
 use svod_runtime::bench::{Budget, Candidate, Replay, race};
 use svod_runtime::plan::Executable;
 use svod_runtime::pool::Pool;
+use svod_runtime::{Guard, View};
 
 use support::{Files, W, X, Y, output};
 
@@ -113,7 +113,9 @@ fn a_recorded_test_gives_what_it_gave_and_what_those_before_it_gave() {
 
 #[test]
 fn a_schedule_is_learned_before_the_race_from_the_initial_states() {
-    let alone = Files::small().load().unwrap().with_pool(Pool::alone());
+    // Where memory is guarded, ops run one at a time, and nothing is learned.
+    let loaded = Files::small().load().unwrap().with_guard(Guard::Off);
+    let alone = loaded.with_pool(Pool::alone());
     let mut on_one_thread = replay(&alone);
     // There is nothing to learn, and no run for it.
     assert!(on_one_thread.learn(1000).unwrap());
