@@ -238,8 +238,10 @@ unsafe fn host(
         Err(panic) => {
             let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
             let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-            // It may panic once more when it is dropped.
-            std::mem::forget(panic);
+            // It may panic once more when it is dropped, and what that leaves may too.
+            if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+                std::mem::forget(again);
+            }
             format!("it panicked: {}", text.unwrap_or_default()).into()
         }
     };
