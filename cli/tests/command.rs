@@ -3,33 +3,14 @@
 // A helper that fails is a test that fails.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod digits;
 mod svod;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use digits::{DIGITS, copy};
 use svod::svod;
-
-const DIGITS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/digits");
-
-/// A copy of the digits bundle, to be changed.
-fn copy() -> tempfile::TempDir {
-    fn copy_dir(from: &Path, to: &Path) {
-        fs::create_dir_all(to).unwrap();
-        for entry in fs::read_dir(from).unwrap() {
-            let entry = entry.unwrap();
-            let target = to.join(entry.file_name());
-            if entry.file_type().unwrap().is_dir() {
-                copy_dir(&entry.path(), &target);
-            } else {
-                fs::copy(entry.path(), target).unwrap();
-            }
-        }
-    }
-    let dir = tempfile::tempdir().unwrap();
-    copy_dir(Path::new(DIGITS), dir.path());
-    dir
-}
 
 fn edit(file: &Path, from: &str, to: &str) {
     let text = fs::read_to_string(file).unwrap();

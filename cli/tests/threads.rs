@@ -3,16 +3,16 @@
 // A helper that fails is a test that fails.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod digits;
 mod svod;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use digits::DIGITS;
 use serde_json::{Value, json as object};
 use svod::Svod;
-
-const DIGITS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/digits");
 
 /// The command, whatever the tests are run with: where memory is guarded, ops run one at a
 /// time, and nothing is learned.
@@ -25,21 +25,7 @@ struct Copy(tempfile::TempDir);
 
 impl Copy {
     fn new() -> Copy {
-        fn copy(from: &Path, to: &Path) {
-            fs::create_dir_all(to).unwrap();
-            for entry in fs::read_dir(from).unwrap() {
-                let entry = entry.unwrap();
-                let target = to.join(entry.file_name());
-                if entry.file_type().unwrap().is_dir() {
-                    copy(&entry.path(), &target);
-                } else {
-                    fs::copy(entry.path(), target).unwrap();
-                }
-            }
-        }
-        let dir = tempfile::tempdir().unwrap();
-        copy(Path::new(DIGITS), dir.path());
-        Copy(dir)
+        Copy(digits::copy())
     }
 
     fn path(&self) -> &str {
