@@ -110,3 +110,7 @@ impl Root {
 pub(super) fn read_text(path: &Path) -> Result<String, Error> {
     std::fs::read_to_string(path).map_err(|e| Error::system(format!("read {}", path.display()), e))
 }
+
+pub(super) fn read_bytes(path: &Path) -> Result<Vec<u8>, Error> {
+    std::fs::read(path).map_err(|e| Error::system(format!("read {}", path.display()), e))
+}

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::Bundle;
 use super::describe::Code;
-use super::files::read_text;
+use super::files::{read_bytes, read_text};
 use super::schema::{RawLanguage, RawObject};
 use super::weights::Tensor;
 use crate::Error;
@@ -68,8 +68,7 @@ impl Precompiled {
     }
 
     fn read(&self) -> Result<Vec<u8>, Error> {
-        let bytes = std::fs::read(&self.path)
-            .map_err(|e| Error::system(format!("read {}", self.path.display()), e))?;
+        let bytes = read_bytes(&self.path)?;
         if <[u8; 32]>::from(Sha256::digest(&bytes)) != self.digest {
             return Err(Error::file(
                 &self.path,
@@ -137,20 +136,23 @@ impl KernelSource {
                 ),
             ));
         };
-        match language {
+        let source = match language {
             RawLanguage::C => {
-                let source = Source::c(entry, read_text(path)?).named(name);
                 let dir = path.parent().unwrap_or(path).canonicalize();
                 let dir = dir.map_err(|e| {
                     Error::system(format!("find the folder of {}", path.display()), e)
                 })?;
-                runtime.compile(&source.include_dir(dir))
+                Source::c(entry, read_text(path)?).include_dir(dir)
             }
-            other => Err(Error::Language {
-                kernel: entry.to_owned(),
-                language: other.name().to_owned(),
-            }),
-        }
+            RawLanguage::LlvmIr => Source::llvm_ir(entry, read_bytes(path)?),
+            RawLanguage::Mlir => {
+                return Err(Error::Language {
+                    kernel: entry.to_owned(),
+                    language: language.name().to_owned(),
+                });
+            }
+        };
+        runtime.compile(&source.named(name))
     }
 }
 

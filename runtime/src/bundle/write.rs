@@ -287,11 +287,12 @@ impl<'a> BundleWriter<'a> {
             let source = made_from.source.as_ref().map(|source| {
                 let language = match source.language() {
                     Language::C => RawLanguage::C,
+                    Language::LlvmIr => RawLanguage::LlvmIr,
                 };
-                let path = written.entry((language, source.text())).or_insert_with(|| {
+                let contents = source.contents();
+                let path = written.entry((language, contents)).or_insert_with(|| {
                     let path = format!("kernels/{}.{}", sources.file(entry), end(language));
-                    let text = source.text().as_bytes();
-                    files.push((path.clone().into(), Content::Bytes(text.into())));
+                    files.push((path.clone().into(), Content::Bytes(contents.into())));
                     path
                 });
                 (path.clone(), language)

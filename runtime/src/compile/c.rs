@@ -60,7 +60,9 @@ pub(super) fn compile(
             .map_err(|e| system("create a file in memory")(e.into()))
     };
     let mut text = memory_file("svod-source")?;
-    write!(text, "# 1 \"{}\"\n{}\n", quoted(&source.name), source.text)
+    write!(text, "# 1 \"{}\"\n", quoted(&source.name))
+        .and_then(|()| text.write_all(&source.contents))
+        .and_then(|()| text.write_all(b"\n"))
         .and_then(|()| text.rewind())
         .map_err(system("write to a file in memory"))?;
     let mut object = memory_file("svod-object")?;
@@ -144,7 +146,8 @@ fn hint(compiler: &CCompiler, source: &Source, diagnostics: &str) -> Option<Stri
         return None;
     }
     const CLANG_ONLY: [&str; 4] = ["ext_vector_type", "__builtin_bit_cast", "__fp16", "__bf16"];
-    let is_at_fault = |word: &&&str| source.text.contains(**word) && diagnostics.contains(**word);
+    let text = String::from_utf8_lossy(&source.contents);
+    let is_at_fault = |word: &&&str| text.contains(**word) && diagnostics.contains(**word);
     let used = CLANG_ONLY.iter().find(is_at_fault)?;
     Some(format!(
         "the source uses `{used}`, which clang has and gcc lacks: install clang (on Debian: \

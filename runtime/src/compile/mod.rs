@@ -23,13 +23,15 @@ use crate::Error;
 pub enum Language {
     /// Freestanding C.
     C,
+    /// LLVM IR with opaque pointers, as text or as bitcode.
+    LlvmIr,
 }
 
-/// A kernel's source text.
+/// A kernel's source.
 #[derive(Clone, Debug)]
 pub struct Source {
     entry: String,
-    text: String,
+    contents: Vec<u8>,
     language: Language,
     name: String,
     include_dir: Option<PathBuf>,
@@ -40,16 +42,30 @@ impl Source {
     #[must_use]
     pub fn c(entry: impl Into<String>, text: impl Into<String>) -> Source {
         let entry = entry.into();
+        let name = format!("{entry}.c");
+        Source::new(entry, name, text.into().into_bytes(), Language::C)
+    }
+
+    /// LLVM IR, as text or as bitcode, that defines the function `entry`.
+    #[must_use]
+    pub fn llvm_ir(entry: impl Into<String>, contents: impl Into<Vec<u8>>) -> Source {
+        let entry = entry.into();
+        let name = format!("{entry}.ll");
+        Source::new(entry, name, contents.into(), Language::LlvmIr)
+    }
+
+    const fn new(entry: String, name: String, contents: Vec<u8>, language: Language) -> Source {
         Source {
-            name: format!("{entry}.c"),
             entry,
-            text: text.into(),
-            language: Language::C,
+            contents,
+            language,
+            name,
             include_dir: None,
         }
     }
 
-    /// The file name that diagnostics show; `entry.c` where this is not called.
+    /// The file name that diagnostics show; `entry.c` or `entry.ll` where this is not
+    /// called.
     #[must_use]
     pub fn named(mut self, name: impl Into<String>) -> Source {
         self.name = name.into();
@@ -70,10 +86,10 @@ impl Source {
         &self.entry
     }
 
-    /// The text.
+    /// The text, or the bitcode.
     #[must_use]
-    pub fn text(&self) -> &str {
-        &self.text
+    pub fn contents(&self) -> &[u8] {
+        &self.contents
     }
 
     /// The folder of `#include "…"`, where one was named.
@@ -181,6 +197,12 @@ impl Default for Options {
 pub fn compile(toolchain: &Toolchain, source: &Source, options: &Options) -> Result<Object, Error> {
     let bytes = match source.language {
         Language::C => c::compile(toolchain.c_compiler(&source.entry)?, source, options)?,
+        Language::LlvmIr => {
+            return Err(Error::Language {
+                kernel: source.entry.clone(),
+                language: "llvm-ir".into(),
+            });
+        }
     };
     tracing::debug!(kernel = source.entry, bytes = bytes.len(), "compiled");
     Ok(Object::new(&source.entry, bytes))
