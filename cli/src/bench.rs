@@ -35,8 +35,9 @@ use svod_runtime::pool::Pool;
 use svod_runtime::{Guard, OptLevel, RuntimeBuilder};
 
 use crate::given::check_known;
+use crate::loading::{self, Loading};
 use crate::schedule::LEARNING;
-use crate::{Failure, Outcome, json, name_and_file, name_and_number, run, show};
+use crate::{Failure, Outcome, json, name_and_file, name_and_number, show};
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -119,7 +120,7 @@ struct Entrant<'a> {
     compiler: Option<CCompiler>,
     opt_level: OptLevel,
     executable: Executable,
-    loading: Duration,
+    loading: Loading,
 }
 
 pub(crate) fn bench(args: &BenchArgs, out: &mut dyn Write) -> Outcome {
@@ -225,7 +226,7 @@ fn load<'a>(
         builder = builder.cc(compiler);
     }
     let runtime = builder.build()?;
-    let (executable, loading) = run::load(bundle, &runtime)?;
+    let (executable, loading) = loading::load(bundle, &runtime, true)?;
     Ok(Entrant {
         bundle,
         inputs,
@@ -333,7 +334,7 @@ fn list(
                 0 => String::new(),
                 objects => format!(", {objects} of them compiled beforehand,"),
             },
-            show::duration(entrant.loading),
+            show::duration(entrant.loading.time),
         )?;
     }
     Ok(())
@@ -439,7 +440,7 @@ fn as_json(
             "kernels": entrant.executable.kernels().len(),
             "compiled": entrant.bundle.kernels_to_compile(),
             "ops": entrant.ops(),
-            "load_us": json::micros(&entrant.loading),
+            "load_us": json::micros(&entrant.loading.time),
             "time_us": spread(time, 1e3),
             "ns_per_op": entrant.per_op(time),
             "ratio": (i > 0).then(|| spread(race.ratios(i, 0), 1.0)),

@@ -30,6 +30,7 @@ use svod_runtime::plan::Instance;
 use svod_runtime::signature::Number;
 
 use crate::Failure;
+use crate::loading::Loading;
 use crate::show::Summary;
 
 /// JSON's text. JSON escapes some control characters; a terminal acts on more.
@@ -50,7 +51,7 @@ pub(crate) fn text(value: &Value) -> String {
 pub(crate) fn command(
     bundle: &Bundle,
     guard: Guard,
-    loading: Duration,
+    loading: Loading,
     runs: &[Value],
     ok: bool,
     accuracy: Option<(usize, usize)>,
@@ -60,7 +61,10 @@ pub(crate) fn command(
         "name": bundle.plan().name(),
         "guard": guard.name(),
         "kernels": bundle.plan().kernels().len(),
-        "load_us": micros(&loading),
+        "load_us": micros(&loading.time),
+        "kernels_compiled": loading.compiled,
+        "kernels_cached": loading.cached,
+        "kernels_carried": loading.carried,
         "runs": runs,
         "ok": ok,
         "accuracy": accuracy.map(|(correct, of)| json!({ "correct": correct, "of": of })),

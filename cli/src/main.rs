@@ -4,10 +4,12 @@
 //! reads arguments, calls the library, and shows what came of it.
 
 mod bench;
+mod compile;
 mod gallery;
 mod given;
 mod inspect;
 mod json;
+mod loading;
 mod pictures;
 mod run;
 mod schedule;
@@ -53,7 +55,8 @@ Examples:
   svod inspect model.svod
   svod inspect model.svod --explain 7
   svod inspect model.svod --schedule --threads 2
-  svod bench model.svod --cc clang-19 --cc gcc")]
+  svod bench model.svod --cc clang-19 --cc gcc
+  svod compile model.svod -o fast.svod --cpu x86-64-v3 --cpu x86-64-v2")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -71,6 +74,9 @@ enum Command {
     Inspect(InspectArgs),
     /// Measure how long a run takes, of one or more bundles and settings side by side
     Bench(bench::BenchArgs),
+    /// Compile a bundle ahead of time: write one that carries objects, and starts without
+    /// a compiler
+    Compile(compile::CompileArgs),
 }
 
 #[derive(Args)]
@@ -118,6 +124,10 @@ struct RunArgs {
     /// one of a learned schedule, or of several, one of them for as many threads
     #[arg(long, value_name = "learned|off|FILE", default_value = "learned", value_parser = schedule)]
     schedule: ScheduleArg,
+    /// Compile every kernel that has a source, also those of which the bundle carries an
+    /// object
+    #[arg(long)]
+    recompile: bool,
     /// Run on until a schedule is learned, and keep it in the bundle, for this processor
     /// and this number of threads
     #[arg(long, conflicts_with = "fill")]
@@ -253,6 +263,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(args, &mut out),
         Command::Inspect(args) => inspect::inspect(args, &mut out),
         Command::Bench(args) => bench::bench(args, &mut out),
+        Command::Compile(args) => compile::compile(args, &mut out),
     };
     let outcome = outcome.and_then(|ok| {
         out.flush()?;
@@ -267,6 +278,7 @@ fn main() -> ExitCode {
                 Command::Run(_) => "run",
                 Command::Inspect(_) => "inspect",
                 Command::Bench(_) => "bench",
+                Command::Compile(_) => "compile",
             };
             say(&format!(
                 "\nFor more information, try 'svod {command} --help'."

@@ -1,12 +1,11 @@
 //! `svod run`
 
 use std::collections::HashSet;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anstyle::{AnsiColor, Style};
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 use svod_runtime::bundle::npy::{self, Array};
 use svod_runtime::bundle::{Bundle, Test, TestReport};
@@ -15,6 +14,7 @@ use svod_runtime::{Error, Guard, Runtime, RuntimeBuilder};
 
 use crate::gallery::Gallery;
 use crate::given::{check_names, read_inputs, what_to_give};
+use crate::loading::{self, Loading};
 use crate::show::{self, Summary};
 use crate::watch::{self, Notes};
 use crate::{Failure, Outcome, RunArgs, ScheduleArg, json, schedule, timings};
@@ -65,7 +65,7 @@ pub(crate) fn run(args: &RunArgs, out: &mut dyn Write) -> Outcome {
     if let Some(cap) = args.memory_cap {
         bundle.plan().check_memory_cap(cap)?;
     }
-    let (mut executable, loading) = load(&bundle, &runtime)?;
+    let (mut executable, loading) = loading::load(&bundle, &runtime, !args.recompile)?;
     if args.fill {
         // What a temp finds that was another's would hide that nobody wrote it.
         executable = executable.with_separate_temps();
@@ -85,8 +85,6 @@ pub(crate) fn run(args: &RunArgs, out: &mut dyn Write) -> Outcome {
         out,
     };
     if !args.json {
-        let kernels = show::count(executable.kernels().len(), "kernel");
-        let time = show::duration(loading);
         let name = match bundle.plan().name() {
             "" => "bundle",
             name => name,
@@ -97,41 +95,13 @@ pub(crate) fn run(args: &RunArgs, out: &mut dyn Write) -> Outcome {
             (Guard::Off, threads) => format!(", runs on up to {threads} threads"),
             (side, _) => format!(", buffers guarded at their {}", side.name()),
         };
-        writeln!(run.out, "{name}: {kernels} ready in {time}{how}\n")?;
+        writeln!(run.out, "{name}: {}{how}\n", loading.line())?;
     }
     if given || needs_nothing {
         run.once(&executable, loading, &inputs)
     } else {
         run.tests(&executable, loading)
     }
-}
-
-/// Compiles and links behind a progress bar.
-pub(crate) fn load(bundle: &Bundle, runtime: &Runtime) -> Result<(Executable, Duration), Error> {
-    let start = Instant::now();
-    let visible = std::io::stdout().is_terminal() && std::io::stderr().is_terminal();
-    let bar = if visible {
-        ProgressBar::new(bundle.plan().kernels().len() as u64)
-    } else {
-        ProgressBar::hidden()
-    };
-    // The template is right as long as it is not edited; without it the bar is
-    // merely plainer.
-    if let Ok(style) = ProgressStyle::with_template("compiling {bar:30} {pos}/{len} {msg}") {
-        bar.set_style(style);
-    }
-    bar.tick();
-    // SAFETY: whoever calls this command on a bundle trusts it as a program, as
-    // the help says; its files are not written while it runs.
-    let executable = unsafe {
-        bundle.load(runtime, &|progress| {
-            bar.set_message(show::plain(progress.kernel));
-            // Several threads report; only the count is sure to grow.
-            bar.inc(1);
-        })
-    };
-    bar.finish_and_clear();
-    Ok((executable?, start.elapsed()))
 }
 
 /// How many threads a run may have: one, if it is watched or has no schedule.
@@ -161,7 +131,7 @@ impl Run<'_> {
     fn once(
         &mut self,
         executable: &Executable,
-        loading: Duration,
+        loading: Loading,
         inputs: &[(&str, Array)],
     ) -> Outcome {
         let mut instance = executable.instance()?;
@@ -205,7 +175,7 @@ impl Run<'_> {
 
     /// The recorded tests, in order, on one instance, or on two that are filled
     /// differently.
-    fn tests(&mut self, executable: &Executable, loading: Duration) -> Outcome {
+    fn tests(&mut self, executable: &Executable, loading: Loading) -> Outcome {
         let bundle = self.bundle;
         let checking = self.args.checks();
         let mut instance = executable.instance()?;
@@ -397,7 +367,7 @@ impl Run<'_> {
 
     fn print_json(
         &mut self,
-        loading: Duration,
+        loading: Loading,
         runs: &[Value],
         ok: bool,
         accuracy: Option<(usize, usize)>,

@@ -9,7 +9,8 @@ use svod_runtime::bundle::{Bundle, read_schedules};
 use svod_runtime::plan::{Executable, LearnedSchedule, Scheduling};
 use svod_runtime::{Error, Guard, Runtime, RuntimeBuilder};
 
-use crate::{Failure, RunArgs, ScheduleArg, run, show};
+use crate::loading;
+use crate::{Failure, RunArgs, ScheduleArg, show};
 
 /// The most runs in which a schedule is learned: more than it takes for any number of
 /// threads.
@@ -122,7 +123,7 @@ pub(crate) fn of(
     if let Some(learned) = bundle.schedule(runtime.pool().threads()) {
         return Ok((learned.clone(), true));
     }
-    let (executable, _) = run::load(bundle, &runtime)?;
+    let (executable, _) = loading::load(bundle, &runtime, true)?;
     Ok((learn(bundle, &executable, &[], &[])?, false))
 }
 

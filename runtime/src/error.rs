@@ -73,6 +73,16 @@ pub enum Error {
         language: String,
     },
 
+    /// A CPU that nothing is known about.
+    #[error(
+        "there is no CPU level `{name}` to compile for; there are {}",
+        crate::compile::cpu::CpuLevel::NAMES.join(", ")
+    )]
+    UnknownCpu {
+        /// The name that was given.
+        name: String,
+    },
+
     /// An object file that is damaged, or is none.
     #[error("the object of kernel `{kernel}` is malformed: {reason}")]
     MalformedObject {

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::Error;
-use crate::compile::{Object, OptLevel, Options, Source, Toolchain, compile};
+use crate::compile::cpu::CpuLevel;
+use crate::compile::{Object, OptLevel, Options, Origin, Source, Toolchain, compile, compile_all};
 use crate::dispatch::Kernel;
 use crate::link::{Image, ObjectFile, Symbols};
 use crate::memory::{BUFFER_ALIGN, Buffer, Guard};
@@ -76,6 +77,35 @@ impl Runtime {
     /// As [`compile::compile`](crate::compile::compile).
     pub fn compile(&self, source: &Source) -> Result<Object, Error> {
         compile(&self.toolchain, source, &self.options)
+    }
+
+    /// Compiles many sources, in few processes and several at a time, and tells `done` of
+    /// each, by its number, as it is ready, from any thread.
+    ///
+    /// # Errors
+    ///
+    /// For each source as [`compile`](Self::compile).
+    pub fn compile_all(
+        &self,
+        sources: &[Source],
+        done: &(dyn Fn(usize, Origin) + Sync),
+    ) -> Vec<Result<Object, Error>> {
+        compile_all(&self.toolchain, sources, &self.options, done)
+    }
+
+    /// As [`compile_all`](Self::compile_all), for a level of CPUs instead of the one that the
+    /// runtime compiles for. Not all levels run here.
+    ///
+    /// # Errors
+    ///
+    /// For each source as [`compile`](Self::compile).
+    pub fn compile_all_for(
+        &self,
+        level: &CpuLevel,
+        sources: &[Source],
+        done: &(dyn Fn(usize, Origin) + Sync),
+    ) -> Vec<Result<Object, Error>> {
+        compile_all(&self.toolchain, sources, &level.apply(&self.options), done)
     }
 
     /// Links an object into a callable kernel.

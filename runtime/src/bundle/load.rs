@@ -1,9 +1,8 @@
 //! Kernels compiled and linked, weights mapped.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::PoisonError;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use sha2::{Digest, Sha256};
 
@@ -13,11 +12,10 @@ use super::files::{read_bytes, read_text};
 use super::schema::{RawLanguage, RawObject};
 use super::weights::Tensor;
 use crate::Error;
-use crate::compile::{Object, Source, cpu};
-use crate::dispatch::Kernel;
+use crate::compile::{Object, Origin, Source, cpu};
 use crate::error::Place;
 use crate::memory::{Buffer, Constant, Guard};
-use crate::plan::{Executable, PlanBuffer, PlanKernel, Role};
+use crate::plan::{Executable, PlanBuffer, Role};
 use crate::runtime::Runtime;
 use crate::signature::DType;
 
@@ -30,6 +28,35 @@ pub struct Progress<'a> {
     pub total: usize,
     /// Its entry.
     pub kernel: &'a str,
+    /// Where its object came from.
+    pub origin: Origin,
+}
+
+/// How a bundle is [loaded](Bundle::load_with).
+#[derive(Clone, Copy)]
+pub struct Load<'a> {
+    /// Told of each kernel whose object is ready, from any thread.
+    pub progress: &'a (dyn Fn(Progress<'_>) + Sync),
+    /// Whether objects that the bundle carries are used, where this CPU can run one; kernels
+    /// that have a source are compiled otherwise.
+    pub carried: bool,
+}
+
+impl Default for Load<'_> {
+    fn default() -> Self {
+        Load {
+            progress: &|_| (),
+            carried: true,
+        }
+    }
+}
+
+impl fmt::Debug for Load<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Load")
+            .field("carried", &self.carried)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What a kernel is made from.
@@ -46,17 +73,32 @@ pub(super) struct Precompiled {
     path: PathBuf,
     stated: RawObject,
     digest: [u8; 32],
+    /// Whether its source has changed since.
+    stale: bool,
 }
 
 impl Precompiled {
-    /// Checks that the file has the digest that the plan says.
-    pub(super) fn open(place: &Place, path: PathBuf, raw: &RawObject) -> Result<Self, Error> {
-        let digest = parse_digest(&raw.sha256)
-            .ok_or_else(|| Error::plan(place.key("sha256"), "it is not 64 hexadecimal digits"))?;
+    /// Checks that the file has the digest that the plan says; `source` is that of the
+    /// kernel's source, where there is one.
+    pub(super) fn open(
+        place: &Place,
+        path: PathBuf,
+        raw: &RawObject,
+        source: Option<[u8; 32]>,
+    ) -> Result<Self, Error> {
+        let parse = |key, hex: &str| {
+            parse_digest(hex)
+                .ok_or_else(|| Error::plan(place.key(key), "it is not 64 hexadecimal digits"))
+        };
+        let made_from = raw.source_sha256.as_deref();
+        let made_from = made_from
+            .map(|hex| parse("source_sha256", hex))
+            .transpose()?;
         let object = Precompiled {
             path,
             stated: raw.clone(),
-            digest,
+            digest: parse("sha256", &raw.sha256)?,
+            stale: source.is_some() && made_from.is_some() && source != made_from,
         };
         object
             .read()
@@ -69,7 +111,7 @@ impl Precompiled {
 
     fn read(&self) -> Result<Vec<u8>, Error> {
         let bytes = read_bytes(&self.path)?;
-        if <[u8; 32]>::from(Sha256::digest(&bytes)) != self.digest {
+        if digest(&bytes) != self.digest {
             return Err(Error::file(
                 &self.path,
                 "the object's digest is not the one that the plan says",
@@ -78,10 +120,13 @@ impl Precompiled {
         Ok(bytes)
     }
 
-    fn runs_here(&self) -> bool {
-        self.stated.arch == std::env::consts::ARCH
-            && self.stated.features.iter().all(|f| cpu::has(f))
+    fn is_usable(&self) -> bool {
+        !self.stale && cpu::runs_here(&self.stated.arch, &self.stated.features)
     }
+}
+
+pub(super) fn digest(bytes: &[u8]) -> [u8; 32] {
+    Sha256::digest(bytes).into()
 }
 
 fn parse_digest(hex: &str) -> Option<[u8; 32]> {
@@ -116,25 +161,17 @@ impl KernelSource {
         }
     }
 
-    /// The object that asks most of this CPU among those that it can run.
+    /// The object that asks most of this CPU among those that it can run, and whose source
+    /// has not changed since.
     pub(super) fn precompiled(&self) -> Option<&Precompiled> {
-        let usable = self.objects.iter().filter(|o| o.runs_here());
+        let usable = self.objects.iter().filter(|o| o.is_usable());
         usable.max_by_key(|o| o.stated.features.len())
     }
 
-    /// That object, or what the source compiles to.
-    fn object(&self, runtime: &Runtime, entry: &str) -> Result<Object, Error> {
-        if let Some(best) = self.precompiled() {
-            return Ok(Object::new(entry, best.read()?));
-        }
+    /// The source, where there is one.
+    pub(super) fn source(&self, entry: &str) -> Result<Option<Source>, Error> {
         let Some((name, path, language)) = &self.text else {
-            return Err(Error::file(
-                self.objects.first().map_or(Path::new(""), |o| &o.path),
-                format!(
-                    "kernel `{entry}` has no source, and this CPU can run none of its {} objects",
-                    self.objects.len()
-                ),
-            ));
+            return Ok(None);
         };
         let source = match language {
             RawLanguage::C => {
@@ -152,7 +189,20 @@ impl KernelSource {
                 });
             }
         };
-        runtime.compile(&source.named(name))
+        Ok(Some(source.named(name)))
+    }
+
+    /// What is compiled where no object will do.
+    fn to_compile(&self, entry: &str) -> Result<Source, Error> {
+        self.source(entry)?.ok_or_else(|| {
+            Error::file(
+                self.objects.first().map_or(Path::new(""), |o| &o.path),
+                format!(
+                    "kernel `{entry}` has no source, and this CPU can run none of its {} objects",
+                    self.objects.len()
+                ),
+            )
+        })
     }
 }
 
@@ -162,10 +212,17 @@ impl KernelSource {
 pub(super) unsafe fn load(
     bundle: &Bundle,
     runtime: &Runtime,
-    progress: &(dyn Fn(Progress<'_>) + Sync),
+    load: &Load<'_>,
 ) -> Result<Executable, Error> {
-    // SAFETY: promised by the caller.
-    let kernels = unsafe { kernels(bundle, runtime, progress) }?;
+    let objects = objects(bundle, runtime, load)?;
+    let kernels = objects
+        .iter()
+        .zip(bundle.plan.kernels())
+        .map(|(object, kernel)| {
+            // SAFETY: promised by the caller.
+            unsafe { runtime.link(object, kernel.signature.clone()) }
+        });
+    let kernels = kernels.collect::<Result<_, _>>()?;
     // SAFETY: promised by the caller.
     let contents = unsafe { contents(bundle) }?;
     // SAFETY: promised by the caller, for all that the plan does with them.
@@ -179,60 +236,37 @@ pub(super) unsafe fn load(
     }
 }
 
-/// Compiles and links on as many threads as there are cores: nearly all of the
-/// time goes to starting compilers.
-///
-/// # Safety
-///
-/// As [`Bundle::load`].
-unsafe fn kernels(
-    bundle: &Bundle,
-    runtime: &Runtime,
-    progress: &(dyn Fn(Progress<'_>) + Sync),
-) -> Result<Vec<Kernel>, Error> {
+/// The object of each kernel: one that the bundle carries, or what its source compiles to.
+fn objects(bundle: &Bundle, runtime: &Runtime, load: &Load<'_>) -> Result<Vec<Object>, Error> {
     let plan = bundle.plan.kernels();
-    let (next, done, failed) = (
-        AtomicUsize::new(0),
-        AtomicUsize::new(0),
-        AtomicBool::new(false),
-    );
-    let results: Vec<_> = plan.iter().map(|_| Mutex::new(None)).collect();
-    let one = |i: usize| {
-        let PlanKernel { entry, signature } = &plan[i];
-        let object = bundle.sources[i].object(runtime, entry)?;
-        // SAFETY: promised by the caller.
-        unsafe { runtime.link(&object, signature.clone()) }
+    let done = AtomicUsize::new(0);
+    let tell = |kernel: usize, origin| {
+        (load.progress)(Progress {
+            done: done.fetch_add(1, Ordering::Relaxed) + 1,
+            total: plan.len(),
+            kernel: &plan[kernel].entry,
+            origin,
+        });
     };
-    let work = || {
-        while !failed.load(Ordering::Relaxed) {
-            let i = next.fetch_add(1, Ordering::Relaxed);
-            let Some(slot) = results.get(i) else { break };
-            let result = one(i);
-            if result.is_err() {
-                failed.store(true, Ordering::Relaxed);
-            } else {
-                progress(Progress {
-                    done: done.fetch_add(1, Ordering::Relaxed) + 1,
-                    total: plan.len(),
-                    kernel: &plan[i].entry,
-                });
-            }
-            *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+    let mut objects = vec![None; plan.len()];
+    let (mut kernels, mut sources) = (Vec::new(), Vec::new());
+    for (i, (kernel, code)) in plan.iter().zip(&bundle.sources).enumerate() {
+        let carried = code
+            .precompiled()
+            .filter(|_| load.carried || code.text.is_none());
+        if let Some(carried) = carried {
+            objects[i] = Some(Object::new(&kernel.entry, carried.read()?));
+            tell(i, Origin::Carried);
+        } else {
+            sources.push(code.to_compile(&kernel.entry)?);
+            kernels.push(i);
         }
-    };
-    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    std::thread::scope(|scope| {
-        for _ in 1..threads.min(plan.len()) {
-            // Where the system has no more threads, this one does the work.
-            let _ = std::thread::Builder::new().spawn_scoped(scope, work);
-        }
-        work();
-    });
-    // Kernels are claimed in order, so that before the first error all are done.
-    results
-        .into_iter()
-        .map_while(|slot| slot.into_inner().unwrap_or_else(PoisonError::into_inner))
-        .collect()
+    }
+    let compiled = runtime.compile_all(&sources, &|i, origin| tell(kernels[i], origin));
+    for (&kernel, object) in kernels.iter().zip(compiled) {
+        objects[kernel] = Some(object?);
+    }
+    Ok(objects.into_iter().flatten().collect())
 }
 
 /// # Safety

@@ -9,6 +9,7 @@
 //! A plan that was built in code is written with a [`BundleWriter`], a bundle that was
 //! read with [`Bundle::write`].
 
+mod ahead;
 mod compare;
 mod describe;
 mod files;
@@ -28,7 +29,7 @@ mod write;
 use std::path::{Path, PathBuf};
 
 pub use compare::{Difference, Tolerance, compare, for_each_number, to_f64};
-pub use load::Progress;
+pub use load::{Load, Progress};
 pub use recording::{Recorded, Recording};
 pub use schedules::read_schedules;
 pub use test::{Classified, OutputReport, Test, TestReport};
@@ -101,8 +102,30 @@ impl Bundle {
         runtime: &Runtime,
         progress: &(dyn Fn(Progress<'_>) + Sync),
     ) -> Result<Executable, Error> {
+        let load = Load {
+            progress,
+            ..Load::default()
+        };
         // SAFETY: promised by the caller.
-        unsafe { load::load(self, runtime, progress) }.map_err(|e| in_bundle(self.path(), e))
+        unsafe { self.load_with(runtime, &load) }
+    }
+
+    /// As [`load`](Self::load), with all that can be said about it.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load).
+    ///
+    /// # Safety
+    ///
+    /// As [`load`](Self::load).
+    pub unsafe fn load_with(
+        &self,
+        runtime: &Runtime,
+        load: &Load<'_>,
+    ) -> Result<Executable, Error> {
+        // SAFETY: promised by the caller.
+        unsafe { load::load(self, runtime, load) }.map_err(|e| in_bundle(self.path(), e))
     }
 
     /// The folder, as it was given.

@@ -87,7 +87,7 @@ impl Parts<'_> {
 }
 
 /// Whether a folder may be moved to `target`. Moving it there asks again.
-fn check_free(target: &Path) -> Result<(), Error> {
+pub(super) fn check_free(target: &Path) -> Result<(), Error> {
     if target.file_name().is_none() {
         return Err(Error::file(target, "it does not name a new folder"));
     }

@@ -5,8 +5,9 @@ use std::path::Path;
 
 use serde::de::DeserializeOwned;
 
+use super::files::read_bytes;
 use super::files::{Root, read_text};
-use super::load::{KernelSource, Precompiled};
+use super::load::{KernelSource, Precompiled, digest};
 use super::schema::{RawArg, RawBuffer, RawHeader, RawKernel, RawOp, RawPlan, RawTest, RawValue};
 use super::test::Test;
 use super::weights::{Tensor, Weights};
@@ -150,23 +151,28 @@ fn check_header(header: &RawHeader) -> Result<(), Error> {
 }
 
 fn source(root: &Root, place: &Place, kernel: &RawKernel) -> Result<KernelSource, Error> {
-    let mut objects = Vec::new();
-    for (i, object) in kernel.objects.iter().enumerate() {
-        let place = place.item("objects", i);
-        let path = root.file(&place.key("path"), &object.path)?;
-        objects.push(Precompiled::open(&place, path, object)?);
-    }
     let text = match (&kernel.source, kernel.language) {
         (Some(source), Some(language)) => {
             let path = root.file(&place.key("source"), source)?;
             Some((source.clone(), path, language))
         }
         (Some(_), None) => return Err(Error::plan(place.clone(), "a source without a language")),
-        (None, _) if objects.is_empty() => {
+        (None, _) if kernel.objects.is_empty() => {
             return Err(Error::plan(place.clone(), "neither a source nor an object"));
         }
         (None, _) => None,
     };
+    let says_source = kernel.objects.iter().any(|o| o.source_sha256.is_some());
+    let source_digest = match &text {
+        Some((_, path, _)) if says_source => Some(digest(&read_bytes(path)?)),
+        _ => None,
+    };
+    let mut objects = Vec::new();
+    for (i, object) in kernel.objects.iter().enumerate() {
+        let place = place.item("objects", i);
+        let path = root.file(&place.key("path"), &object.path)?;
+        objects.push(Precompiled::open(&place, path, object, source_digest)?);
+    }
     Ok(KernelSource::new(text, objects))
 }
 

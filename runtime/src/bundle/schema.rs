@@ -150,6 +150,9 @@ pub(super) struct RawObject {
     #[serde(default)]
     pub(super) features: Vec<String>,
     pub(super) sha256: String,
+    /// The digest of the source that it was compiled from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) source_sha256: Option<String>,
 }
 
 #[derive(Deserialize, Serialize)]

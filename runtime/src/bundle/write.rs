@@ -284,6 +284,8 @@ impl<'a> BundleWriter<'a> {
                 );
                 return Err(Error::plan(Place::at("kernels", i), reason));
             }
+            let source_sha256 = made_from.source.as_ref();
+            let source_sha256 = source_sha256.map(|s| hex(&Sha256::digest(s.contents())));
             let source = made_from.source.as_ref().map(|source| {
                 let language = match source.language() {
                     Language::C => RawLanguage::C,
@@ -306,6 +308,7 @@ impl<'a> BundleWriter<'a> {
                     arch: object.arch.clone(),
                     features: object.features.clone(),
                     sha256: hex(&Sha256::digest(bytes)),
+                    source_sha256: source_sha256.clone(),
                 }
             });
             let objects = objects.collect();
@@ -372,7 +375,7 @@ impl Bundle {
         written.map_err(|e| not_written(path, e))
     }
 
-    fn parts(&self) -> Result<Parts<'_>, Error> {
+    pub(super) fn parts(&self) -> Result<Parts<'_>, Error> {
         let code = self.sources.iter().map(KernelSource::code).collect();
         let tensor = |tensor: &Option<Tensor>| Some(tensor.as_ref()?.name.clone());
         let mut plan = describe(&self.plan, code, self.tensors.iter().map(tensor).collect())?;
@@ -406,7 +409,7 @@ impl Bundle {
     }
 }
 
-fn not_written(path: &Path, error: Error) -> Error {
+pub(super) fn not_written(path: &Path, error: Error) -> Error {
     Error::WriteBundle {
         bundle: path.to_owned(),
         source: Box::new(error),
@@ -473,7 +476,7 @@ const fn end(language: RawLanguage) -> &'static str {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     let mut text = String::new();
     for byte in bytes {
         // Writing to a string cannot fail.

@@ -1,4 +1,4 @@
-//! One C source through one compiler process.
+//! One translation unit of C through one compiler process.
 
 use std::fs::File;
 use std::io::{Read, Seek, Write};
@@ -44,14 +44,86 @@ const NOT_INHERITED: &[&str] = &[
     "CCC_OVERRIDE_OPTIONS",
 ];
 
+/// What a compiler process is given.
+pub(super) struct Unit<'a> {
+    /// What errors of the system say that was being compiled.
+    pub(super) what: &'a str,
+    /// The text, in pieces.
+    pub(super) text: &'a [&'a [u8]],
+    /// The folder in which the compiler runs. A source that comes by standard input lies,
+    /// to a compiler, in the current folder, and that is where it looks for what is
+    /// included.
+    pub(super) dir: &'a Path,
+    /// Flags of this unit, before those of the options.
+    pub(super) flags: &'a [&'a str],
+}
+
+/// Why there is no object.
+pub(super) enum Failure {
+    /// The compiler said so.
+    Diagnostics(String),
+    /// It was not asked, or did not answer.
+    Error(Error),
+}
+
+/// The flags that follow from the compiler and the options, as the compiler takes them.
+pub(super) fn flags(family: Family, options: &Options) -> Vec<String> {
+    let mut flags: Vec<String> = FLAGS.iter().map(|&f| f.to_owned()).collect();
+    if let Some(target) = &options.target {
+        flags.push(format!("--target={target}"));
+    }
+    flags.push(options.opt_level.flag().to_owned());
+    flags.push(format!("-march={}", options.target_cpu));
+    if family == Family::Gcc {
+        flags.extend(GCC_FLAGS.iter().map(|&f| f.to_owned()));
+    }
+    flags.extend(options.flags.iter().cloned());
+    flags
+}
+
+/// Compiles one source as a unit of its own.
 pub(super) fn compile(
     compiler: &CCompiler,
     source: &Source,
     options: &Options,
 ) -> Result<Vec<u8>, Error> {
+    let line = format!("# 1 \"{}\"\n", quoted(&source.name));
+    let unit = Unit {
+        what: &format!("kernel `{}`", source.entry),
+        text: &[line.as_bytes(), &source.contents, b"\n"],
+        dir: source.include_dir.as_deref().unwrap_or(Path::new("/")),
+        flags: &[],
+    };
+    compile_unit(compiler, &unit, options).map_err(|failure| match failure {
+        Failure::Error(error) => error,
+        Failure::Diagnostics(diagnostics) => Error::Compile {
+            kernel: source.entry.clone(),
+            compiler: compiler.path.clone(),
+            hint: hint(compiler, source, &diagnostics),
+            diagnostics,
+        },
+    })
+}
+
+/// Compiles a translation unit.
+pub(super) fn compile_unit(
+    compiler: &CCompiler,
+    unit: &Unit<'_>,
+    options: &Options,
+) -> Result<Vec<u8>, Failure> {
+    if let (Family::Gcc, Some(target)) = (compiler.family, &options.target) {
+        return Err(Failure::Error(Error::BadCompiler {
+            compiler: compiler.path.clone(),
+            reason: format!(
+                "a gcc compiles for one machine, and {target} was asked for: name a clang in \
+                 SVOD_CC"
+            ),
+            source: None,
+        }));
+    }
     let system = |doing: &str| {
-        let doing = format!("{doing} while compiling kernel `{}`", source.entry);
-        move |e: std::io::Error| Error::system(doing, e)
+        let doing = format!("{doing} while compiling {}", unit.what);
+        move |e: std::io::Error| Failure::Error(Error::system(doing, e))
     };
     // Files in memory, so that a compiler reads and writes at its own pace.
     let memory_file = |name: &str| {
@@ -60,9 +132,9 @@ pub(super) fn compile(
             .map_err(|e| system("create a file in memory")(e.into()))
     };
     let mut text = memory_file("svod-source")?;
-    write!(text, "# 1 \"{}\"\n", quoted(&source.name))
-        .and_then(|()| text.write_all(&source.contents))
-        .and_then(|()| text.write_all(b"\n"))
+    unit.text
+        .iter()
+        .try_for_each(|piece| text.write_all(piece))
         .and_then(|()| text.rewind())
         .map_err(system("write to a file in memory"))?;
     let mut object = memory_file("svod-object")?;
@@ -72,18 +144,9 @@ pub(super) fn compile(
 
     let mut command = Command::new(&compiler.path);
     command
-        .args(FLAGS)
-        .arg(options.opt_level.flag())
-        .arg(format!("-march={}", options.target_cpu));
-    if compiler.family == Family::Gcc {
-        command.args(GCC_FLAGS);
-    }
-    // A source that comes by standard input lies, to a compiler, in the current
-    // folder, and that is where it looks for what is included.
-    let dir = source.include_dir.as_deref().unwrap_or(Path::new("/"));
-    command.current_dir(dir);
-    command
-        .args(&options.flags)
+        .current_dir(unit.dir)
+        .args(unit.flags)
+        .args(flags(compiler.family, options))
         .args(["-x", "c", "-", "-o", output_name(compiler.family)])
         // Diagnostics are shown to people who may pipe them anywhere.
         .env("TERM", "dumb")
@@ -92,22 +155,19 @@ pub(super) fn compile(
         command.env_remove(name);
     }
     command.stdin(text).stdout(stdout).stderr(Stdio::piped());
-    let output = command.output().map_err(|e| Error::BadCompiler {
-        compiler: compiler.path.clone(),
-        reason: format!("it cannot be started in {}", dir.display()),
-        source: Some(e),
+    let output = command.output().map_err(|e| {
+        Failure::Error(Error::BadCompiler {
+            compiler: compiler.path.clone(),
+            reason: format!("it cannot be started in {}", unit.dir.display()),
+            source: Some(e),
+        })
     })?;
     if !output.status.success() {
         let mut diagnostics = String::from_utf8_lossy(&output.stderr).into_owned();
         if diagnostics.trim().is_empty() {
             diagnostics = format!("it printed nothing and ended with {}", output.status);
         }
-        return Err(Error::Compile {
-            kernel: source.entry.clone(),
-            compiler: compiler.path.clone(),
-            hint: hint(compiler, source, &diagnostics),
-            diagnostics,
-        });
+        return Err(Failure::Diagnostics(diagnostics));
     }
     let mut bytes = Vec::new();
     object.rewind().map_err(system("rewind the object"))?;
@@ -116,7 +176,6 @@ pub(super) fn compile(
         .map_err(system("read the object"))?;
     Ok(bytes)
 }
-
 /// The standard output, as a compiler takes it for its object. clang knows it by a
 /// dash, and would try to remove a file that it is given by name when it fails; gcc's
 /// assembler takes names alone.

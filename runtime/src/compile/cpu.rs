@@ -1,34 +1,177 @@
-//! What this CPU can do, by the names that compilers use.
+//! What CPUs can do, by the names that compilers use, and the levels that code can be
+//! compiled for ahead of time.
 
-/// Whether this CPU has the feature `name`, as clang and gcc call it after `-m`.
-/// Of a name that is not known, nobody can say so.
-#[must_use]
-pub fn has(name: &str) -> bool {
-    macro_rules! detect {
-        ($($feature:tt)*) => {
+use super::Options;
+use crate::Error;
+
+macro_rules! known_features {
+    ($($feature:tt)*) => {
+        /// The features that can be asked for, as clang and gcc call them after `-m`.
+        #[cfg(target_arch = "x86_64")]
+        const KNOWN: &[&str] = &[$($feature,)* "lzcnt", "cx16"];
+
+        /// Whether this CPU has the feature `name`, as clang and gcc call it after `-m`.
+        /// Of a name that is not known, nobody can say so.
+        #[must_use]
+        #[cfg(target_arch = "x86_64")]
+        pub fn has(name: &str) -> bool {
             match name {
                 $($feature => std::arch::is_x86_feature_detected!($feature),)*
                 "lzcnt" | "abm" => std::arch::is_x86_feature_detected!("lzcnt"),
                 "cx16" => std::arch::is_x86_feature_detected!("cmpxchg16b"),
+                "bmi" => std::arch::is_x86_feature_detected!("bmi1"),
                 _ => false,
             }
-        };
-    }
+        }
+    };
+}
+
+known_features! {
+    "sse" "sse2" "sse3" "ssse3" "sse4.1" "sse4.2" "sse4a" "popcnt" "aes" "pclmulqdq"
+    "avx" "avx2" "fma" "f16c" "bmi1" "bmi2" "movbe" "sha" "adx" "rdrand" "rdseed"
+    "fxsr" "xsave" "xsavec" "xsaveopt" "xsaves" "gfni" "vaes" "vpclmulqdq"
+    "avx512f" "avx512cd" "avx512bw" "avx512dq" "avx512vl" "avx512ifma" "avx512vbmi"
+    "avx512vbmi2" "avx512vnni" "avx512bitalg" "avx512vpopcntdq" "avx512bf16" "avx512fp16"
+}
+
+/// Whether this CPU has the feature `name`; of other architectures than x86-64 no names
+/// are known.
+#[must_use]
+#[cfg(not(target_arch = "x86_64"))]
+pub fn has(name: &str) -> bool {
+    let _ = name;
+    false
+}
+
+/// The names of all features that this CPU has, as far as they are known.
+#[must_use]
+pub fn features() -> Vec<&'static str> {
     #[cfg(target_arch = "x86_64")]
-    {
-        detect! {
-            "sse" "sse2" "sse3" "ssse3" "sse4.1" "sse4.2" "sse4a" "popcnt" "aes" "pclmulqdq"
-            "avx" "avx2" "fma" "f16c" "bmi1" "bmi2" "movbe" "sha" "adx" "rdrand" "rdseed"
-            "fxsr" "xsave" "xsavec" "xsaveopt" "xsaves" "gfni" "vaes" "vpclmulqdq"
-            "avx512f" "avx512cd" "avx512bw" "avx512dq" "avx512vl" "avx512ifma" "avx512vbmi"
-            "avx512vbmi2" "avx512vnni" "avx512bitalg" "avx512vpopcntdq" "avx512bf16" "avx512fp16"
+    return KNOWN.iter().copied().filter(|name| has(name)).collect();
+    #[cfg(not(target_arch = "x86_64"))]
+    Vec::new()
+}
+
+/// A CPU, or a level of CPUs, that objects are compiled for ahead of time, and what such
+/// an object asks of the CPU that runs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CpuLevel {
+    name: String,
+    arch: &'static str,
+    features: Vec<&'static str>,
+    /// As `-march` takes it.
+    march: &'static str,
+    /// The target triple, where it is not this machine's.
+    triple: Option<&'static str>,
+}
+
+/// What each level adds to the one before it, as the psABI of x86-64 has it (section
+/// 3.1.1). `LAHF` in 64-bit mode and `OSXSAVE` have no names of compilers' here: no CPU
+/// with the others lacks the first, and AVX counts only where the system saves it.
+const X86_64_LEVELS: [(&str, &[&str]); 4] = [
+    ("x86-64", &[]),
+    (
+        "x86-64-v2",
+        &["cx16", "popcnt", "sse3", "sse4.1", "sse4.2", "ssse3"],
+    ),
+    (
+        "x86-64-v3",
+        &[
+            "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "lzcnt", "movbe",
+        ],
+    ),
+    (
+        "x86-64-v4",
+        &["avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"],
+    ),
+];
+
+impl CpuLevel {
+    /// The names that there are.
+    pub const NAMES: [&str; 6] = [
+        "native",
+        X86_64_LEVELS[0].0,
+        X86_64_LEVELS[1].0,
+        X86_64_LEVELS[2].0,
+        X86_64_LEVELS[3].0,
+        "aarch64",
+    ];
+
+    /// The level of that name: `native` is the CPU of this machine, with all features that
+    /// it has; the levels of x86-64 are those of its psABI; `aarch64` is what each CPU of
+    /// that architecture runs (`armv8-a`).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownCpu`] for a name that is not among [`NAMES`](Self::NAMES).
+    pub fn named(name: &str) -> Result<CpuLevel, Error> {
+        let here = std::env::consts::ARCH;
+        let level = |arch, march, features| CpuLevel {
+            name: name.to_owned(),
+            arch,
+            features,
+            march,
+            triple: None,
+        };
+        if name == "native" {
+            return Ok(level(here, "native", features()));
+        }
+        if name == "aarch64" {
+            let triple = (here != name).then_some("aarch64-unknown-linux-gnu");
+            let level = level("aarch64", "armv8-a", Vec::new());
+            return Ok(CpuLevel { triple, ..level });
+        }
+        let found = X86_64_LEVELS.iter().position(|(n, _)| *n == name);
+        let Some(found) = found else {
+            return Err(Error::UnknownCpu {
+                name: name.to_owned(),
+            });
+        };
+        let needed = X86_64_LEVELS[..=found].iter();
+        let needed = needed.flat_map(|(_, adds)| adds.iter().copied());
+        let triple = (here != "x86_64").then_some("x86_64-unknown-linux-gnu");
+        let level = level("x86_64", X86_64_LEVELS[found].0, needed.collect());
+        Ok(CpuLevel { triple, ..level })
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its architecture, as [`std::env::consts::ARCH`] names it.
+    #[must_use]
+    pub const fn arch(&self) -> &'static str {
+        self.arch
+    }
+
+    /// The features that a CPU must have to run its code, as compilers call them after
+    /// `-m`.
+    #[must_use]
+    pub fn features(&self) -> &[&'static str] {
+        &self.features
+    }
+
+    /// Whether this CPU runs its code.
+    #[must_use]
+    pub fn runs_here(&self) -> bool {
+        runs_here(self.arch, &self.features)
+    }
+
+    /// The same options, for this level.
+    pub(crate) fn apply(&self, options: &Options) -> Options {
+        Options {
+            target_cpu: self.march.to_owned(),
+            target: self.triple.map(str::to_owned),
+            ..options.clone()
         }
     }
-    #[cfg(not(target_arch = "x86_64"))]
-    {
-        let _ = name;
-        false
-    }
+}
+
+/// Whether this CPU runs code of the architecture that asks for these features.
+pub(crate) fn runs_here(arch: &str, features: &[impl AsRef<str>]) -> bool {
+    arch == std::env::consts::ARCH && features.iter().all(|f| has(f.as_ref()))
 }
 
 #[cfg(all(test, target_arch = "x86_64"))]
@@ -39,5 +182,28 @@ mod tests {
     fn every_cpu_has_the_baseline_and_none_what_is_unknown() {
         assert!(has("sse2"));
         assert!(!has("telepathy"));
+        assert!(features().contains(&"sse2"));
+    }
+
+    #[test]
+    fn a_level_asks_for_what_the_one_below_it_asks_for() {
+        let features = |name| CpuLevel::named(name).unwrap().features().to_vec();
+        assert!(features("x86-64").is_empty());
+        assert!(features("x86-64-v3").contains(&"sse4.2"));
+        assert!(features("x86-64-v4").starts_with(&features("x86-64-v3")));
+        for name in CpuLevel::NAMES {
+            let level = CpuLevel::named(name).unwrap();
+            let known = |f: &&str| KNOWN.contains(f);
+            assert!(level.features().iter().all(known), "{name}");
+        }
+    }
+
+    #[test]
+    fn no_cpu_of_another_architecture_is_this_one() {
+        assert!(CpuLevel::named("native").unwrap().runs_here());
+        assert!(CpuLevel::named("x86-64").unwrap().runs_here());
+        assert!(!CpuLevel::named("aarch64").unwrap().runs_here());
+        let error = CpuLevel::named("pentium").unwrap_err().to_string();
+        assert!(error.contains("x86-64-v3"), "{error}");
     }
 }

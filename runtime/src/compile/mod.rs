@@ -8,11 +8,13 @@
 //! LLVM IR in process and the object cache join here, behind the same two
 //! types: a [`Source`] goes in, an [`Object`] comes out.
 
+mod batch;
 mod c;
 pub mod cpu;
 mod toolchain;
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 pub use toolchain::{CCompiler, Family, Toolchain};
 
@@ -172,6 +174,9 @@ pub struct Options {
     pub opt_level: OptLevel,
     /// The CPU to tune for, as `-march` names it; `native` is this one.
     pub target_cpu: String,
+    /// The triple of the machine to compile for; this one where there is none. clang and
+    /// libLLVM compile for others, gcc for one alone.
+    pub target: Option<String>,
     /// Further flags, after all others, so that they win. Compilers run in the folder
     /// of the source: paths in flags are to be absolute.
     pub flags: Vec<String>,
@@ -182,9 +187,21 @@ impl Default for Options {
         Options {
             opt_level: OptLevel::default(),
             target_cpu: "native".into(),
+            target: None,
             flags: Vec::new(),
         }
     }
+}
+
+/// Where an object came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// It was compiled now.
+    Compiled,
+    /// It was compiled before, and the cache had it.
+    Cached,
+    /// The bundle carried it.
+    Carried,
 }
 
 /// Compiles one source.
@@ -195,6 +212,45 @@ impl Default for Options {
 /// to use; [`Error::Compile`], with the compiler's diagnostics, where the
 /// source does not compile.
 pub fn compile(toolchain: &Toolchain, source: &Source, options: &Options) -> Result<Object, Error> {
+    let bytes = compile_alone(toolchain, source, options)?;
+    Ok(Object::new(&source.entry, bytes))
+}
+
+/// Compiles many sources, in few processes and several at a time, and tells `done` of each, by
+/// its number, as it is ready, from any thread. What comes of one does not depend on the
+/// others.
+///
+/// # Errors
+///
+/// For each source as [`compile`].
+pub fn compile_all(
+    toolchain: &Toolchain,
+    sources: &[Source],
+    options: &Options,
+    done: &(dyn Fn(usize, Origin) + Sync),
+) -> Vec<Result<Object, Error>> {
+    let results: Vec<_> = sources.iter().map(|_| Mutex::new(None)).collect();
+    let all: Vec<&Source> = sources.iter().collect();
+    batch::compile_each(toolchain, options, &all, &|i, result| {
+        let ok = result.is_ok();
+        *results[i].lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+        if ok {
+            done(i, Origin::Compiled);
+        }
+    });
+    let objects = results.into_iter().zip(sources).map(|(result, source)| {
+        let result = result.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let bytes = result.unwrap_or_else(|| compile_alone(toolchain, source, options))?;
+        Ok(Object::new(&source.entry, bytes))
+    });
+    objects.collect()
+}
+
+fn compile_alone(
+    toolchain: &Toolchain,
+    source: &Source,
+    options: &Options,
+) -> Result<Vec<u8>, Error> {
     let bytes = match source.language {
         Language::C => c::compile(toolchain.c_compiler(&source.entry)?, source, options)?,
         Language::LlvmIr => {
@@ -205,5 +261,5 @@ pub fn compile(toolchain: &Toolchain, source: &Source, options: &Options) -> Res
         }
     };
     tracing::debug!(kernel = source.entry, bytes = bytes.len(), "compiled");
-    Ok(Object::new(&source.entry, bytes))
+    Ok(bytes)
 }

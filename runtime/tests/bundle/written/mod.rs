@@ -2,6 +2,7 @@
 
 mod again;
 mod built;
+mod compiled;
 mod refused;
 
 use std::collections::BTreeMap;

@@ -1,0 +1,50 @@
+//! `svod compile`, and bundles that carry objects.
+
+// A helper that fails is a test that fails.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod digits;
+mod svod;
+
+use digits::DIGITS;
+use svod::svod;
+
+#[test]
+fn the_bundle_that_it_writes_runs_without_a_compiler() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("digits.svod");
+    let path = path.to_str().unwrap();
+    let out = svod(&["compile", DIGITS, "-o", path]).succeeds();
+    assert!(out.contains("4 kernels for native"), "{out}");
+    let out = svod(&["run", path, "--check"])
+        .env("SVOD_CC", "/nowhere/cc")
+        .succeeds();
+    assert!(out.contains("4 from the bundle"), "{out}");
+    // Nobody is kept from compiling it all the same.
+    let out = svod(&["run", path, "--check", "--recompile"]).succeeds();
+    assert!(!out.contains("from the bundle"), "{out}");
+    let args = ["run", path, "--recompile"];
+    let (_, err) = svod(&args).env("SVOD_CC", "/nowhere/cc").ends_with(1);
+    assert!(err.contains("/nowhere/cc"), "{err}");
+}
+
+#[test]
+fn a_cpu_that_nobody_knows_is_a_slip() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("digits.svod");
+    let args = ["compile", DIGITS, "--cpu", "z80", "-o"];
+    let mut svod = svod(&args);
+    svod.0.arg(&path);
+    let (_, err) = svod.ends_with(2);
+    assert!(err.contains("z80") && err.contains("x86-64-v3"), "{err}");
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_folder_that_is_taken_is_left_alone() {
+    let dir = digits::copy();
+    let args = ["compile", DIGITS, "-o", dir.path().to_str().unwrap()];
+    // It says so before it takes the time to compile.
+    let (_, err) = svod(&args).env("SVOD_CC", "/nowhere/cc").ends_with(1);
+    assert!(err.contains("not empty"), "{err}");
+}
