@@ -17,7 +17,7 @@ use crate::compile::{Object, Source, cpu};
 use crate::dispatch::Kernel;
 use crate::error::Place;
 use crate::memory::{Buffer, Constant, Guard};
-use crate::plan::{Executable, PlanBuffer, PlanKernel, Role};
+use crate::plan::{Executable, PlanBuffer, Role};
 use crate::runtime::Runtime;
 use crate::signature::DType;
 
@@ -179,8 +179,8 @@ pub(super) unsafe fn load(
     }
 }
 
-/// Compiles and links on as many threads as there are cores: nearly all of the
-/// time goes to starting compilers.
+/// Compiles on as many threads as there are cores: nearly all of the time goes to
+/// starting compilers. Then links all at once.
 ///
 /// # Safety
 ///
@@ -197,12 +197,7 @@ unsafe fn kernels(
         AtomicBool::new(false),
     );
     let results: Vec<_> = plan.iter().map(|_| Mutex::new(None)).collect();
-    let one = |i: usize| {
-        let PlanKernel { entry, signature } = &plan[i];
-        let object = bundle.sources[i].object(runtime, entry)?;
-        // SAFETY: promised by the caller.
-        unsafe { runtime.link(&object, signature.clone()) }
-    };
+    let one = |i: usize| bundle.sources[i].object(runtime, &plan[i].entry);
     let work = || {
         while !failed.load(Ordering::Relaxed) {
             let i = next.fetch_add(1, Ordering::Relaxed);
@@ -229,10 +224,14 @@ unsafe fn kernels(
         work();
     });
     // Kernels are claimed in order, so that before the first error all are done.
-    results
+    let objects = results
         .into_iter()
         .map_while(|slot| slot.into_inner().unwrap_or_else(PoisonError::into_inner))
-        .collect()
+        .collect::<Result<Vec<Object>, Error>>()?;
+    let signatures = plan.iter().map(|kernel| &kernel.signature);
+    let kernels: Vec<_> = objects.iter().zip(signatures).collect();
+    // SAFETY: promised by the caller.
+    unsafe { runtime.link_all(&kernels) }
 }
 
 /// # Safety
