@@ -349,9 +349,9 @@ fn code_that_reaches_its_constants_from_nearby_alone_has_them_nearby() {
     near.add_relocation(text, relocation).unwrap();
     let near = Object::new("near", near.write().unwrap());
 
-    // Ten pages of code.
-    let large = format!("void k(float *x) {{ {} }}", "x[1] *= x[2];".repeat(4000));
-    let mut objects = objects(&[&large, SOURCES[1]]);
-    objects.push(near);
+    // Its code comes first, then that of the others, then all constants.
+    let large = format!("void k(float *x) {{ {} }}", "x[1] *= x[2];".repeat(1000));
+    let mut objects = vec![objects(&[&large]).remove(0); 40];
+    objects.insert(0, near);
     images(&objects, LoadOptions::default()).unwrap();
 }
