@@ -41,6 +41,9 @@ Environment:
   SVOD_THREADS
               how many threads a run may have, where --threads is not given; without
               it as many as there are CPUs for this process
+  SVOD_PERF_MAP
+              1: perf is told of the kernels, in /tmp/perf-PID.map
+  SVOD_GDB    1: gdb is told of the kernels
   NO_COLOR    if set, no colours
 
 Exit status: 0 if all is well, 1 if something failed or differs, 2 for bad usage.

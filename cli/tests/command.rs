@@ -414,10 +414,37 @@ fn help_names_every_option() {
     for word in [
         "SVOD_CC",
         "SVOD_GUARD",
+        "SVOD_PERF_MAP",
+        "SVOD_GDB",
         "NO_COLOR",
         "Exit status",
         "svod run examples/digits",
     ] {
         assert!(out.contains(word), "{word}: {out}");
+    }
+}
+
+#[test]
+fn perf_and_gdb_are_told_of_kernels_where_a_variable_asks_for_it() {
+    let map_of = |value: &str| {
+        let mut command = svod(&["run", DIGITS]).env("SVOD_PERF_MAP", value).0;
+        let mut run = command.stdout(std::process::Stdio::null()).spawn().unwrap();
+        assert!(run.wait().unwrap().success());
+        let path = format!("/tmp/perf-{}.map", run.id());
+        let map = fs::read_to_string(&path);
+        let _ = fs::remove_file(path);
+        map.ok()
+    };
+    let map = map_of("1").unwrap();
+    for kernel in ["conv1", "conv2_pool", "dense", "softmax"] {
+        assert!(map.contains(&format!(" svod:{kernel}\n")), "{map}");
+    }
+    assert_eq!(map_of("0"), None);
+    svod(&["run", DIGITS]).env("SVOD_GDB", "1").succeeds();
+    for name in ["SVOD_PERF_MAP", "SVOD_GDB"] {
+        let (_, err) = svod(&["run", DIGITS]).env(name, "yes").ends_with(1);
+        for word in [name, "`yes`", "1 or 0"] {
+            assert!(err.contains(word), "{err}");
+        }
     }
 }

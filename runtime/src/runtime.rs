@@ -8,7 +8,7 @@ use crate::Error;
 use crate::compile::cpu::CpuLevel;
 use crate::compile::{Object, OptLevel, Options, Origin, Source, Toolchain, compile, compile_all};
 use crate::dispatch::Kernel;
-use crate::link::{Image, ObjectFile, Symbols};
+use crate::link::{Image, LoadOptions, ObjectFile, Symbols};
 use crate::memory::{BUFFER_ALIGN, Buffer, Guard};
 use crate::pool::{MAX_THREADS, Pool, available_threads};
 use crate::signature::{DType, Signature};
@@ -20,7 +20,7 @@ pub struct Runtime {
     toolchain: Toolchain,
     options: Options,
     symbols: Symbols,
-    admit_state: bool,
+    load: LoadOptions,
     guard: Guard,
     pool: Pool,
 }
@@ -112,7 +112,7 @@ impl Runtime {
     ///
     /// # Errors
     ///
-    /// As [`ObjectFile::parse`], [`Image::load`] and [`Kernel::new`].
+    /// As [`ObjectFile::parse`], [`Image::load_with`] and [`Kernel::new`].
     ///
     /// # Safety
     ///
@@ -121,14 +121,34 @@ impl Runtime {
     /// [`RuntimeBuilder::admit_state`] admits it.
     pub unsafe fn link(&self, object: &Object, signature: Signature) -> Result<Kernel, Error> {
         let file = ObjectFile::parse(object.entry(), object.bytes())?;
-        let image = if self.admit_state {
-            Image::load_with_state(&file, &self.symbols)?
-        } else {
-            Image::load(&file, &self.symbols)?
-        };
-        let image = Arc::new(image);
+        let image = Arc::new(Image::load_with(&file, &self.symbols, self.load)?);
         // SAFETY: promised by the caller.
         unsafe { Kernel::new(object.entry(), image, signature) }
+    }
+
+    /// Links many objects into callable kernels at once, in their order. Their code shares
+    /// memory, as [`Image::load_all`] says, which goes with the last of the kernels.
+    ///
+    /// # Errors
+    ///
+    /// As [`link`](Self::link) for each, of one that is at fault.
+    ///
+    /// # Safety
+    ///
+    /// As [`link`](Self::link), for each object and the signature beside it.
+    pub unsafe fn link_all(&self, kernels: &[(&Object, &Signature)]) -> Result<Vec<Kernel>, Error> {
+        let files = kernels
+            .iter()
+            .map(|(object, _)| ObjectFile::parse(object.entry(), object.bytes()));
+        let files = files.collect::<Result<Vec<_>, _>>()?;
+        let images = Image::load_all(&files, &self.symbols, self.load)?;
+        let linked = kernels.iter().zip(images);
+        linked
+            .map(|(&(object, signature), image)| {
+                // SAFETY: promised by the caller.
+                unsafe { Kernel::new(object.entry(), Arc::new(image), signature.clone()) }
+            })
+            .collect()
     }
 
     /// Compiles a source and links it into a callable kernel.
@@ -156,13 +176,16 @@ pub struct RuntimeBuilder {
     path: OsString,
     options: Options,
     symbols: Symbols,
-    admit_state: bool,
+    load: LoadOptions,
     guard: Guard,
     /// What `SVOD_GUARD` says that is no guard, unless the caller knows better.
     unknown_guard: Option<String>,
     pool: Option<Pool>,
     /// What `SVOD_THREADS` says that is no number of threads, likewise.
     unknown_threads: Option<String>,
+    /// What `SVOD_PERF_MAP` and `SVOD_GDB` say that is neither 0 nor 1, likewise.
+    unknown_perf_map: Option<String>,
+    unknown_gdb: Option<String>,
 }
 
 impl RuntimeBuilder {
@@ -174,6 +197,8 @@ impl RuntimeBuilder {
     /// | `PATH` | where compilers are looked for | [`search_path`](Self::search_path) |
     /// | `SVOD_GUARD` | `off`, `end` or `start`: how buffers are guarded | [`guard`](Self::guard) |
     /// | `SVOD_THREADS` | how many threads a run may have | [`threads`](Self::threads) |
+    /// | `SVOD_PERF_MAP` | `1` or `0`: whether `perf` is told of kernels | [`perf_map`](Self::perf_map) |
+    /// | `SVOD_GDB` | `1` or `0`: whether `gdb` is told of kernels | [`gdb`](Self::gdb) |
     pub fn from_env() -> RuntimeBuilder {
         let mut builder = RuntimeBuilder {
             path: std::env::var_os("PATH").unwrap_or_default(),
@@ -196,6 +221,15 @@ impl RuntimeBuilder {
                 _ => builder.unknown_threads = Some(text.into_owned()),
             }
         }
+        let switch = |name| match std::env::var_os(name).filter(|text| !text.is_empty()) {
+            None => (false, None),
+            Some(text) if text == "0" => (false, None),
+            Some(text) if text == "1" => (true, None),
+            Some(text) => (false, Some(text.to_string_lossy().into_owned())),
+        };
+        let observers = &mut builder.load.observers;
+        (observers.perf_map, builder.unknown_perf_map) = switch("SVOD_PERF_MAP");
+        (observers.gdb, builder.unknown_gdb) = switch("SVOD_GDB");
         builder
     }
 
@@ -238,7 +272,26 @@ impl RuntimeBuilder {
     /// not lead back to itself by a symbol of the embedder's. What it computes may
     /// depend on all earlier calls, which no instance's reset undoes.
     pub fn admit_state(mut self, admit: bool) -> Self {
-        self.admit_state = admit;
+        self.load.admit_state = admit;
+        self
+    }
+
+    /// Whether `perf` is told of the kernels, by lines in `/tmp/perf-PID.map` that call
+    /// them `svod:` and their entry; not where this is not called. What `perf report` says
+    /// then names them. Nobody removes the file.
+    pub fn perf_map(mut self, tell: bool) -> Self {
+        self.load.observers.perf_map = tell;
+        self.unknown_perf_map = None;
+        self
+    }
+
+    /// Whether `gdb` is told of the kernels, by its JIT interface, so that backtraces name
+    /// them and breakpoints can be set in them; not where this is not called. The interface
+    /// is the process's, not the runtime's: a debugger sees the kernels of all runtimes
+    /// that were told to.
+    pub fn gdb(mut self, tell: bool) -> Self {
+        self.load.observers.gdb = tell;
+        self.unknown_gdb = None;
         self
     }
 
@@ -306,6 +359,15 @@ impl RuntimeBuilder {
                 takes: "a number of threads, 1 to 4096",
             });
         }
+        for (name, unknown) in [
+            ("SVOD_PERF_MAP", self.unknown_perf_map),
+            ("SVOD_GDB", self.unknown_gdb),
+        ] {
+            if let Some(value) = unknown {
+                let takes = "1 or 0";
+                return Err(Error::Environment { name, value, takes });
+            }
+        }
         let pool = self.pool.unwrap_or_else(|| {
             let threads = available_threads();
             Pool::builder().threads(threads).build()
@@ -315,7 +377,7 @@ impl RuntimeBuilder {
             toolchain: Toolchain::new(self.cc, self.path),
             options: self.options,
             symbols: self.symbols,
-            admit_state: self.admit_state,
+            load: self.load,
             guard: self.guard,
         })
     }

@@ -14,6 +14,8 @@ pub(crate) fn svod(args: &[&str]) -> Svod {
         .args(args)
         .env_remove("SVOD_CC")
         .env_remove("SVOD_THREADS")
+        .env_remove("SVOD_PERF_MAP")
+        .env_remove("SVOD_GDB")
         .env_remove("NO_COLOR");
     Svod(command)
 }

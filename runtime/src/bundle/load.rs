@@ -215,14 +215,10 @@ pub(super) unsafe fn load(
     load: &Load<'_>,
 ) -> Result<Executable, Error> {
     let objects = objects(bundle, runtime, load)?;
-    let kernels = objects
-        .iter()
-        .zip(bundle.plan.kernels())
-        .map(|(object, kernel)| {
-            // SAFETY: promised by the caller.
-            unsafe { runtime.link(object, kernel.signature.clone()) }
-        });
-    let kernels = kernels.collect::<Result<_, _>>()?;
+    let signatures = bundle.plan.kernels().iter().map(|k| &k.signature);
+    let kernels: Vec<_> = objects.iter().zip(signatures).collect();
+    // SAFETY: promised by the caller.
+    let kernels = unsafe { runtime.link_all(&kernels) }?;
     // SAFETY: promised by the caller.
     let contents = unsafe { contents(bundle) }?;
     // SAFETY: promised by the caller, for all that the plan does with them.

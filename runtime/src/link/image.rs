@@ -2,39 +2,58 @@
 
 use std::ffi::c_void;
 use std::ptr::NonNull;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 
 use super::architecture::Architecture;
-use super::layout::{Rights, layout};
+use super::layout::{Layout, Rights, layout_all};
 use super::object_file::ObjectFile;
+use super::observe::{Observed, Observers};
 use super::resolve::link_into;
 use super::symbols::Resolver;
 use crate::Error;
 
-/// Up to this many bytes, an image's memory is asked for at once: all of it is about
-/// to be written, and one call to the kernel is cheaper than a fault for each page. A
-/// larger one has much zeroed data, of which little may ever be touched. 0 turns it off.
+/// Up to this many bytes for each object, an image's memory is asked for at once: all of it
+/// is about to be written, and one call to the kernel is cheaper than a fault for each page.
+/// A larger one has much zeroed data, of which little may ever be touched. 0 turns it off.
 const MAX_POPULATED: usize = 1 << 20;
+
+/// The most bytes that objects share: less than the 2 GiB that code can be sure to reach
+/// its constants over, however many there are.
+const MAX_SHARED: u64 = 1 << 30;
 
 /// Linux's flag, on x86-64, for memory in the lowest 2 GiB.
 const MAP_32BIT: MapFlags = MapFlags::from_bits_retain(0x40);
 
-/// Linked code, mapped with the rights that it needs and no others.
+/// What is asked for when objects are loaded, beside their code. Nothing is, by default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LoadOptions {
+    /// Admits code that keeps state in writable sections, which is refused otherwise.
+    /// Kernels of such an image are called one at a time, on whatever threads.
+    pub admit_state: bool,
+    /// Who is told where the code is.
+    pub observers: Observers,
+}
+
+/// The linked code of an object, mapped with the rights that it needs and no others.
+///
+/// Images that were loaded together share their memory, which goes with the last of them.
 #[derive(Debug)]
 pub struct Image {
-    base: NonNull<c_void>,
-    size: usize,
     functions: Vec<(String, NonNull<c_void>)>,
     /// Held during each call, where the code keeps state.
     state: Option<Mutex<()>>,
+    /// Of the mapping.
+    size: usize,
+    _mapping: Arc<Mapping>,
 }
 
 // SAFETY: an image is written before it is handed out and never again by us. Where
 // its code has no state, its pages are readable or executable only, so that sharing
 // and moving it between threads is sharing constants. Where it has some, `dispatch`
-// makes one call of it at a time, which is what `load_with_state` asks for.
+// makes one call of it at a time, which is what its lock is for; such an image shares
+// its memory with no other.
 unsafe impl Send for Image {}
 // SAFETY: as above.
 unsafe impl Sync for Image {}
@@ -48,93 +67,94 @@ impl Image {
     /// state, [`Error::UnsupportedObject`] for that of another machine, and
     /// [`Error::System`] where the memory cannot be had or its rights cannot be set.
     pub fn load(object: &ObjectFile<'_>, resolver: &dyn Resolver) -> Result<Image, Error> {
-        object.check_stateless()?;
-        Image::load_with_state(object, resolver)
+        Image::load_with(object, resolver, LoadOptions::default())
     }
 
-    /// As [`load`](Self::load), for code that may keep state in writable sections.
-    /// Kernels of such an image are called one at a time, on whatever threads.
+    /// As [`load`](Self::load), with what is asked for beside the code.
     ///
     /// # Errors
     ///
-    /// As [`load`](Self::load), but for the state.
-    pub fn load_with_state(
+    /// As [`load`](Self::load), but for state that is admitted; [`Error::System`] where an
+    /// observer cannot be told.
+    pub fn load_with(
         object: &ObjectFile<'_>,
         resolver: &dyn Resolver,
+        options: LoadOptions,
     ) -> Result<Image, Error> {
-        if Some(object.architecture()) != Architecture::HOST {
-            return Err(object.unsupported(format!(
-                "it is for {}, and what runs on this machine is {}",
-                object.architecture(),
-                Architecture::HOST.map_or("no code yet", Architecture::name)
-            )));
-        }
-        let page = rustix::param::page_size();
-        let layout = layout(object, page as u64);
-        let system = |doing: &str| {
-            let doing = format!("{doing} for the code of kernel `{}`", object.kernel);
-            move |e: rustix::io::Errno| Error::system(doing, e)
-        };
-        // An object with no code still gets a page, so that there is a mapping.
-        let size = usize::try_from(layout.size())
-            .unwrap_or(usize::MAX)
-            .max(page);
-        let mut flags = MapFlags::PRIVATE;
-        if size <= MAX_POPULATED {
-            flags |= MapFlags::POPULATE;
-        }
-        let mut mapping = "map memory";
-        if object.needs_low_address() {
-            flags |= MAP_32BIT;
-            mapping = "map memory in the lowest 2 GiB, where alone it runs unless it is \
-                       compiled with -fPIC,";
-        }
-        // SAFETY: a new private mapping, at an address that the kernel chooses
-        // among those that nothing uses, replaces nothing.
-        let base = unsafe {
-            mmap_anonymous(
-                std::ptr::null_mut(),
-                size,
-                ProtFlags::READ | ProtFlags::WRITE,
-                flags,
-            )
-        }
-        .map_err(system(mapping))?;
-        let base = NonNull::new(base).ok_or_else(|| system(mapping)(rustix::io::Errno::NOMEM))?;
-        let keeps_state = layout.segments().iter().any(|s| s.rights == Rights::Data);
-        let mut image = Image {
-            base,
-            size,
-            functions: Vec::new(),
-            state: keeps_state.then(Mutex::default),
-        };
+        check(object, options)?;
+        let objects = [object];
+        let layout = layout_all(&objects, page_size());
+        let mapping = Mapping::new(&objects, &layout, resolver, options.observers)?;
+        Ok(Image::of(&Arc::new(mapping), &layout, 0, object))
+    }
 
-        // SAFETY: the mapping is `size` bytes long, zeroed and writable, and
-        // nothing else knows of it yet; the slice is gone before rights change.
-        let bytes = unsafe { std::slice::from_raw_parts_mut(base.as_ptr().cast::<u8>(), size) };
-        link_into(bytes, object, &layout, base.as_ptr() as u64, resolver)?;
-        for segment in layout.segments() {
-            let rights = match segment.rights {
-                Rights::Code => MprotectFlags::READ | MprotectFlags::EXEC,
-                Rights::Constants => MprotectFlags::READ,
-                Rights::Data => continue,
-            };
-            let [start, end] = [segment.range.start, segment.range.end].map(|o| o as usize);
-            // SAFETY: segments lie inside the mapping, on pages of their own.
-            // No Rust reference points into it.
-            unsafe { mprotect(base.as_ptr().byte_add(start), end - start, rights) }
-                .map_err(system("set the rights of memory"))?;
+    /// Links many objects at once, into memory that they share, but for those that keep
+    /// state or must lie somewhere in particular: each of them has its own. The images are
+    /// in the order of the objects.
+    ///
+    /// For hundreds of small objects this takes a fraction of the time that
+    /// [`load_with`](Self::load_with) takes for each, as the system is asked for memory and
+    /// for a change of rights once; they fill their pages, and lie near each other.
+    ///
+    /// # Errors
+    ///
+    /// As [`load_with`](Self::load_with) for each, of one that is at fault; nothing is
+    /// loaded then.
+    pub fn load_all(
+        objects: &[ObjectFile<'_>],
+        resolver: &dyn Resolver,
+        options: LoadOptions,
+    ) -> Result<Vec<Image>, Error> {
+        for object in objects {
+            check(object, options)?;
         }
-        for &name in object.functions.keys() {
-            if let Some(offset) = layout.function(object, name) {
-                // SAFETY: a function lies inside the image, whose end no
-                // address passes.
-                let address = unsafe { base.byte_add(offset as usize) };
-                image.functions.push((name.to_owned(), address));
+        let (own, shared): (Vec<_>, Vec<_>) =
+            (0..objects.len()).partition(|&i| objects[i].needs_own_image());
+        let mut images = Vec::with_capacity(objects.len());
+        let mut load = |group: &[usize]| -> Result<(), Error> {
+            let group_of: Vec<_> = group.iter().map(|&i| &objects[i]).collect();
+            let layout = layout_all(&group_of, page_size());
+            let mapping = Mapping::new(&group_of, &layout, resolver, options.observers)?;
+            let mapping = Arc::new(mapping);
+            for (part, &i) in group.iter().enumerate() {
+                images.push((i, Image::of(&mapping, &layout, part, &objects[i])));
             }
+            Ok(())
+        };
+        let mut rest = shared.as_slice();
+        while !rest.is_empty() {
+            let mut bytes = 0_u64;
+            let fits = |&&i: &&usize| {
+                bytes = bytes.saturating_add(objects[i].most_bytes());
+                bytes <= MAX_SHARED
+            };
+            // One that is larger than what objects may share is alone.
+            let count = rest.iter().take_while(fits).count().max(1);
+            let group;
+            (group, rest) = rest.split_at(count);
+            load(group)?;
         }
-        tracing::debug!(kernel = object.kernel, bytes = size, "linked");
-        Ok(image)
+        for i in own {
+            load(&[i])?;
+        }
+        images.sort_unstable_by_key(|(i, _)| *i);
+        Ok(images.into_iter().map(|(_, image)| image).collect())
+    }
+
+    /// The image of `object`, which was laid out in the mapping as number `part`.
+    fn of(mapping: &Arc<Mapping>, layout: &Layout, part: usize, object: &ObjectFile<'_>) -> Image {
+        let address = |&name: &&str| {
+            let offset = layout.function_of(part, object, name)?;
+            // SAFETY: a function lies inside the mapping, whose end no address passes.
+            let address = unsafe { mapping.base.byte_add(offset as usize) };
+            Some((name.to_owned(), address))
+        };
+        Image {
+            functions: object.functions.keys().filter_map(address).collect(),
+            state: layout.keeps_state(part).then(Mutex::default),
+            size: layout.size_of(part) as usize,
+            _mapping: mapping.clone(),
+        }
     }
 
     /// The address of the function `name`. It is valid while the image lives.
@@ -154,17 +174,128 @@ impl Image {
         self.state.as_ref()
     }
 
-    /// The bytes of memory that it takes.
+    /// The bytes of memory that it takes: all that it has of its own, or its part of what
+    /// it shares.
     #[must_use]
     pub const fn size(&self) -> usize {
         self.size
     }
 }
 
-impl Drop for Image {
+/// Refuses what is not to be loaded on this machine.
+fn check(object: &ObjectFile<'_>, options: LoadOptions) -> Result<(), Error> {
+    if !options.admit_state {
+        object.check_stateless()?;
+    }
+    if Some(object.architecture()) != Architecture::HOST {
+        return Err(object.unsupported(format!(
+            "it is for {}, and what runs on this machine is {}",
+            object.architecture(),
+            Architecture::HOST.map_or("no code yet", Architecture::name)
+        )));
+    }
+    Ok(())
+}
+
+fn page_size() -> u64 {
+    rustix::param::page_size() as u64
+}
+
+/// Memory with the code of one or several objects.
+#[derive(Debug)]
+struct Mapping {
+    base: NonNull<c_void>,
+    size: usize,
+    /// Who is told when it goes.
+    observed: Option<Observed>,
+}
+
+// SAFETY: its address is only used to compute others, and to unmap it once nobody else
+// has it, which any thread may do. Whether its contents may be shared is for images to say.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Maps memory, links objects into it, and gives it its rights. It is plain data
+    /// until all of it is written, and nothing writes it afterwards.
+    fn new(
+        objects: &[&ObjectFile<'_>],
+        layout: &Layout,
+        resolver: &dyn Resolver,
+        observers: Observers,
+    ) -> Result<Mapping, Error> {
+        let system = |doing: &str| {
+            let whose = match objects {
+                [object] => format!("kernel `{}`", object.kernel),
+                _ => format!("{} kernels", objects.len()),
+            };
+            let doing = format!("{doing} for the code of {whose}");
+            move |e: rustix::io::Errno| Error::system(doing, e)
+        };
+        // An object with no code still gets a page, so that there is a mapping.
+        let size = usize::try_from(layout.size().max(page_size())).unwrap_or(usize::MAX);
+        let mut flags = MapFlags::PRIVATE;
+        if size <= MAX_POPULATED.saturating_mul(objects.len()) {
+            flags |= MapFlags::POPULATE;
+        }
+        let mut doing = "map memory";
+        if objects.iter().any(|object| object.needs_low_address()) {
+            flags |= MAP_32BIT;
+            doing = "map memory in the lowest 2 GiB, where alone it runs unless it is \
+                     compiled with -fPIC,";
+        }
+        // SAFETY: a new private mapping, at an address that the kernel chooses
+        // among those that nothing uses, replaces nothing.
+        let base = unsafe {
+            mmap_anonymous(
+                std::ptr::null_mut(),
+                size,
+                ProtFlags::READ | ProtFlags::WRITE,
+                flags,
+            )
+        }
+        .map_err(|e| system(doing)(e))?;
+        let base = NonNull::new(base).ok_or_else(|| system(doing)(rustix::io::Errno::NOMEM))?;
+        let mut mapping = Mapping {
+            base,
+            size,
+            observed: None,
+        };
+
+        let address = base.as_ptr() as u64;
+        // SAFETY: the mapping is `size` bytes long, zeroed and writable, and
+        // nothing else knows of it yet; the slice is gone before rights change.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(base.as_ptr().cast::<u8>(), size) };
+        link_into(bytes, objects, layout, address, resolver)?;
+        for segment in layout.segments() {
+            let rights = match segment.rights {
+                Rights::Code => MprotectFlags::READ | MprotectFlags::EXEC,
+                Rights::Constants => MprotectFlags::READ,
+                Rights::Data => continue,
+            };
+            let [start, end] = [segment.range.start, segment.range.end].map(|o| o as usize);
+            // SAFETY: segments lie inside the mapping, on pages of their own.
+            // No Rust reference points into it.
+            unsafe { mprotect(base.as_ptr().byte_add(start), end - start, rights) }
+                .map_err(|e| system("set the rights of memory")(e))?;
+        }
+        mapping.observed = observers.tell(objects, layout, address)?;
+        for object in objects {
+            tracing::debug!(kernel = object.kernel, "linked");
+        }
+        tracing::debug!(objects = objects.len(), bytes = size, "loaded");
+        Ok(mapping)
+    }
+}
+
+impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: this mapping was made by `load` and belongs to this image
-        // alone; whoever holds an address into it promised not to outlive it.
+        // Nobody is to look for code where there is none.
+        self.observed = None;
+        // SAFETY: this mapping was made by `new` and belongs to its images alone, of
+        // which none is left; whoever holds an address into it promised not to outlive
+        // them.
         let result = unsafe { munmap(self.base.as_ptr(), self.size) };
         if let Err(error) = result {
             tracing::error!(%error, "cannot unmap an image");

@@ -50,6 +50,14 @@ pub(super) struct Symbol<'data> {
     pub(super) weak: bool,
 }
 
+/// What a part of the code is called.
+#[derive(Debug)]
+pub(super) struct CodeSymbol<'a> {
+    pub(super) symbol: &'a Symbol<'a>,
+    /// In bytes, up to the end of the section at most.
+    pub(super) size: u64,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SymbolAt {
     /// In a section of [`ObjectFile::sections`], so many bytes in.
@@ -145,9 +153,68 @@ impl<'data> ObjectFile<'data> {
             })
     }
 
+    /// Whether it is to have an image of its own: because it keeps state, or because it
+    /// may run only where its code and constants are near to each other, or to the start
+    /// of memory.
+    pub(super) fn needs_own_image(&self) -> bool {
+        let near = |section: &Section<'_>, relocation: &Relocation| {
+            let target = match self.symbols[relocation.symbol].at {
+                SymbolAt::Section { section, .. } => self.sections[section].rights,
+                _ => section.rights,
+            };
+            relocation.kind.needs_near(section.rights, target)
+        };
+        let mut sections = self.sections.iter();
+        self.sections.iter().any(Section::is_state)
+            || self.needs_low_address()
+            || sections.any(|s| s.relocations.iter().any(|r| near(s, r)))
+    }
+
     /// Whether `name` is a function that this object defines.
     pub(super) fn function(&self, name: &str) -> Option<&Symbol<'data>> {
         self.functions.get(name).map(|&i| &self.symbols[i])
+    }
+
+    /// The most bytes of an image that it takes.
+    pub(super) fn most_bytes(&self) -> u64 {
+        let stand_ins = self.symbols.len() as u64 * 24;
+        let sections = self.sections.iter();
+        sections.fold(stand_ins, |sum, s| sum.saturating_add(s.size + s.align))
+    }
+
+    /// What its code is called, in order: its functions, those among them that other
+    /// objects cannot see, and what else has a size there.
+    pub(super) fn code_symbols(&self) -> Vec<CodeSymbol<'_>> {
+        let mut places: Vec<(usize, u64, &Symbol<'_>)> = Vec::new();
+        for (i, symbol) in self.symbols.iter().enumerate() {
+            let SymbolAt::Section { section, offset } = symbol.at else {
+                continue;
+            };
+            let is_function = symbol.size > 0 || self.functions.get(symbol.name) == Some(&i);
+            if self.sections[section].rights.executes() && is_function && !symbol.name.is_empty() {
+                places.push((section, offset, symbol));
+            }
+        }
+        places.sort_by_key(|&(section, offset, symbol)| (section, offset, symbol.name));
+        // What gives way to a definition is that definition.
+        places.dedup_by_key(|&mut (section, offset, symbol)| (section, offset, symbol.name));
+        let size = |&(section, offset, symbol): &(usize, u64, &Symbol<'_>)| {
+            let to_end = self.sections[section].size - offset;
+            if symbol.size > 0 {
+                return symbol.size.min(to_end);
+            }
+            // Assembly need not say how long a function is: it ends where the next begins.
+            let next = places.partition_point(|&(s, o, _)| (s, o) <= (section, offset));
+            match places.get(next) {
+                Some(&(s, next, _)) if s == section => next - offset,
+                _ => to_end,
+            }
+        };
+        let sizes: Vec<u64> = places.iter().map(size).collect();
+        let sized = places.into_iter().zip(sizes);
+        sized
+            .map(|((_, _, symbol), size)| CodeSymbol { symbol, size })
+            .collect()
     }
 
     pub(super) fn relocations(&self) -> impl Iterator<Item = &Relocation> {

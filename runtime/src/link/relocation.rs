@@ -5,6 +5,8 @@
 //! ([`resolve`](super::resolve)); the fields differ, and each architecture's table
 //! says what they are.
 
+use super::layout::Rights;
+
 /// What a relocation computes. In the terms of the ABIs: S is the symbol's address,
 /// A the addend, P the place that is patched, G the address of the symbol's slot in
 /// the global offset table (GOT), L that of the symbol's stub, Z its size, and
@@ -208,6 +210,31 @@ impl Kind {
             self.field.values,
             Values::Any | Values::Signed(64) | Values::Either(64)
         )
+    }
+
+    /// Whether it holds a distance between segments, and cannot hold every one below 2 GiB;
+    /// in a section with the rights `from`, to a symbol in one with the rights `to`.
+    pub(super) fn needs_near(self, from: Rights, to: Rights) -> bool {
+        let narrow = match self.field.values {
+            Values::Any => false,
+            Values::Signed(bits) | Values::Either(bits) => bits < 32,
+            Values::Unsigned(bits) => bits < 31,
+        };
+        // The GOT lies among the constants.
+        let between = match self.compute {
+            Compute::Relative | Compute::Branch | Compute::ShortBranch | Compute::Page => {
+                from != to
+            }
+            Compute::Table | Compute::SlotRelative | Compute::SlotPage => from != Rights::Constants,
+            Compute::FromTable | Compute::BranchFromTable => to != Rights::Constants,
+            Compute::Nothing
+            | Compute::Absolute
+            | Compute::Slot
+            | Compute::SlotFromTable
+            | Compute::SlotFromPage
+            | Compute::Size => false,
+        };
+        narrow && between
     }
 
     /// Whether the field can hold an absolute address in the lowest 2 GiB alone.

@@ -1,62 +1,85 @@
 //! Symbols to addresses, addresses to bytes.
 
 use super::elf::MAX_ALIGN;
-use super::layout::{Layout, Rights};
+use super::layout::{Layout, Parts, Rights};
 use super::object_file::{ObjectFile, Relocation, Section, Symbol, SymbolAt};
 use super::relocation::Compute;
 use super::symbols::{Definition, Resolver};
 use crate::Error;
 
-/// The bytes of an object's image for the address `base`, a multiple of the
-/// page size that `layout` was made with; `layout` must be the object's.
+/// The bytes of an object's image for the address `base`, as [`link_all`] gives those of
+/// several; `layout` must be the object's.
 ///
 /// Pure: it depends on nothing but its arguments, and nothing is mapped.
 ///
 /// # Errors
 ///
-/// [`Error::UndefinedSymbol`] where `resolver` does not know a symbol,
-/// [`Error::RelocationOverflow`] where a value does not fit its field,
-/// [`Error::UnsupportedObject`] where `base` is no multiple of a page, the image would
-/// pass the end of memory, or the layout is another object's.
+/// As [`link_all`].
 pub fn link(
     object: &ObjectFile<'_>,
     layout: &Layout,
     base: u64,
     resolver: &dyn Resolver,
 ) -> Result<Vec<u8>, Error> {
+    link_all(&[object], layout, base, resolver)
+}
+
+/// The bytes of the image of several objects for the address `base`, a multiple of the
+/// page size that `layout` was made with; `layout` must be theirs. What one of them
+/// defines is no other's: entries may have one name.
+///
+/// Pure: it depends on nothing but its arguments, and nothing is mapped.
+///
+/// # Errors
+///
+/// Of the first object that is at fault: [`Error::UndefinedSymbol`] where `resolver` does
+/// not know a symbol, [`Error::RelocationOverflow`] where a value does not fit its field,
+/// [`Error::UnsupportedObject`] where `base` is no multiple of a page, the image would
+/// pass the end of memory, or the layout is of other objects.
+pub fn link_all(
+    objects: &[&ObjectFile<'_>],
+    layout: &Layout,
+    base: u64,
+    resolver: &dyn Resolver,
+) -> Result<Vec<u8>, Error> {
     let mut image = vec![0; to_usize(layout.size())];
-    link_into(&mut image, object, layout, base, resolver)?;
+    link_into(&mut image, objects, layout, base, resolver)?;
     Ok(image)
 }
 
-/// As [`link`], into `image`, which must be zeroed and as long as the layout
+/// As [`link_all`], into `image`, which must be zeroed and as long as the layout
 /// says.
 pub(super) fn link_into(
     image: &mut [u8],
-    object: &ObjectFile<'_>,
+    objects: &[&ObjectFile<'_>],
     layout: &Layout,
     base: u64,
     resolver: &dyn Resolver,
 ) -> Result<(), Error> {
-    if !base.is_multiple_of(MAX_ALIGN) {
-        return Err(object.unsupported(format!("an image at {base:#x} would begin inside a page")));
+    for (index, object) in objects.iter().enumerate() {
+        if !base.is_multiple_of(MAX_ALIGN) {
+            return Err(
+                object.unsupported(format!("an image at {base:#x} would begin inside a page"))
+            );
+        }
+        if base.checked_add(layout.size()).is_none() {
+            return Err(object.unsupported(format!(
+                "an image at {base:#x} would pass the end of memory"
+            )));
+        }
+        let Some(parts) = layout.parts_of(index, object) else {
+            return Err(object.unsupported("the layout is another object's"));
+        };
+        let mut linker = Linker {
+            object,
+            parts,
+            base,
+            targets: targets(object, parts, base, resolver)?,
+        };
+        linker.use_stubs_where_references_do_not_reach();
+        linker.link(image)?;
     }
-    if base.checked_add(layout.size()).is_none() {
-        return Err(object.unsupported(format!(
-            "an image at {base:#x} would pass the end of memory"
-        )));
-    }
-    if !layout.is_of(object) {
-        return Err(object.unsupported("the layout is another object's"));
-    }
-    let mut linker = Linker {
-        object,
-        layout,
-        base,
-        targets: targets(object, layout, base, resolver)?,
-    };
-    linker.use_stubs_where_references_do_not_reach();
-    linker.link(image)
+    Ok(())
 }
 
 /// What a symbol turned out to be.
@@ -73,7 +96,7 @@ struct Target {
 
 fn targets(
     object: &ObjectFile<'_>,
-    layout: &Layout,
+    parts: &Parts,
     base: u64,
     resolver: &dyn Resolver,
 ) -> Result<Vec<Target>, Error> {
@@ -84,10 +107,10 @@ fn targets(
     let target = |(symbol, used): (&Symbol<'_>, bool)| {
         let (address, is_function) = match symbol.at {
             SymbolAt::Section { section, offset } => {
-                (base + layout.sections[section] + offset, false)
+                (base + parts.sections[section] + offset, false)
             }
             SymbolAt::Absolute(address) => (address, false),
-            SymbolAt::Table => (base + layout.table, false),
+            SymbolAt::Table => (base + parts.table, false),
             SymbolAt::NotLoaded => (0, false),
             // The null symbol, and what is declared and not used.
             SymbolAt::Undefined if !used || symbol.name.is_empty() => (0, false),
@@ -114,7 +137,7 @@ fn targets(
 
 struct Linker<'a, 'data> {
     object: &'a ObjectFile<'data>,
-    layout: &'a Layout,
+    parts: &'a Parts,
     base: u64,
     targets: Vec<Target>,
 }
@@ -141,7 +164,7 @@ impl Linker<'_, '_> {
             }
         }
         for symbol in far {
-            if let Some(stub) = self.layout.stand_ins[symbol].stub {
+            if let Some(stub) = self.parts.stand_ins[symbol].stub {
                 self.targets[symbol].address = self.base + stub;
             }
         }
@@ -149,23 +172,19 @@ impl Linker<'_, '_> {
 
     /// The sections with their offsets in the image.
     fn placed_sections(&self) -> impl Iterator<Item = (&Section<'_>, u64)> {
-        let offsets = self.layout.sections.iter().copied();
+        let offsets = self.parts.sections.iter().copied();
         self.object.sections.iter().zip(offsets)
     }
 
     fn link(&self, image: &mut [u8]) -> Result<(), Error> {
         let architecture = self.object.architecture;
-        for segment in &self.layout.segments {
-            if segment.rights == Rights::Code {
-                image[to_usize(segment.range.start)..to_usize(segment.range.end)]
-                    .fill(architecture.code_fill());
-            }
-        }
+        let code = self.parts.range(Rights::Code);
+        image[to_usize(code.start)..to_usize(code.end)].fill(architecture.code_fill());
         for (section, offset) in self.placed_sections() {
             let start = to_usize(offset);
             image[start..start + section.data.len()].copy_from_slice(section.data);
         }
-        for (stand_in, target) in self.layout.stand_ins.iter().zip(&self.targets) {
+        for (stand_in, target) in self.parts.stand_ins.iter().zip(&self.targets) {
             let Some(slot) = stand_in.slot else { continue };
             write(image, slot, &target.slot_value.to_le_bytes());
             let Some(stub) = stand_in.stub else { continue };
@@ -227,8 +246,8 @@ impl Linker<'_, '_> {
         let in_image = |offset: u64| i128::from(self.base + offset);
         let addend = i128::from(addend);
         let place = in_image(start + offset);
-        let table = in_image(self.layout.table);
-        let stand_ins = self.layout.stand_ins[symbol];
+        let table = in_image(self.parts.table);
+        let stand_ins = self.parts.stand_ins[symbol];
         let symbol_address = || {
             if by_stub {
                 stand_ins.stub.map(in_image)

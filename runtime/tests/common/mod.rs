@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use svod_runtime::compile::{CCompiler, Family, Toolchain};
-use svod_runtime::link::{Image, ObjectFile, Resolver, Symbols};
+use svod_runtime::link::{Image, LoadOptions, ObjectFile, Resolver, Symbols};
 use svod_runtime::signature::DEFAULT_ALIGN;
 use svod_runtime::{
     Buffer, DType, Element, Error, Guard, Kernel, Runtime, RuntimeBuilder, Signature, Source,
@@ -201,5 +201,9 @@ pub(crate) fn skip(why: &str) {
 /// An object file, linked into memory with the runtime's own symbols, its state admitted.
 pub(crate) fn load_state(bytes: &[u8]) -> Result<Arc<Image>, Error> {
     let file = ObjectFile::parse("k", bytes)?;
-    Image::load_with_state(&file, &Symbols::default()).map(Arc::new)
+    let options = LoadOptions {
+        admit_state: true,
+        ..LoadOptions::default()
+    };
+    Image::load_with(&file, &Symbols::default(), options).map(Arc::new)
 }

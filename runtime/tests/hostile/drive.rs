@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 
 use sha2::{Digest, Sha256};
 use svod_runtime::bundle::{Bundle, npy};
-use svod_runtime::link::{Definition, ObjectFile, Resolver, layout, link};
+use svod_runtime::link::{Definition, ObjectFile, Resolver, layout, layout_all, link, link_all};
 use svod_runtime::plan::{Role, Schedule};
 use svod_runtime::signature::{Convention, Number, Param, Returns};
 use svod_runtime::{Arg, Bounds, Buffer, Kernel, Runtime, Scalar, Signature};
@@ -62,6 +62,13 @@ pub(crate) fn object(bytes: &[u8]) {
             if let Ok(image) = link(&file, &layout, base, &Anything) {
                 assert_eq!(image.len() as u64, layout.size());
             }
+        }
+        // Beside itself, it takes no more than twice as often.
+        let both = [&file, &file];
+        let layout_of_both = layout_all(&both, page);
+        assert!(layout_of_both.size() <= 2 * layout.size());
+        if let Ok(image) = link_all(&both, &layout_of_both, NEAR, &Anything) {
+            assert_eq!(image.len() as u64, layout_of_both.size());
         }
     }
 }
