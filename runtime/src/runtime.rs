@@ -14,12 +14,13 @@ use crate::pool::{MAX_THREADS, Pool, available_threads};
 use crate::signature::{DType, Signature};
 
 /// What kernels are compiled and linked with, how their memory lies, and the threads that
-/// run them. There is no global state: two runtimes live side by side and share nothing.
-#[derive(Debug)]
+/// run them. There is no global state: two runtimes live side by side and share nothing. A
+/// clone is the same runtime.
+#[derive(Clone, Debug)]
 pub struct Runtime {
-    toolchain: Toolchain,
+    toolchain: Arc<Toolchain>,
     options: Options,
-    symbols: Symbols,
+    symbols: Arc<Symbols>,
     load: LoadOptions,
     guard: Guard,
     pool: Pool,
@@ -42,7 +43,7 @@ impl Runtime {
 
     /// The compilers that it uses.
     #[must_use]
-    pub const fn toolchain(&self) -> &Toolchain {
+    pub fn toolchain(&self) -> &Toolchain {
         &self.toolchain
     }
 
@@ -121,7 +122,7 @@ impl Runtime {
     /// [`RuntimeBuilder::admit_state`] admits it.
     pub unsafe fn link(&self, object: &Object, signature: Signature) -> Result<Kernel, Error> {
         let file = ObjectFile::parse(object.entry(), object.bytes())?;
-        let image = Arc::new(Image::load_with(&file, &self.symbols, self.load)?);
+        let image = Arc::new(Image::load_with(&file, &*self.symbols, self.load)?);
         // SAFETY: promised by the caller.
         unsafe { Kernel::new(object.entry(), image, signature) }
     }
@@ -141,7 +142,7 @@ impl Runtime {
             .iter()
             .map(|(object, _)| ObjectFile::parse(object.entry(), object.bytes()));
         let files = files.collect::<Result<Vec<_>, _>>()?;
-        let images = Image::load_all(&files, &self.symbols, self.load)?;
+        let images = Image::load_all(&files, &*self.symbols, self.load)?;
         let linked = kernels.iter().zip(images);
         linked
             .map(|(&(object, signature), image)| {
@@ -374,9 +375,9 @@ impl RuntimeBuilder {
         });
         Ok(Runtime {
             pool,
-            toolchain: Toolchain::new(self.cc, self.path),
+            toolchain: Arc::new(Toolchain::new(self.cc, self.path)),
             options: self.options,
-            symbols: self.symbols,
+            symbols: Arc::new(self.symbols),
             load: self.load,
             guard: self.guard,
         })

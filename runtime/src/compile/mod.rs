@@ -11,6 +11,9 @@
 mod batch;
 mod c;
 pub mod cpu;
+mod lexer;
+mod merge;
+mod split;
 mod toolchain;
 
 use std::path::{Path, PathBuf};

@@ -1,0 +1,278 @@
+//! Many sources of C as few translation units.
+//!
+//! Sources that were written to be compiled alone use the same names for different things. So
+//! in a unit every name that a source declares at file scope and defines gets an end of its
+//! own, wherever it stands in that source: names that differ everywhere need no scopes to be
+//! understood. What a source merely declares, such as a function of libm, keeps its name, as
+//! the linker is to find it. Macros end with their source.
+//!
+//! A declaration that the unit has already, token for token once the names in it are resolved,
+//! is left out, and its names mean the one that is there: so a vector type, and a helper over
+//! it, is compiled once. A helper of the same text over a type that differs is another.
+//!
+//! **Why the results are the same bits.** What a compiler may do with one function depends on
+//! that function, what it calls, and flags, all of which are the same; inlining may differ
+//! where a helper is shared, but changes no value: the languages' own rounding is kept (clang
+//! contracts `a * b + c` within an expression, before anything is inlined; gcc is told not to),
+//! and without flags that permit it nothing is reassociated. Sources that could tell the
+//! difference are refused here and compiled alone: pragmas, conditions of the preprocessor,
+//! assembler, the name of a function or a file in its own text. Whoever merges must do the same
+//! with flags.
+//!
+//! What is read wrongly shows itself as a unit that does not compile, and is then compiled
+//! alone as well.
+
+mod items;
+
+use std::collections::{HashMap, HashSet};
+use std::fmt::Write as _;
+
+use items::Item;
+
+use super::Source;
+use super::lexer::{self, Kind, Token};
+
+/// A source that can be merged with others.
+pub(super) struct Prepared<'a> {
+    entry: &'a str,
+    text: &'a str,
+    tokens: Vec<Token<'a>>,
+    items: Vec<Item<'a>>,
+    /// The names of what may be shared with other sources: they are declared once, and not
+    /// used before.
+    shareable: HashSet<&'a str>,
+}
+
+/// A translation unit.
+pub(super) struct Unit {
+    pub(super) text: String,
+    pub(super) members: Vec<Member>,
+}
+
+/// A source in a unit.
+#[derive(Debug)]
+pub(super) struct Member {
+    /// Its number.
+    pub(super) source: usize,
+    /// What its entry is called in the unit.
+    pub(super) entry: String,
+    /// What its lines belong to, in the words of the compiler.
+    marker: String,
+}
+
+/// What needs no care when it is renamed: it is no name of the source's.
+fn is_name(token: &Token<'_>) -> bool {
+    token.kind == Kind::Word
+}
+
+/// Reads a source, or says why it is to be compiled alone.
+pub(super) fn prepare(source: &Source) -> Result<Prepared<'_>, &'static str> {
+    let text = std::str::from_utf8(&source.contents).map_err(|_| "text that is not UTF-8")?;
+    let tokens = lexer::tokens(text)?;
+    let items = items::items(&tokens)?;
+    let entry = source.entry.as_str();
+    if !items.iter().any(|item| item.function == Some(entry)) {
+        return Err("a source that does not define its entry");
+    }
+    let defined: HashSet<&str> = items.iter().flat_map(|i| i.names.iter().copied()).collect();
+    let of_compiler = |token: &&Token<'_>| {
+        let builtin = token.text.strip_prefix("__builtin_");
+        builtin.is_some_and(|name| defined.contains(name))
+    };
+    if tokens.iter().find(of_compiler).is_some() {
+        return Err("a function that compilers have a builtin for");
+    }
+    let mut prepared = Prepared {
+        entry,
+        text,
+        tokens,
+        items,
+        shareable: HashSet::new(),
+    };
+    prepared.shareable = prepared.shareable();
+    Ok(prepared)
+}
+
+impl<'a> Prepared<'a> {
+    fn shareable(&self) -> HashSet<&'a str> {
+        let (mut seen, mut shareable) = (HashSet::new(), HashSet::new());
+        for item in &self.items {
+            for &name in &item.names {
+                if seen.contains(name) {
+                    shareable.remove(name);
+                } else if name != self.entry {
+                    shareable.insert(name);
+                }
+            }
+            let tokens = &self.tokens[item.start..item.end];
+            seen.extend(tokens.iter().filter(|t| is_name(t)).map(|t| t.text));
+        }
+        shareable
+    }
+}
+
+/// Packs sources, with their numbers, into so many units, of about the same size.
+pub(super) fn units(mut sources: Vec<(usize, Prepared<'_>)>, count: usize) -> Vec<Unit> {
+    // The longest first, each into what is shortest by then.
+    sources.sort_by_key(|(number, s)| (std::cmp::Reverse(s.text.len()), *number));
+    let mut packs: Vec<(usize, Vec<(usize, Prepared<'_>)>)> = Vec::new();
+    packs.resize_with(count.clamp(1, sources.len().max(1)), Default::default);
+    for source in sources {
+        if let Some(pack) = packs.iter_mut().min_by_key(|pack| pack.0) {
+            pack.0 += source.1.text.len();
+            pack.1.push(source);
+        }
+    }
+    packs.retain(|pack| !pack.1.is_empty());
+    packs.iter().map(|(_, pack)| Merging::merge(pack)).collect()
+}
+
+/// A unit that grows.
+#[derive(Default)]
+struct Merging {
+    text: String,
+    /// The names of what is there, by what it says.
+    declared: HashMap<String, Vec<String>>,
+}
+
+impl Merging {
+    fn merge(pack: &[(usize, Prepared<'_>)]) -> Unit {
+        let mut merging = Merging::default();
+        let members = pack.iter().map(|(number, source)| {
+            let marker = format!("svod-source-{number}.c");
+            // Writing to a string cannot fail.
+            let _ = writeln!(merging.text, "# 1 \"{marker}\"");
+            let entry = merging.add(*number, source);
+            Member {
+                source: *number,
+                entry,
+                marker,
+            }
+        });
+        let members = members.collect();
+        Unit {
+            text: merging.text,
+            members,
+        }
+    }
+
+    /// Adds a source, and returns what its entry is called here.
+    fn add(&mut self, number: usize, source: &Prepared<'_>) -> String {
+        let mut names: HashMap<&str, String> = HashMap::new();
+        for &name in source.items.iter().flat_map(|item| &item.names) {
+            names.insert(name, format!("{name}__svod{number}"));
+        }
+        let mut macros = String::new();
+        let mut written = 0;
+        for item in &source.items {
+            let tokens = &source.tokens[item.start..item.end];
+            let (Some(first), Some(last)) = (tokens.first(), tokens.last()) else {
+                continue;
+            };
+            self.text
+                .push_str(blank(&source.text[written..first.start]).as_str());
+            written = last.end();
+            if first.kind == Kind::Directive {
+                let text = renamed(first.text, &names);
+                macros.push_str(&text);
+                macros.push('\n');
+                self.text.push_str(&text);
+                continue;
+            }
+            if self.shares(item, tokens, source, &macros, &mut names) {
+                self.text
+                    .push_str(&blank(&source.text[first.start..written]));
+                continue;
+            }
+            let mut at = first.start;
+            for token in tokens {
+                // What is between tokens stays: comments and lines.
+                self.text.push_str(&source.text[at..token.start]);
+                self.text.push_str(resolve(token, &names));
+                at = token.end();
+            }
+        }
+        self.text.push('\n');
+        for name in source.items.iter().filter_map(|item| item.defines) {
+            let name = names.get(name).map_or(name, String::as_str);
+            let _ = writeln!(self.text, "#undef {name}");
+        }
+        names.remove(source.entry).unwrap_or_default()
+    }
+
+    /// Whether the unit has this item already; its names mean the one that is there then.
+    fn shares<'a>(
+        &mut self,
+        item: &Item<'a>,
+        tokens: &[Token<'_>],
+        source: &Prepared<'_>,
+        macros: &str,
+        names: &mut HashMap<&'a str, String>,
+    ) -> bool {
+        let all_shareable = item.names.iter().all(|n| source.shareable.contains(n));
+        if item.names.is_empty() || item.external.is_some() || !all_shareable {
+            return false;
+        }
+        let mut said = format!("{macros}\0");
+        for token in tokens {
+            match item.names.iter().position(|n| *n == token.text) {
+                // Its own names count by their order, and as they are, so that a reader of
+                // the unit sees what it is.
+                Some(own) if is_name(token) => {
+                    let _ = write!(said, "\u{1}{own}:{}", token.text);
+                }
+                _ => said.push_str(resolve(token, names)),
+            }
+            said.push('\u{2}');
+        }
+        if let Some(there) = self.declared.get(&said) {
+            for (&name, there) in item.names.iter().zip(there) {
+                names.insert(name, there.clone());
+            }
+            return true;
+        }
+        let here = item.names.iter().filter_map(|n| names.get(n).cloned());
+        self.declared.insert(said, here.collect());
+        false
+    }
+}
+
+/// A token as it stands in the unit.
+fn resolve<'t>(token: &Token<'t>, names: &'t HashMap<&str, String>) -> &'t str {
+    match names.get(token.text) {
+        Some(name) if is_name(token) => name,
+        _ => token.text,
+    }
+}
+
+/// A directive with the names in it as they are in the unit. What cannot be read as tokens
+/// has none.
+fn renamed(directive: &str, names: &HashMap<&str, String>) -> String {
+    let Ok(tokens) = lexer::tokens(&directive[1..]) else {
+        return directive.to_owned();
+    };
+    let (mut text, mut at) = (String::from("#"), 0);
+    for token in &tokens {
+        text.push_str(&directive[1 + at..1 + token.start]);
+        text.push_str(resolve(token, names));
+        at = token.end();
+    }
+    text.push_str(&directive[1 + at..]);
+    text
+}
+
+/// The lines of a text, without what is on them.
+fn blank(text: &str) -> String {
+    text.chars().filter(|c| *c == '\n').collect()
+}
+
+impl Unit {
+    /// The sources that a compiler's errors are about; none where it does not say.
+    pub(super) fn at_fault(&self, diagnostics: &str) -> Vec<usize> {
+        let errors = diagnostics.lines().filter(|line| line.contains("error: "));
+        let about: HashSet<&str> = errors.filter_map(|l| l.split(':').next()).collect();
+        let members = self.members.iter();
+        let faulty = members.filter(|m| about.contains(m.marker.as_str()));
+        faulty.map(|m| m.source).collect()
+    }
+}
