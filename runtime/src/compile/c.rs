@@ -60,7 +60,7 @@ pub(super) fn compile(
             .map_err(|e| system("create a file in memory")(e.into()))
     };
     let mut text = memory_file("svod-source")?;
-    write!(text, "# 1 \"{}\"\n", quoted(&source.name))
+    writeln!(text, "# 1 \"{}\"", quoted(&source.name))
         .and_then(|()| text.write_all(&source.contents))
         .and_then(|()| text.write_all(b"\n"))
         .and_then(|()| text.rewind())
