@@ -1,5 +1,7 @@
 //! A plan with its code and its constants.
 
+mod code;
+
 use std::sync::Arc;
 
 use super::learning::{LearnedSchedule, Learner, Scheduling, cpu_name};
@@ -11,6 +13,8 @@ use crate::error::Place;
 use crate::memory::{Constant, Guard};
 use crate::pool::Pool;
 use crate::signature::DType;
+pub use code::ReplacedCode;
+use code::{Kin, Program};
 
 /// A plan with its code and its constants: what instances share. Clones, and what the
 /// methods `with_` make of it, share them too.
@@ -21,22 +25,14 @@ pub struct Executable {
     contents: Arc<Vec<Option<Constant>>>,
     pool: Pool,
     scheduling: Scheduling,
-    /// The schedule that the caller chose.
-    fixed: Option<Arc<Script>>,
+    /// Whether the caller chose the schedule.
+    fixed: bool,
+    /// The code about which nothing is to be learned.
+    provisional: Option<u32>,
     learner: Arc<Learner>,
     guard: Guard,
     separate_temps: bool,
     memory_cap: Option<usize>,
-}
-
-#[derive(Debug)]
-struct Program {
-    plan: Plan,
-    /// The code table: the plan's kernels, by number.
-    kernels: Vec<Kernel>,
-    replay: Replay,
-    /// The plan's own order.
-    serial: Arc<Script>,
 }
 
 impl Executable {
@@ -57,9 +53,7 @@ impl Executable {
         kernels: Vec<Kernel>,
         contents: impl IntoIterator<Item = (usize, Constant)>,
     ) -> Result<Executable, Error> {
-        if let Some((place, reason)) = &plan.unvouched {
-            return Err(Error::plan(place.clone(), reason));
-        }
+        plan.check_vouched()?;
         // SAFETY: the builder notes each thing that has to be vouched for, and it
         // noted none.
         unsafe { Executable::new_unchecked(plan, kernels, contents) }
@@ -84,24 +78,8 @@ impl Executable {
         kernels: Vec<Kernel>,
         contents: impl IntoIterator<Item = (usize, Constant)>,
     ) -> Result<Executable, Error> {
-        if kernels.len() != plan.kernels.len() {
-            let reason = format!("{} of them for {}", kernels.len(), plan.kernels.len());
-            return Err(Error::plan("kernels", reason));
-        }
-        for (i, (kernel, expected)) in kernels.iter().zip(&plan.kernels).enumerate() {
-            if *kernel.signature() != expected.signature {
-                let reason = format!("`{}` has another signature than the plan's", kernel.name());
-                return Err(Error::plan(Place::at("kernels", i), reason));
-            }
-            if kernel.name() != expected.entry {
-                let reason = format!(
-                    "it is `{}`, the plan's is `{}`",
-                    kernel.name(),
-                    expected.entry
-                );
-                return Err(Error::plan(Place::at("kernels", i), reason));
-            }
-        }
+        let program = Program::new(plan, kernels)?;
+        let plan = &program.plan;
         let mut table = vec![None; plan.buffers.len()];
         for (i, content) in contents {
             let place = || Place::at("buffers", i);
@@ -110,32 +88,29 @@ impl Executable {
                 return Err(Error::plan(place(), reason));
             };
             check_in_place(buffer, &content)
-                .map_err(|reason| Error::plan(place(), named(&plan, i, &reason)))?;
+                .map_err(|reason| Error::plan(place(), named(plan, i, &reason)))?;
             if table[i].replace(content).is_some() {
                 return Err(Error::plan(place(), "contents are given twice"));
             }
         }
         for (i, (content, buffer)) in table.iter().zip(&plan.buffers).enumerate() {
             if content.is_none() && buffer.role == Role::Constant {
-                let reason = named(&plan, i, "a constant without contents");
+                let reason = named(plan, i, "a constant without contents");
                 return Err(Error::plan(Place::at("buffers", i), reason));
             }
         }
-        let replay = Replay::new(&plan, &kernels)?;
-        let serial = Schedule::serial(plan.order());
-        let serial = Arc::new(Script::new(&plan, &kernels, &replay, serial)?);
+        let mut kin = program.kin();
+        let learner = Learner::fixed(plan, kin.serial.clone());
+        let learner = kin.adopt(learner);
+        drop(kin);
         Ok(Executable {
-            learner: Arc::new(Learner::fixed(&plan, serial.clone())),
-            program: Arc::new(Program {
-                plan,
-                kernels,
-                replay,
-                serial,
-            }),
+            learner,
+            program: Arc::new(program),
             contents: Arc::new(table),
             pool: Pool::alone(),
             scheduling: Scheduling::default(),
-            fixed: None,
+            fixed: false,
+            provisional: None,
             guard: Guard::Off,
             separate_temps: false,
             memory_cap: None,
@@ -183,20 +158,43 @@ impl Executable {
     #[must_use]
     pub fn with_scheduling(mut self, scheduling: Scheduling) -> Executable {
         self.scheduling = scheduling;
-        self.fixed = None;
+        self.fixed = false;
         self.start_learning();
         self
     }
 
+    /// Begins anew, unless the schedule is the caller's, which is for any number of threads.
     fn start_learning(&mut self) {
-        let (plan, threads) = (self.plan(), self.pool.threads());
-        let serial = self.program.serial.clone();
-        let learner = match (&self.fixed, self.scheduling) {
-            (Some(fixed), _) => Learner::fixed(plan, fixed.clone()),
-            (None, Scheduling::Learned) if threads > 1 => Learner::learning(plan, threads, serial),
-            (None, _) => Learner::fixed(plan, serial),
+        if self.fixed {
+            return;
+        }
+        let (plan, threads) = (&self.program.plan, self.pool.threads());
+        let mut kin = self.program.kin();
+        let serial = kin.serial.clone();
+        let learner = match self.scheduling {
+            Scheduling::Learned if threads > 1 => Learner::learning(plan, threads, serial),
+            _ => Learner::fixed(plan, serial),
         };
-        self.learner = Arc::new(learner);
+        let learner = self.waiting(learner, &kin);
+        self.learner = kin.adopt(learner);
+    }
+
+    /// The same learner, which waits for other code where the present one is provisional.
+    fn waiting(&self, learner: Learner, kin: &Kin) -> Learner {
+        match self.provisional == Some(kin.serial.code().generation()) {
+            true => learner.waiting(),
+            false => learner,
+        }
+    }
+
+    /// Fixes the schedule.
+    fn fix(&mut self, schedule: &Schedule) -> Result<(), Error> {
+        let plan = &self.program.plan;
+        let mut kin = self.program.kin();
+        let script = Script::new(plan, kin.serial.code().clone(), schedule.clone())?;
+        self.learner = kin.adopt(Learner::fixed(plan, Arc::new(script)));
+        self.fixed = true;
+        Ok(())
     }
 
     /// The same executable, whose runs keep this schedule, and learn nothing. It must be one
@@ -207,8 +205,7 @@ impl Executable {
     /// [`Error::Schedule`] where the order breaks the plan.
     pub fn with_schedule(mut self, schedule: &Schedule) -> Result<Executable, Error> {
         self.plan().check_schedule(schedule)?;
-        self.fixed = Some(Arc::new(self.script(schedule.clone())?));
-        self.start_learning();
+        self.fix(schedule)?;
         Ok(self)
     }
 
@@ -230,18 +227,25 @@ impl Executable {
             return Err(Error::Schedule { reason });
         }
         self.plan().check_learned(&learned)?;
-        let script = Arc::new(self.script(learned.schedule.clone())?);
-        self.fixed = None;
+        let plan = &self.program.plan;
+        let mut kin = self.program.kin();
+        let serial = kin.serial.clone();
+        let script = Script::new(plan, serial.code().clone(), learned.schedule.clone())?;
         if learned.cpu != cpu_name() {
+            drop(kin);
             return Ok(self.with_scheduling(Scheduling::Learned));
         }
-        let serial = self.program.serial.clone();
-        self.learner = Arc::new(Learner::learned(self.plan(), learned, script, serial));
+        let learner = Learner::learned(plan, learned, Arc::new(script), serial);
+        let learner = self.waiting(learner, &kin);
+        self.learner = kin.adopt(learner);
+        drop(kin);
+        self.fixed = false;
         Ok(self)
     }
 
     /// Whether runs are still being measured to learn a schedule: the first ones, and a few
-    /// more where the machine or its work has changed. Guarded and observed runs teach nothing.
+    /// more where the machine, its work or the code has changed. Guarded and observed runs teach
+    /// nothing, and [provisional](Self::with_provisional_code) code is not learned about.
     #[must_use]
     pub fn is_learning(&self) -> bool {
         self.learner.asks()
@@ -268,10 +272,6 @@ impl Executable {
 
     pub(super) fn learner(&self) -> &Learner {
         &self.learner
-    }
-
-    pub(super) fn script(&self, schedule: Schedule) -> Result<Script, Error> {
-        Script::new(self.plan(), self.kernels(), self.replay(), schedule)
     }
 
     /// As [`with_schedule`](Self::with_schedule), for any order of all ops, on the calling
@@ -303,9 +303,8 @@ impl Executable {
                 reason: "it does not run each op of the plan once".into(),
             });
         }
-        self.fixed = Some(Arc::new(self.script(schedule.clone())?));
+        self.fix(schedule)?;
         self.pool = Pool::alone();
-        self.start_learning();
         Ok(self)
     }
 
@@ -344,12 +343,6 @@ impl Executable {
     #[must_use]
     pub fn plan(&self) -> &Plan {
         &self.program.plan
-    }
-
-    /// Its kernels, in the plan's order.
-    #[must_use]
-    pub fn kernels(&self) -> &[Kernel] {
-        &self.program.kernels
     }
 
     /// What each constant holds, and each state at the start, by the buffer's number.

@@ -42,6 +42,8 @@ pub struct Instance {
     /// What runs follow, and which version of it the executable had.
     script: Arc<Script>,
     version: u32,
+    /// Which code the last run had.
+    generation: u32,
     /// In how many runs one is measured again, if ever.
     check_in: Option<u32>,
     /// Where the pool had the last run.
@@ -89,7 +91,10 @@ impl Instance {
     pub(super) fn new(executable: Executable) -> Result<Instance, Error> {
         let plan = executable.plan();
         let storage = Storage::new(&executable)?;
-        let mut frames = executable.replay().frames(executable.kernels());
+        // Before the script, so that what comes between them is found again.
+        let version = executable.learner().version();
+        let script = executable.learner().current();
+        let mut frames = executable.replay().frames(script.code().kernels());
         let bases: Vec<_> = (0..plan.buffers.len())
             .map(|buffer| storage.base(&executable, buffer))
             .collect();
@@ -116,8 +121,9 @@ impl Instance {
             torn: false,
             running: false,
             observer: None,
-            version: executable.learner().version(),
-            script: executable.learner().current(),
+            version,
+            generation: script.code().generation(),
+            script,
             check_in: executable.learner().check_every(),
             hint: 0,
             clocks: Clocks::new(plan.ops.len()),
@@ -132,6 +138,13 @@ impl Instance {
     #[must_use]
     pub const fn executable(&self) -> &Executable {
         &self.executable
+    }
+
+    /// The [generation](Executable::code_generation) of the code that the last run had; before
+    /// the first, of that which the instance was made with.
+    #[must_use]
+    pub const fn code_generation(&self) -> u32 {
+        self.generation
     }
 
     /// The elements of an input, for writing; a `bool` is written through

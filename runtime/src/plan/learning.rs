@@ -10,12 +10,17 @@
 //! From then on a run in [`CHECK_EVERY`] is measured again. Where the work has become other
 //! work, all starts anew, and in any case after [`CHECKS`]: the machine may have been busy
 //! when it was measured, or is now.
+//!
+//! What runs follow hangs on a hook of its own, for which a run looks at a number and no more.
+//! [Other code](code) comes to runs by the same hook, since a script keeps its code.
 
+mod code;
 mod explain;
 mod json;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
+use std::sync::{TryLockError, TryLockResult};
 use std::time::Duration;
 
 pub use explain::ScheduleExplanation;
@@ -23,7 +28,6 @@ pub use explain::ScheduleExplanation;
 use super::replay::Script;
 use super::scheduling::{Cost, Overheads, bound, propose};
 use super::{Plan, Schedule};
-use crate::Error;
 
 /// How many runs measure the ops before schedules are proposed. What an op costs is its
 /// least time in these: the first comes with cold caches.
@@ -55,6 +59,11 @@ const CHANGES: u32 = 3;
 /// it is after one check first, then two, and so on up to this: with another program on the
 /// machine it wins for a while. [`u32::MAX`] leaves it at what was learned.
 const CHECKS: u32 = 8;
+
+/// How often a run tries the lock of the current script, some microseconds in all. Who has it
+/// has no more to do than to clone or to write a pointer, but may have lost its CPU; or be gone,
+/// in a forked process.
+const LOOKS: usize = 256;
 
 /// How an executable comes to its schedule.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -104,15 +113,20 @@ pub(super) struct Learner {
     asks: AtomicBool,
     /// Whether runs are measured again now and then.
     checks: bool,
+    /// How often `current` was exchanged, counted after the exchange.
     version: AtomicU32,
+    /// What runs follow that try nothing. Held for as long as it takes to clone or to exchange
+    /// it, and locked after `state` where both are.
+    current: RwLock<Arc<Script>>,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
-    current: Arc<Script>,
-    /// The plan's own order.
+    /// The plan's own order. Its code is the code that is learned about.
     serial: Arc<Script>,
+    /// Whether nothing is to be learned about the code that there is.
+    waits: bool,
     stage: Stage,
     learned: Option<LearnedSchedule>,
     races: u32,
@@ -256,9 +270,10 @@ impl Learner {
             asks: AtomicBool::new(matches!(stage, Stage::Measuring { .. })),
             checks: !matches!(stage, Stage::Fixed) && CHECK_EVERY > 0,
             version: AtomicU32::new(0),
+            current: RwLock::new(current),
             state: Mutex::new(State {
-                current,
                 serial,
+                waits: false,
                 stage,
                 learned: None,
                 races: 0,
@@ -290,19 +305,34 @@ impl Learner {
         self.asks.load(Ordering::Relaxed)
     }
 
-    /// Which script is the current one: another number for another script.
+    /// Which script is the current one: another number for another script. Who then asks for
+    /// it gets that one, or one that is newer still.
     #[inline]
     pub(super) fn version(&self) -> u32 {
-        self.version.load(Ordering::Relaxed)
+        // Of the exchange that the number counts, nothing may be seen later than the number.
+        self.version.load(Ordering::Acquire)
     }
 
-    /// The current script, if nobody is changing it.
+    /// The current script, for a run, which does not wait for others: there is none where
+    /// someone who is exchanging it does not come to an end.
+    #[cold]
     pub(super) fn try_current(&self) -> Option<Arc<Script>> {
-        Some(self.try_lock()?.current.clone())
+        let current = look(|| self.current.try_read());
+        Some(current?.clone())
     }
 
     pub(super) fn current(&self) -> Arc<Script> {
-        self.lock().current.clone()
+        let current = self.current.read();
+        current.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Has runs follow another script. Who does it has the lock of the state.
+    fn exchange(&self, mut current: RwLockWriteGuard<'_, Arc<Script>>, script: Arc<Script>) {
+        let before = std::mem::replace(&mut *current, script);
+        drop(current);
+        // After the exchange, with all that comes before: see `version`.
+        self.version.fetch_add(1, Ordering::Release);
+        drop(before);
     }
 
     pub(super) fn report(&self) -> Option<LearnedSchedule> {
@@ -317,6 +347,10 @@ impl Learner {
     /// What the next run is to try; None where it is to follow the current script.
     pub(super) fn trial(&self, check: bool) -> Option<Trial> {
         let mut state = self.try_lock()?;
+        if state.waits {
+            return None;
+        }
+        let current;
         let (script, measure) = match &mut state.stage {
             Stage::Fixed | Stage::Proposing => return None,
             // Those that fail do not count, and are not asked for ever.
@@ -344,7 +378,10 @@ impl Learner {
                     return None;
                 }
             },
-            Stage::Settled if check => (&state.current, Measure::Check),
+            Stage::Settled if check => {
+                current = self.try_current()?;
+                (&current, Measure::Check)
+            }
             Stage::Settled => return None,
         };
         Some(Trial {
@@ -353,19 +390,23 @@ impl Learner {
         })
     }
 
-    /// What the ops of a run took, in nanoseconds, on one thread. `parts` says in how many
-    /// parts an op can be cut in runs like this.
+    /// What the ops of a run took that followed `serial`, in nanoseconds, on one thread.
+    /// `parts` says in how many parts an op can be cut in runs like this.
     pub(super) fn learn_ops(
         &self,
+        serial: &Arc<Script>,
         ops: Vec<f64>,
         plan: &Plan,
         parts: &dyn Fn(usize) -> u32,
-        script: &dyn Fn(Schedule) -> Result<Script, Error>,
     ) {
-        let (op_nanos, serial) = {
+        let op_nanos = {
             let Some(mut state) = self.try_lock() else {
                 return;
             };
+            // Of other code, it says nothing.
+            if !Arc::ptr_eq(serial, &state.serial) {
+                return;
+            }
             let Stage::Measuring { runs, nanos, .. } = &mut state.stage else {
                 return;
             };
@@ -382,11 +423,15 @@ impl Learner {
             }
             let nanos = std::mem::take(nanos);
             state.stage = Stage::Proposing;
-            (nanos, state.serial.clone())
+            nanos
         };
         // Without the lock: it may take some milliseconds.
-        let mut race = race(plan, op_nanos, self.threads, serial, parts, script);
+        let mut race = race(plan, op_nanos, self.threads, serial, parts);
         let mut state = self.lock();
+        // All starts anew for code that came meanwhile.
+        if !Arc::ptr_eq(serial, &state.serial) {
+            return;
+        }
         state.races = state.races.wrapping_add(1);
         race.number = state.races;
         state.stage = Stage::Racing(race);
@@ -413,7 +458,7 @@ impl Learner {
 
     /// Keeps the fastest.
     fn settle(&self, state: &mut State) {
-        let Stage::Racing(race) = std::mem::replace(&mut state.stage, Stage::Settled) else {
+        let Stage::Racing(race) = &state.stage else {
             return;
         };
         let times: Vec<_> = race.candidates.iter().map(|c| typical(&c.nanos)).collect();
@@ -423,16 +468,14 @@ impl Learner {
             _ => 0,
         };
         let lost = kept == 0 && fastest.is_some();
-        state.losses = if lost { state.losses + 1 } else { 0 };
-        state.current = race.candidates[kept].script.clone();
-        state.work = 0.0;
+        let script = race.candidates[kept].script.clone();
         // Where every run failed, nothing was learned.
-        state.learned = (times[0] < f64::MAX).then(|| LearnedSchedule {
+        let learned = (times[0] < f64::MAX).then(|| LearnedSchedule {
             plan: self.plan.clone(),
             cpu: cpu_name(),
             threads: self.threads,
-            schedule: state.current.schedule().clone(),
-            op_nanos: race.op_nanos,
+            schedule: script.schedule().clone(),
+            op_nanos: race.op_nanos.clone(),
             serial_nanos: times[0],
             nanos: times[kept],
             tried_nanos: fastest
@@ -440,17 +483,26 @@ impl Learner {
                 .filter(|t| *t < f64::MAX),
             bound_nanos: race.bound,
         });
+        // Where it cannot be had, the next run comes here again.
+        let Some(current) = look(|| self.current.try_write()) else {
+            return;
+        };
+        self.exchange(current, script);
+        state.losses = if lost { state.losses + 1 } else { 0 };
+        state.work = 0.0;
+        state.learned = learned;
+        state.stage = Stage::Settled;
         self.asks.store(false, Ordering::Relaxed);
-        self.version.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// What the ops of a run took together, with the current schedule.
-    pub(super) fn check(&self, work: Duration) {
+    /// What the ops of a run took together that followed `script`.
+    pub(super) fn check(&self, script: &Arc<Script>, work: Duration) {
         let Some(mut state) = self.try_lock() else {
             return;
         };
         let state = &mut *state;
-        if !matches!(state.stage, Stage::Settled) {
+        let is_current = |current| Arc::ptr_eq(script, &current);
+        if !matches!(state.stage, Stage::Settled) || !self.try_current().is_some_and(is_current) {
             return;
         }
         let work = work.as_nanos() as f64;
@@ -480,9 +532,8 @@ fn race(
     plan: &Plan,
     op_nanos: Vec<f64>,
     threads: usize,
-    serial: Arc<Script>,
+    serial: &Arc<Script>,
     parts: &dyn Fn(usize) -> u32,
-    script: &dyn Fn(Schedule) -> Result<Script, Error>,
 ) -> Race {
     let cost = |(op, &nanos): (usize, &f64)| Cost {
         nanos,
@@ -493,13 +544,13 @@ fn race(
         script,
         nanos: Vec::with_capacity(BLOCK * ROUNDS),
     };
-    let mut candidates = vec![candidate(serial)];
+    let mut candidates = vec![candidate(serial.clone())];
     let mut of = threads;
     while of > 1 {
         let proposal = propose(plan, &costs, of, &Overheads::default());
         let known = |c: &Candidate| *c.script.schedule() == proposal.schedule;
         if !candidates.iter().any(known)
-            && let Ok(script) = script(proposal.schedule)
+            && let Ok(script) = Script::new(plan, serial.code().clone(), proposal.schedule)
             && script.is_shared()
         {
             candidates.push(candidate(Arc::new(script)));
@@ -513,6 +564,18 @@ fn race(
         bound: bound(plan, &costs, threads),
         op_nanos,
     }
+}
+
+/// Tries a lock some times.
+fn look<G>(mut lock: impl FnMut() -> TryLockResult<G>) -> Option<G> {
+    for _ in 0..LOOKS {
+        match lock() {
+            Ok(guard) => return Some(guard),
+            Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => std::hint::spin_loop(),
+        }
+    }
+    None
 }
 
 /// The lower quartile: what a run takes where nothing comes between, and no stroke of luck.

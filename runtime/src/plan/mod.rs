@@ -45,8 +45,8 @@ use std::collections::HashMap;
 
 pub use builder::PlanBuilder;
 pub use cancel::Cancel;
-pub use executable::Executable;
 pub(crate) use executable::check_content;
+pub use executable::{Executable, ReplacedCode};
 pub use explain::{Explanation, Hazard, Reason, Wait};
 pub use instance::{Instance, SavedStates};
 pub use layout::PlanMemory;
@@ -354,6 +354,14 @@ impl Plan {
     #[must_use]
     pub fn arena_offset(&self, buffer: usize) -> Option<usize> {
         self.layout.offsets.get(buffer).copied().flatten()
+    }
+
+    /// Refuses a plan for which someone has to vouch.
+    fn check_vouched(&self) -> Result<(), Error> {
+        match &self.unvouched {
+            None => Ok(()),
+            Some((place, reason)) => Err(Error::plan(place.clone(), reason)),
+        }
     }
 
     /// The buffers of this name and of one of these roles; at least one.

@@ -27,6 +27,7 @@ impl Instance {
             self.computed = true;
         }
 
+        self.look();
         let _default = DefaultFloatEnv::enter();
         let guarded = self.executable.guard() != Guard::Off || self.bound.iter().any(|b| b.guarded);
         let trial = match guarded || self.observer.is_some() || run.timings.is_some() {
@@ -35,6 +36,7 @@ impl Instance {
         };
         let measures_ops = trial.as_ref().is_some_and(|t| t.measure.is_of_ops());
         let script = trial.as_ref().map_or(&self.script, |trial| &trial.script);
+        self.generation = script.code().generation();
 
         let start = trial.is_some().then(Instant::now);
         let Instance {
@@ -59,7 +61,7 @@ impl Instance {
             after: guarded.then_some(&slack),
         };
         let running = Running::start(running);
-        let (plan, kernels, pool) = (executable.plan(), executable.kernels(), executable.pool());
+        let (plan, pool) = (executable.plan(), executable.pool());
         let with_team = script.is_shared() && pool.threads() > 1 && watch.is_idle();
         // SAFETY: the plan was checked when it was built: every argument is
         // within its buffer, aligned, long enough, and overlaps no other
@@ -68,11 +70,12 @@ impl Instance {
         // are within theirs; what has no bounds was vouched for when the executable was
         // made. Memory of the caller's was checked to be as good, and is borrowed by
         // the run. Instance and executable own the rest, which no one else uses
-        // while `self` is borrowed. Who loaded the kernels vouched for them. A script
+        // while `self` is borrowed. Who loaded the kernels vouched for them, and the script,
+        // which the instance or the trial keeps until the run is over, keeps them. A script
         // that breaks the plan is not a shared one, and whoever made it vouched for it.
         let result = unsafe {
             if with_team {
-                script.run_with_team((plan, kernels), frames, torn, asked, (pool, hint))
+                script.run_with_team(plan, frames, torn, asked, (pool, hint))
             } else if watch.is_idle() && asked.is_nothing() {
                 script.run(plan, frames, torn)
             } else {
@@ -87,10 +90,9 @@ impl Instance {
         result
     }
 
-    /// What this run is to try, if the executable has something to learn. Brings the
-    /// script up to date otherwise.
+    /// Brings the script up to date: another schedule was learned, or there is other code.
     #[inline]
-    fn trial(&mut self) -> Option<Trial> {
+    fn look(&mut self) {
         let learner = self.executable.learner();
         let version = learner.version();
         if self.version != version
@@ -98,6 +100,12 @@ impl Instance {
         {
             (self.script, self.version) = (script, version);
         }
+    }
+
+    /// What this run is to try, if the executable has something to learn.
+    #[inline]
+    fn trial(&mut self) -> Option<Trial> {
+        let learner = self.executable.learner();
         let check = match &mut self.check_in {
             None => false,
             Some(1) => {
@@ -130,7 +138,7 @@ impl Instance {
                 *nanos = time.as_nanos() as f64;
             }
         }
-        let Some(Trial { measure, .. }) = trial else {
+        let Some(Trial { measure, script }) = trial else {
             return;
         };
         let parts = |op: usize| {
@@ -141,12 +149,11 @@ impl Instance {
             let grid = grid.and_then(|grid| grid).unwrap_or(1);
             u32::try_from(grid.max(1)).unwrap_or(u32::MAX)
         };
-        let script = |schedule| self.executable.script(schedule);
         let learner = self.executable.learner();
         match measure {
-            Measure::Ops => learner.learn_ops(nanos, plan, &parts, &script),
+            Measure::Ops => learner.learn_ops(&script, nanos, plan, &parts),
             Measure::Run(run) => learner.learn_run(run, took),
-            Measure::Check => learner.check(work),
+            Measure::Check => learner.check(&script, work),
         }
     }
 

@@ -3,14 +3,13 @@
 use std::collections::HashMap;
 
 use super::super::{BufferRange, Op, Plan, Role, Value};
-use super::step::{Kind, NOT_ONCE, Step};
-use super::{Address, Replay, Use, Word};
+use super::{Address, Replay, Spot, Use, Word};
 use crate::Error;
 use crate::dispatch::Kernel;
 use crate::signature::Convention;
 
 impl Replay {
-    /// The steps of a plan's ops.
+    /// The frames of a plan's ops, by any kernels of the plan's signatures.
     pub(in crate::plan) fn new(plan: &Plan, kernels: &[Kernel]) -> Result<Replay, Error> {
         let mut making = Making {
             kernels,
@@ -21,29 +20,21 @@ impl Replay {
             packed: Vec::new(),
             host_args: Vec::new(),
         };
-        let mut steps = vec![None; plan.ops.len()];
+        let mut spots = vec![None; plan.ops.len()];
         // Frames lie in the order in which one thread needs them.
         for &op in &plan.layout.order {
             let op = op as usize;
             let frame = making.here()?;
-            let kind = making.step(&plan.ops[op])?;
+            let host = making.host_args.len() as u32;
+            making.frame(&plan.ops[op])?;
             let mut touches = plan.ops[op].touches(&plan.kernels);
             let writes_state = touches.any(|touch| {
                 touch.access.writes() && plan.buffers[touch.range.buffer].role == Role::State
             });
-            let once = match (&plan.ops[op], kind) {
-                (Op::Launch(launch), Kind::Launch(entry)) if launch.grid == 1.into() => {
-                    entry.inline_args()
-                }
-                _ => None,
-            };
-            steps[op] = Some(Step {
-                kind,
-                once: once.unwrap_or(NOT_ONCE),
-                writes_state,
-                // A plan has no more ops than 32 bits count.
-                op: op as u32,
+            spots[op] = Some(Spot {
                 frame,
+                writes_state,
+                host,
             });
         }
         // Any further frame would have been refused.
@@ -65,7 +56,7 @@ impl Replay {
             address_starts[i + 1] += address_starts[i];
         }
         Ok(Replay {
-            steps: steps.into_iter().flatten().collect(),
+            spots: spots.into_iter().flatten().collect(),
             words: words.into(),
             addresses: addresses.into_iter().map(|(_, address)| address).collect(),
             address_starts,
@@ -95,8 +86,8 @@ impl Making<'_> {
         here.map_err(|_| Error::plan("ops", "more arguments than 32 bits count"))
     }
 
-    fn step(&mut self, op: &Op) -> Result<Kind, Error> {
-        Ok(match op {
+    fn frame(&mut self, op: &Op) -> Result<(), Error> {
+        match op {
             Op::Launch(launch) => {
                 let kernel = &self.kernels[launch.kernel];
                 self.word(&launch.grid, Word::Grid)?;
@@ -112,27 +103,23 @@ impl Making<'_> {
                 for (slot, (param, value)) in kernel.scalar_slots().zip(params) {
                     self.set(slots + slot, value, Word::Scalar(param.dtype))?;
                 }
-                Kind::Launch(kernel.entry())
             }
             Op::Copy { from, to } => {
                 self.push_address(from);
                 self.push_address(to);
-                Kind::Copy
             }
             Op::Fill { to, dtype, value } => {
                 self.push_address(to);
                 self.word(value, Word::Scalar(*dtype))?;
-                Kind::Fill
             }
             Op::Host(call) => {
                 for arg in &call.args {
                     self.push_address(&arg.range);
                 }
-                let number = self.host_args.len() as u32;
                 self.host_args.push(call.args.len() as u32);
-                Kind::Host(number)
             }
-        })
+        }
+        Ok(())
     }
 
     fn push_address(&mut self, range: &BufferRange) {

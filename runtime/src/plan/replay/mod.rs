@@ -2,8 +2,9 @@
 //!
 //! A plan's ops become steps, which all instances share. What a step works on, addresses,
 //! scalars, the grid, lies in its frame: words in a table that each instance has of its
-//! own. A [`Script`] is the steps in the order of a schedule, and to make a run of an
-//! instance is to walk a script with that table: on one thread, or with a
+//! own. What a step calls is in the [code table](Code), which can be exchanged for another
+//! between two runs. A [`Script`] is the steps in the order of a schedule, and to make a run
+//! of an instance is to walk a script with that table: on one thread, or with a
 //! [team](team).
 //!
 //! ```text
@@ -16,6 +17,7 @@
 //! So that nothing is looked up later, the words that hold an address are listed by
 //! buffer, and those that depend on the run's variables by value.
 
+mod code;
 mod making;
 mod script;
 mod step;
@@ -25,8 +27,8 @@ use std::cell::UnsafeCell;
 use std::ptr::NonNull;
 use std::time::Instant;
 
+pub(super) use code::Code;
 pub(super) use script::Script;
-use step::Step;
 pub(super) use team::Clocks;
 
 use super::builder::as_grid;
@@ -36,11 +38,12 @@ use crate::dispatch::{Kernel, Slots};
 use crate::launch::Arg;
 use crate::signature::{DType, Number, Scalar};
 
-/// The steps of a plan and the first words of their frames.
+/// The frames of a plan: where they lie, and their first words. They depend on the signatures
+/// of its kernels, and not on their code.
 #[derive(Debug)]
 pub(super) struct Replay {
     /// By op.
-    steps: Vec<Step>,
+    spots: Vec<Spot>,
     /// The words of all frames, as far as they are the same for all instances and runs.
     words: Box<[u64]>,
     /// The words that hold an address, by buffer; and for each buffer, where its begin.
@@ -55,13 +58,16 @@ pub(super) struct Replay {
     host_args: Vec<u32>,
 }
 
-// SAFETY: what keeps it from being `Send` are the pointers of entries. They lead to code,
-// which is never written, or to what a `Kernel` shares between threads; they are followed
-// only in runs of an executable, which holds these kernels beside the replay. What else is
-// here are numbers.
-unsafe impl Send for Replay {}
-// SAFETY: as above; nothing here is written once made.
-unsafe impl Sync for Replay {}
+/// What is known of a step without the code that it calls.
+#[derive(Clone, Copy, Debug)]
+struct Spot {
+    /// Where its frame begins.
+    frame: u32,
+    /// Whether it writes a state.
+    writes_state: bool,
+    /// The number of its host function, if it has one.
+    host: u32,
+}
 
 #[derive(Clone, Copy, Debug)]
 struct Address {

@@ -1,13 +1,13 @@
 //! Steps in the order of a schedule.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::super::{Op, Plan, Schedule, Task};
 use super::step::{Step, run_all};
-use super::{Asked, Frames, Replay, Watch};
+use super::{Asked, Code, Frames, Watch};
 use crate::Error;
-use crate::dispatch::Kernel;
 use crate::pool::{MAX_PHASES, MAX_UNITS};
 use crate::signature::Convention;
 
@@ -18,10 +18,12 @@ pub(super) const MAX_OWN_SLOTS: usize = 64;
 /// The most parts of launches that a schedule may have beside its tasks, of some 40 bytes each.
 const MAX_PARTS: u64 = 1 << 22;
 
-/// Steps in the order of a schedule, and the units that a team takes.
+/// Steps in the order of a schedule, and the units that a team takes. It keeps the code that
+/// its steps call.
 #[derive(Debug)]
 pub(in crate::plan) struct Script {
     schedule: Schedule,
+    pub(super) code: Arc<Code>,
     pub(super) steps: Vec<Step>,
     /// How many steps come before the first that writes a state.
     before_state: usize,
@@ -49,7 +51,7 @@ pub(super) struct Unit {
     pub(super) before_state: u32,
 }
 
-// SAFETY: as for `Replay`, whose steps these are.
+// SAFETY: as for `Code`, whose steps these are, and which the script keeps beside them.
 unsafe impl Send for Script {}
 // SAFETY: as above.
 unsafe impl Sync for Script {}
@@ -58,8 +60,7 @@ impl Script {
     /// A script of a schedule that has each op once.
     pub(in crate::plan) fn new(
         plan: &Plan,
-        kernels: &[Kernel],
-        replay: &Replay,
+        code: Arc<Code>,
         schedule: Schedule,
     ) -> Result<Script, Error> {
         let tasks = schedule.phases.iter().flatten();
@@ -75,11 +76,12 @@ impl Script {
             units: Vec::new(),
             phases: Vec::new(),
             schedule: Schedule::default(),
+            code,
         };
         for tasks in &schedule.phases {
             let first = script.units.len();
             for task in tasks.iter().filter(|task| !task.ops.is_empty()) {
-                script.add(task, plan, kernels, replay);
+                script.add(task, plan);
             }
             script.end_phase(first);
         }
@@ -97,16 +99,16 @@ impl Script {
         // One that breaks the plan is for one thread: on several it would be a data race. And the
         // calls of kernels with state come in an order that does not change from run to run.
         script.is_shared = script.phases.iter().any(|phase| phase.len() > 1)
-            && !kernels.iter().any(Kernel::keeps_state)
+            && !script.code.keeps_state
             && plan.check_schedule(&schedule).is_ok();
         script.schedule = schedule;
         Ok(script)
     }
 
-    fn add(&mut self, task: &Task, plan: &Plan, kernels: &[Kernel], replay: &Replay) {
+    fn add(&mut self, task: &Task, plan: &Plan) {
         let start = self.steps.len();
         self.steps
-            .extend(task.ops.iter().map(|&op| replay.steps[op]));
+            .extend(task.ops.iter().map(|&op| self.code.steps[op]));
         let mut unit = Unit {
             start: start as u32,
             end: self.steps.len() as u32,
@@ -119,7 +121,7 @@ impl Script {
         if task.parts > 1
             && let Op::Launch(launch) = &plan.ops[task.ops[0]]
         {
-            let kernel = &kernels[launch.kernel];
+            let kernel = &self.code.kernels()[launch.kernel];
             let is_packed = kernel.signature().convention() == Convention::Packed;
             unit.packed = is_packed.then_some(launch.kernel as u32);
             unit.slots = kernel.slots() as u32;
@@ -157,6 +159,11 @@ impl Script {
         &self.schedule
     }
 
+    /// The code that its steps call.
+    pub(in crate::plan) const fn code(&self) -> &Arc<Code> {
+        &self.code
+    }
+
     /// Whether it has something for a second thread, and gives the same results with one.
     pub(in crate::plan) const fn is_shared(&self) -> bool {
         self.is_shared
@@ -168,8 +175,9 @@ impl Script {
     /// # Safety
     ///
     /// The frames must be of the replay whose script this is, with every address and value
-    /// put in, and memory and code behind them as the plan says; nothing else may use what
-    /// the ops write meanwhile, or write what they read.
+    /// put in, and memory behind them as the plan says, and the code must do what the plan's
+    /// signatures say; nothing else may use what the ops write meanwhile, or write what they
+    /// read.
     pub(in crate::plan) unsafe fn run(
         &self,
         plan: &Plan,

@@ -28,7 +28,7 @@ pub(super) struct Step {
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Kind {
-    /// The entry is of a kernel of the executable's.
+    /// The entry is of a kernel of the [code](super::Code) that the step is of.
     Launch(Entry),
     Copy,
     Fill,

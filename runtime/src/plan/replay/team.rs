@@ -10,7 +10,6 @@ use super::script::{MAX_OWN_SLOTS, Script, Unit};
 use super::step::{Kind, Step, failed, run_all};
 use super::{Asked, Frames, Table};
 use crate::Error;
-use crate::dispatch::Kernel;
 use crate::pool::{Forked, Job, Pool};
 
 /// What the ops of a plan took in one run: the time of all threads together.
@@ -47,7 +46,6 @@ impl Clocks {
 #[repr(align(128))]
 struct TeamRun<'a> {
     plan: &'a Plan,
-    kernels: &'a [Kernel],
     script: &'a Script,
     table: Table<'a>,
     asked: Option<Asked<'a>>,
@@ -71,7 +69,7 @@ impl Script {
     /// As [`run`](Self::run), and the script must be [shared](Self::is_shared).
     pub(in crate::plan) unsafe fn run_with_team(
         &self,
-        (plan, kernels): (&Plan, &[Kernel]),
+        plan: &Plan,
         frames: &mut Frames,
         torn: &mut bool,
         asked: Asked<'_>,
@@ -79,7 +77,6 @@ impl Script {
     ) -> Result<(), Error> {
         let run = TeamRun {
             plan,
-            kernels,
             script: self,
             table: frames.table(),
             asked: (!asked.is_nothing()).then_some(asked),
@@ -196,7 +193,7 @@ impl TeamRun<'_> {
         };
         if let Some(kernel) = unit.packed {
             // SAFETY: these are as many slots as the kernel has.
-            unsafe { self.kernels[kernel as usize].bind(slots) };
+            unsafe { self.script.code.kernels()[kernel as usize].bind(slots) };
         }
         for index in part(grid, unit.part, unit.parts) {
             // SAFETY: as for a whole launch, whose slots these are.
