@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use svod_runtime::bundle::{Bundle, Load, Progress};
+use svod_runtime::bundle::{Bundle, Load, Progress, Upgrade};
 use svod_runtime::compile::Origin;
 use svod_runtime::plan::Executable;
-use svod_runtime::{Error, Runtime};
+use svod_runtime::{Error, OptLevel, Runtime};
 
 use crate::show;
 
@@ -124,14 +124,35 @@ pub(crate) fn load(
     runtime: &Runtime,
     carried: bool,
 ) -> Result<(Executable, Loading), Error> {
+    watched(bundle, carried, |load| {
+        // SAFETY: whoever calls this command on a bundle trusts it as a program, as
+        // the help says; its files are not written while it runs.
+        unsafe { bundle.load_with(runtime, load) }
+    })
+}
+
+/// As [`load`], with quickly compiled code where there is no better; better code follows.
+pub(crate) fn load_quickly(
+    bundle: &Bundle,
+    runtime: &Runtime,
+    carried: bool,
+) -> Result<((Executable, Upgrade), Loading), Error> {
+    watched(bundle, carried, |load| {
+        // SAFETY: as in `load`.
+        unsafe { bundle.load_tiered(runtime, load, OptLevel::O0) }
+    })
+}
+
+fn watched<T>(
+    bundle: &Bundle,
+    carried: bool,
+    load: impl FnOnce(&Load<'_>) -> Result<T, Error>,
+) -> Result<(T, Loading), Error> {
     let watch = Watch::new(bundle.plan().kernels().len());
-    let load = Load {
+    let loaded = load(&Load {
         progress: &|progress| watch.count(progress),
         carried,
-    };
-    // SAFETY: whoever calls this command on a bundle trusts it as a program, as
-    // the help says; its files are not written while it runs.
-    let executable = unsafe { bundle.load_with(runtime, &load) };
+    });
     let loading = watch.finish();
-    Ok((executable?, loading))
+    Ok((loaded?, loading))
 }

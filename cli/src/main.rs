@@ -131,6 +131,10 @@ struct RunArgs {
     /// object
     #[arg(long)]
     recompile: bool,
+    /// Begin at once, on quickly compiled code (-O0); optimised code is made meanwhile, and
+    /// takes over between two runs. Results are the same
+    #[arg(long)]
+    quick: bool,
     /// Run on until a schedule is learned, and keep it in the bundle, for this processor
     /// and this number of threads
     #[arg(long, conflicts_with = "fill")]

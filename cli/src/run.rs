@@ -65,7 +65,20 @@ pub(crate) fn run(args: &RunArgs, out: &mut dyn Write) -> Outcome {
     if let Some(cap) = args.memory_cap {
         bundle.plan().check_memory_cap(cap)?;
     }
-    let (mut executable, loading) = loading::load(&bundle, &runtime, !args.recompile)?;
+    let (mut executable, upgrade, loading) = if args.quick {
+        let ((executable, upgrade), loading) =
+            loading::load_quickly(&bundle, &runtime, !args.recompile)?;
+        (executable, Some(upgrade), loading)
+    } else {
+        let (executable, loading) = loading::load(&bundle, &runtime, !args.recompile)?;
+        (executable, None, loading)
+    };
+    if let Some(upgrade) = &upgrade
+        && args.save_schedule
+    {
+        // One that was learned on other code is of no use.
+        upgrade.wait()?;
+    }
     if args.fill {
         // What a temp finds that was another's would hide that nobody wrote it.
         executable = executable.with_separate_temps();
@@ -95,7 +108,11 @@ pub(crate) fn run(args: &RunArgs, out: &mut dyn Write) -> Outcome {
             (Guard::Off, threads) => format!(", runs on up to {threads} threads"),
             (side, _) => format!(", buffers guarded at their {}", side.name()),
         };
-        writeln!(run.out, "{name}: {}{how}\n", loading.line())?;
+        let quick = match &upgrade {
+            Some(upgrade) if !upgrade.is_done() => ", optimised code follows",
+            _ => "",
+        };
+        writeln!(run.out, "{name}: {}{quick}{how}\n", loading.line())?;
     }
     if given || needs_nothing {
         run.once(&executable, loading, &inputs)

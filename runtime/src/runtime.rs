@@ -3,8 +3,10 @@
 use std::ffi::{OsString, c_void};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use crate::Error;
+use crate::compile::compile_until;
 use crate::compile::cpu::CpuLevel;
 use crate::compile::{Object, OptLevel, Options, Origin, Source, Toolchain, compile, compile_all};
 use crate::dispatch::Kernel;
@@ -91,7 +93,43 @@ impl Runtime {
         sources: &[Source],
         done: &(dyn Fn(usize, Origin) + Sync),
     ) -> Vec<Result<Object, Error>> {
-        compile_all(&self.toolchain, sources, &self.options, done)
+        self.compile_at(None, sources, done)
+    }
+
+    /// As [`compile_all`](Self::compile_all), at another level than the runtime's.
+    pub(crate) fn compile_at(
+        &self,
+        level: Option<OptLevel>,
+        sources: &[Source],
+        done: &(dyn Fn(usize, Origin) + Sync),
+    ) -> Vec<Result<Object, Error>> {
+        let opt_level = level.unwrap_or(self.options.opt_level);
+        let options = Options {
+            opt_level,
+            ..self.options.clone()
+        };
+        compile_all(&self.toolchain, sources, &options, done)
+    }
+
+    /// As [`compile_all`](Self::compile_all), until it is told to give up: what has not begun by
+    /// then is an error.
+    pub(crate) fn compile_until(
+        &self,
+        sources: &[Source],
+        given_up: &AtomicBool,
+    ) -> Vec<Result<Object, Error>> {
+        compile_until(
+            &self.toolchain,
+            sources,
+            &self.options,
+            given_up,
+            &|_, _| (),
+        )
+    }
+
+    /// Of each source, what the cache has of it.
+    pub(crate) fn cached(&self, sources: &[Source]) -> Vec<Option<Object>> {
+        sources.iter().map(|_| None).collect()
     }
 
     /// As [`compile_all`](Self::compile_all), for a level of CPUs instead of the one that the

@@ -10,9 +10,10 @@ use super::Bundle;
 use super::describe::Code;
 use super::files::{read_bytes, read_text};
 use super::schema::{RawLanguage, RawObject};
+use super::tiers::Tiers;
 use super::weights::Tensor;
 use crate::Error;
-use crate::compile::{Object, Origin, Source, cpu};
+use crate::compile::{Object, OptLevel, Origin, Source, cpu};
 use crate::error::Place;
 use crate::memory::{Buffer, Constant, Guard};
 use crate::plan::{Executable, PlanBuffer, Role};
@@ -214,26 +215,19 @@ pub(super) unsafe fn load(
     runtime: &Runtime,
     load: &Load<'_>,
 ) -> Result<Executable, Error> {
-    let objects = objects(bundle, runtime, load)?;
-    let signatures = bundle.plan.kernels().iter().map(|k| &k.signature);
-    let kernels: Vec<_> = objects.iter().zip(signatures).collect();
+    let Tiers { objects, .. } = tiers(bundle, runtime, load, None)?;
     // SAFETY: promised by the caller.
-    let kernels = unsafe { runtime.link_all(&kernels) }?;
-    // SAFETY: promised by the caller.
-    let contents = unsafe { contents(bundle) }?;
-    // SAFETY: promised by the caller, for all that the plan does with them.
-    let executable = unsafe { Executable::new_unchecked(bundle.plan.clone(), kernels, contents) }?;
-    let pool = runtime.pool().clone();
-    let learned = bundle.schedule(pool.threads());
-    let executable = executable.with_pool(pool).with_guard(runtime.guard());
-    match learned.filter(|_| runtime.guard() == Guard::Off) {
-        Some(learned) => executable.with_learned(learned.clone()),
-        None => Ok(executable),
-    }
+    unsafe { link(bundle, runtime, &objects, false) }
 }
 
-/// The object of each kernel: one that the bundle carries, or what its source compiles to.
-fn objects(bundle: &Bundle, runtime: &Runtime, load: &Load<'_>) -> Result<Vec<Object>, Error> {
+/// The object of each kernel: one that the bundle carries, or the cache has, or what its source
+/// compiles to; at the level `quick`, where there is one, as long as there is nothing better.
+pub(super) fn tiers(
+    bundle: &Bundle,
+    runtime: &Runtime,
+    load: &Load<'_>,
+    quick: Option<OptLevel>,
+) -> Result<Tiers, Error> {
     let plan = bundle.plan.kernels();
     let done = AtomicUsize::new(0);
     let tell = |kernel: usize, origin| {
@@ -258,11 +252,62 @@ fn objects(bundle: &Bundle, runtime: &Runtime, load: &Load<'_>) -> Result<Vec<Ob
             kernels.push(i);
         }
     }
-    let compiled = runtime.compile_all(&sources, &|i, origin| tell(kernels[i], origin));
+    let mut quickly = Vec::new();
+    if quick.is_some() {
+        let found = runtime.cached(&sources);
+        let all = kernels.into_iter().zip(sources).zip(found);
+        for ((kernel, source), found) in all {
+            match found {
+                Some(object) => {
+                    objects[kernel] = Some(object);
+                    tell(kernel, Origin::Cached);
+                }
+                None => quickly.push((kernel, source)),
+            }
+        }
+        (kernels, sources) = quickly.iter().cloned().unzip();
+    }
+    let compiled = runtime.compile_at(quick, &sources, &|i, origin| tell(kernels[i], origin));
     for (&kernel, object) in kernels.iter().zip(compiled) {
         objects[kernel] = Some(object?);
     }
-    Ok(objects.into_iter().flatten().collect())
+    Ok(Tiers {
+        objects: objects.into_iter().flatten().collect(),
+        quick: quickly,
+    })
+}
+
+/// The executable with these objects; `provisional` says that better ones will come.
+///
+/// # Safety
+///
+/// As [`Bundle::load`].
+pub(super) unsafe fn link(
+    bundle: &Bundle,
+    runtime: &Runtime,
+    objects: &[Object],
+    provisional: bool,
+) -> Result<Executable, Error> {
+    let signatures = bundle.plan.kernels().iter().map(|k| &k.signature);
+    let kernels: Vec<_> = objects.iter().zip(signatures).collect();
+    // SAFETY: promised by the caller.
+    let kernels = unsafe { runtime.link_all(&kernels) }?;
+    // SAFETY: promised by the caller.
+    let contents = unsafe { contents(bundle) }?;
+    // SAFETY: promised by the caller, for all that the plan does with them.
+    let executable = unsafe { Executable::new_unchecked(bundle.plan.clone(), kernels, contents) }?;
+    let executable = if provisional {
+        executable.with_provisional_code()
+    } else {
+        executable
+    };
+    let pool = runtime.pool().clone();
+    let learned = bundle.schedule(pool.threads());
+    let executable = executable.with_pool(pool).with_guard(runtime.guard());
+    match learned.filter(|_| runtime.guard() == Guard::Off) {
+        Some(learned) => executable.with_learned(learned.clone()),
+        None => Ok(executable),
+    }
 }
 
 /// # Safety

@@ -23,6 +23,7 @@ mod recording;
 mod schedules;
 mod schema;
 mod test;
+mod tiers;
 mod weights;
 mod write;
 
@@ -33,6 +34,7 @@ pub use load::{Load, Progress};
 pub use recording::{Recorded, Recording};
 pub use schedules::read_schedules;
 pub use test::{Classified, OutputReport, Test, TestReport};
+pub use tiers::Upgrade;
 pub use write::BundleWriter;
 
 use crate::Error;

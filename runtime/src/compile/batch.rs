@@ -8,7 +8,7 @@
 //! no other with it.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::c::{self, Failure};
@@ -35,11 +35,13 @@ enum Task {
     Alone(usize),
 }
 
-/// Compiles all sources and tells `done` of each, by its number, as it is ready, from any thread.
+/// Compiles all sources and tells `done` of each, by its number, as it is ready, from any
+/// thread. Once it is `given_up`, nothing more is begun.
 pub(super) fn compile_each(
     toolchain: &Toolchain,
     options: &Options,
     sources: &[&Source],
+    given_up: &AtomicBool,
     done: &(dyn Fn(usize, Result<Vec<u8>, Error>) + Sync),
 ) {
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -47,6 +49,7 @@ pub(super) fn compile_each(
     let mut first = true;
     while !tasks.is_empty() {
         tasks = round(&tasks, threads, |task| match task {
+            _ if given_up.load(Ordering::Relaxed) => Vec::new(),
             Task::Alone(i) => {
                 done(*i, compile_alone(toolchain, sources[*i], options));
                 Vec::new()

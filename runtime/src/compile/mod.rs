@@ -17,6 +17,7 @@ mod split;
 mod toolchain;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, PoisonError};
 
 pub use toolchain::{CCompiler, Family, Toolchain};
@@ -232,9 +233,20 @@ pub fn compile_all(
     options: &Options,
     done: &(dyn Fn(usize, Origin) + Sync),
 ) -> Vec<Result<Object, Error>> {
+    compile_until(toolchain, sources, options, &AtomicBool::new(false), done)
+}
+
+/// As [`compile_all`], until it is given up: what has not begun by then is an error.
+pub(crate) fn compile_until(
+    toolchain: &Toolchain,
+    sources: &[Source],
+    options: &Options,
+    given_up: &AtomicBool,
+    done: &(dyn Fn(usize, Origin) + Sync),
+) -> Vec<Result<Object, Error>> {
     let results: Vec<_> = sources.iter().map(|_| Mutex::new(None)).collect();
     let all: Vec<&Source> = sources.iter().collect();
-    batch::compile_each(toolchain, options, &all, &|i, result| {
+    batch::compile_each(toolchain, options, &all, given_up, &|i, result| {
         let ok = result.is_ok();
         *results[i].lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
         if ok {
@@ -243,7 +255,12 @@ pub fn compile_all(
     });
     let objects = results.into_iter().zip(sources).map(|(result, source)| {
         let result = result.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let bytes = result.unwrap_or_else(|| compile_alone(toolchain, source, options))?;
+        let bytes = result.unwrap_or_else(|| {
+            let kernel = &source.entry;
+            Err(Error::run(format!(
+                "the compilation of kernel `{kernel}` was given up"
+            )))
+        })?;
         Ok(Object::new(&source.entry, bytes))
     });
     objects.collect()

@@ -10,6 +10,7 @@ mod refused;
 mod schedules;
 #[path = "../support/mod.rs"]
 mod support;
+mod tiers;
 mod written;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
