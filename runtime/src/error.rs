@@ -73,6 +73,19 @@ pub enum Error {
         language: String,
     },
 
+    /// A folder that objects are not kept in.
+    #[error(
+        "the cache folder {} is not used: {reason}; make it yours alone (chmod 700), or name \
+         another one by SVOD_CACHE_DIR or RuntimeBuilder::cache_dir",
+        folder.display()
+    )]
+    CacheFolder {
+        /// The folder.
+        folder: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+
     /// A CPU that nothing is known about.
     #[error(
         "there is no CPU level `{name}` to compile for; there are {}",

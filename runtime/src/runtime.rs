@@ -2,13 +2,13 @@
 
 use std::ffi::{OsString, c_void};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 
 use crate::Error;
-use crate::compile::compile_until;
+use crate::compile::cache::{Cache, DEFAULT_LIMIT, Explanation};
 use crate::compile::cpu::CpuLevel;
-use crate::compile::{Object, OptLevel, Options, Origin, Source, Toolchain, compile, compile_all};
+use crate::compile::{self, Object, OptLevel, Options, Origin, Source, Toolchain};
 use crate::dispatch::Kernel;
 use crate::link::{Image, LoadOptions, ObjectFile, Symbols};
 use crate::memory::{BUFFER_ALIGN, Buffer, Guard};
@@ -21,11 +21,34 @@ use crate::signature::{DType, Signature};
 #[derive(Clone, Debug)]
 pub struct Runtime {
     toolchain: Arc<Toolchain>,
+    cache: Option<Arc<CacheFolder>>,
     options: Options,
     symbols: Arc<Symbols>,
     load: LoadOptions,
     guard: Guard,
     pool: Pool,
+}
+
+/// Where objects are kept: looked at when it is first needed.
+#[derive(Debug)]
+struct CacheFolder {
+    folder: PathBuf,
+    limit: u64,
+    opened: OnceLock<Option<Cache>>,
+}
+
+impl CacheFolder {
+    /// The cache; none, after one warning, where the folder is not to be used.
+    fn get(&self) -> Option<&Cache> {
+        let open = || match Cache::open(&self.folder, self.limit) {
+            Ok(cache) => Some(cache),
+            Err(error) => {
+                tracing::warn!("nothing is kept for the next start: {error}");
+                None
+            }
+        };
+        self.opened.get_or_init(open).as_ref()
+    }
 }
 
 impl Runtime {
@@ -73,17 +96,27 @@ impl Runtime {
         Buffer::guarded(dtype, len, BUFFER_ALIGN, self.guard)
     }
 
-    /// Compiles a source.
+    /// The cache of objects; none where there is to be none, or its folder is not to be used.
+    #[must_use]
+    pub fn cache(&self) -> Option<&Cache> {
+        self.cache.as_ref()?.get()
+    }
+
+    /// Compiles a source, unless the cache has its object.
     ///
     /// # Errors
     ///
     /// As [`compile::compile`](crate::compile::compile).
     pub fn compile(&self, source: &Source) -> Result<Object, Error> {
-        compile(&self.toolchain, source, &self.options)
+        let sources = std::slice::from_ref(source);
+        let mut compiled = self.compile_all(sources, &|_, _| ());
+        compiled
+            .pop()
+            .unwrap_or_else(|| compile::compile(&self.toolchain, source, &self.options))
     }
 
-    /// Compiles many sources, in few processes and several at a time, and tells `done` of
-    /// each, by its number, as it is ready, from any thread.
+    /// Compiles many sources, in few processes and several at a time, unless the cache has
+    /// their objects, and tells `done` of each, by its number, as it is ready, from any thread.
     ///
     /// # Errors
     ///
@@ -108,28 +141,7 @@ impl Runtime {
             opt_level,
             ..self.options.clone()
         };
-        compile_all(&self.toolchain, sources, &options, done)
-    }
-
-    /// As [`compile_all`](Self::compile_all), until it is told to give up: what has not begun by
-    /// then is an error.
-    pub(crate) fn compile_until(
-        &self,
-        sources: &[Source],
-        given_up: &AtomicBool,
-    ) -> Vec<Result<Object, Error>> {
-        compile_until(
-            &self.toolchain,
-            sources,
-            &self.options,
-            given_up,
-            &|_, _| (),
-        )
-    }
-
-    /// Of each source, what the cache has of it.
-    pub(crate) fn cached(&self, sources: &[Source]) -> Vec<Option<Object>> {
-        sources.iter().map(|_| None).collect()
+        self.compile_with(&options, sources, done)
     }
 
     /// As [`compile_all`](Self::compile_all), for a level of CPUs instead of the one that the
@@ -144,7 +156,64 @@ impl Runtime {
         sources: &[Source],
         done: &(dyn Fn(usize, Origin) + Sync),
     ) -> Vec<Result<Object, Error>> {
-        compile_all(&self.toolchain, sources, &level.apply(&self.options), done)
+        self.compile_with(&level.apply(&self.options), sources, done)
+    }
+
+    fn compile_with(
+        &self,
+        options: &Options,
+        sources: &[Source],
+        done: &(dyn Fn(usize, Origin) + Sync),
+    ) -> Vec<Result<Object, Error>> {
+        if sources.is_empty() {
+            return Vec::new();
+        }
+        compile::compile_all(&self.toolchain, self.cache(), sources, options, done)
+    }
+
+    /// As [`compile_all`](Self::compile_all), until it is told to give up: what has not begun by
+    /// then is an error.
+    pub(crate) fn compile_until(
+        &self,
+        sources: &[Source],
+        given_up: &AtomicBool,
+    ) -> Vec<Result<Object, Error>> {
+        let (toolchain, options) = (&self.toolchain, &self.options);
+        compile::compile_until(
+            toolchain,
+            self.cache(),
+            sources,
+            options,
+            given_up,
+            &|_, _| (),
+        )
+    }
+
+    /// Of each source, what the cache has of it.
+    pub(crate) fn cached(&self, sources: &[Source]) -> Vec<Option<Object>> {
+        match self.cache() {
+            Some(cache) => compile::cached(&self.toolchain, cache, sources, &self.options),
+            None => sources.iter().map(|_| None).collect(),
+        }
+    }
+
+    /// Of each source, whether the cache has its object and, if not, why; or why it is not kept
+    /// in a cache at all.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::System`] where the cache cannot be read.
+    pub fn explain(&self, sources: &[Source]) -> Result<Vec<Explanation>, Error> {
+        let Some(cache) = self.cache() else {
+            let none = || Explanation::NotKept("there is no cache".to_owned());
+            return Ok(sources.iter().map(|_| none()).collect());
+        };
+        let keys = compile::keys(&self.toolchain, sources, &self.options);
+        let explain = |key: Result<_, String>| match key {
+            Ok(key) => cache.explain(&key),
+            Err(why) => Ok(Explanation::NotKept(why)),
+        };
+        keys.into_iter().map(explain).collect()
     }
 
     /// Links an object into a callable kernel.
@@ -212,6 +281,8 @@ impl Runtime {
 #[must_use]
 pub struct RuntimeBuilder {
     cc: Option<PathBuf>,
+    cache: Option<PathBuf>,
+    cache_limit: Option<u64>,
     path: OsString,
     options: Options,
     symbols: Symbols,
@@ -220,6 +291,8 @@ pub struct RuntimeBuilder {
     /// What `SVOD_GUARD` says that is no guard, unless the caller knows better.
     unknown_guard: Option<String>,
     pool: Option<Pool>,
+    /// What `SVOD_CACHE` says that is neither `on` nor `off`, likewise.
+    unknown_cache: Option<String>,
     /// What `SVOD_THREADS` says that is no number of threads, likewise.
     unknown_threads: Option<String>,
     /// What `SVOD_PERF_MAP` and `SVOD_GDB` say that is neither 0 nor 1, likewise.
@@ -234,6 +307,8 @@ impl RuntimeBuilder {
     /// | --- | --- | --- |
     /// | `SVOD_CC` | the C compiler, a path or a name | [`cc`](Self::cc) |
     /// | `PATH` | where compilers are looked for | [`search_path`](Self::search_path) |
+    /// | `SVOD_CACHE_DIR` | the folder of the object cache; `svod` in `XDG_CACHE_HOME`, or else in `.cache` of `HOME`, without it | [`cache_dir`](Self::cache_dir) |
+    /// | `SVOD_CACHE` | `off`: no cache of objects | [`no_cache`](Self::no_cache) |
     /// | `SVOD_GUARD` | `off`, `end` or `start`: how buffers are guarded | [`guard`](Self::guard) |
     /// | `SVOD_THREADS` | how many threads a run may have | [`threads`](Self::threads) |
     /// | `SVOD_PERF_MAP` | `1` or `0`: whether `perf` is told of kernels | [`perf_map`](Self::perf_map) |
@@ -245,6 +320,18 @@ impl RuntimeBuilder {
         };
         if let Some(cc) = std::env::var_os("SVOD_CC").filter(|cc| !cc.is_empty()) {
             builder.cc = Some(cc.into());
+        }
+        let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+        builder.cache = variable("SVOD_CACHE_DIR")
+            .map(PathBuf::from)
+            .or_else(|| Some(PathBuf::from(variable("XDG_CACHE_HOME")?).join("svod")))
+            .or_else(|| Some(PathBuf::from(variable("HOME")?).join(".cache/svod")));
+        match variable("SVOD_CACHE") {
+            Some(value) if value == "off" => builder.cache = None,
+            Some(value) if value != "on" => {
+                builder.unknown_cache = Some(value.to_string_lossy().into_owned());
+            }
+            _ => {}
         }
         if let Some(name) = std::env::var_os("SVOD_GUARD").filter(|name| !name.is_empty()) {
             let name = name.to_string_lossy();
@@ -282,6 +369,29 @@ impl RuntimeBuilder {
     /// The folders in which compilers are looked for, in the form of `PATH`.
     pub fn search_path(mut self, path: impl Into<OsString>) -> Self {
         self.path = path.into();
+        self
+    }
+
+    /// Keeps objects in this folder, for this runtime and whoever else is told the same: what
+    /// was compiled once is not compiled again. The folder is created where it lacks, and must
+    /// be the user's own. Nothing is kept where neither this nor the environment says so.
+    pub fn cache_dir(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.cache = Some(folder.into());
+        self.unknown_cache = None;
+        self
+    }
+
+    /// How many bytes the objects in the cache may take, [`DEFAULT_LIMIT`] where this is not
+    /// called. What was not used for the longest time leaves first.
+    pub fn cache_limit(mut self, bytes: u64) -> Self {
+        self.cache_limit = Some(bytes);
+        self
+    }
+
+    /// Keeps no objects, and uses none that were kept.
+    pub fn no_cache(mut self) -> Self {
+        self.cache = None;
+        self.unknown_cache = None;
         self
     }
 
@@ -391,6 +501,13 @@ impl RuntimeBuilder {
                 takes: "off, end or start",
             });
         }
+        if let Some(value) = self.unknown_cache {
+            return Err(Error::Environment {
+                name: "SVOD_CACHE",
+                value,
+                takes: "on or off",
+            });
+        }
         if let Some(value) = self.unknown_threads {
             return Err(Error::Environment {
                 name: "SVOD_THREADS",
@@ -411,9 +528,20 @@ impl RuntimeBuilder {
             let threads = available_threads();
             Pool::builder().threads(threads).build()
         });
+        let toolchain = Toolchain::new(self.cc, self.path);
         Ok(Runtime {
             pool,
-            toolchain: Arc::new(Toolchain::new(self.cc, self.path)),
+            toolchain: Arc::new(match &self.cache {
+                Some(folder) => toolchain.remembering(folder.join("compilers")),
+                None => toolchain,
+            }),
+            cache: self.cache.map(|folder| {
+                Arc::new(CacheFolder {
+                    folder,
+                    limit: self.cache_limit.unwrap_or(DEFAULT_LIMIT),
+                    opened: OnceLock::new(),
+                })
+            }),
             options: self.options,
             symbols: Arc::new(self.symbols),
             load: self.load,

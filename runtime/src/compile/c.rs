@@ -42,6 +42,7 @@ const NOT_INHERITED: &[&str] = &[
     "COMPILER_PATH",
     "GCC_EXEC_PREFIX",
     "CCC_OVERRIDE_OPTIONS",
+    "SOURCE_DATE_EPOCH",
 ];
 
 /// What a compiler process is given.
@@ -79,6 +80,17 @@ pub(super) fn flags(family: Family, options: &Options) -> Vec<String> {
     }
     flags.extend(options.flags.iter().cloned());
     flags
+}
+
+/// A compiler about to be started.
+pub(super) fn command(compiler: &Path) -> Command {
+    let mut command = Command::new(compiler);
+    // Diagnostics are shown to people who may pipe them anywhere.
+    command.env("TERM", "dumb").env("LC_ALL", "C");
+    for name in NOT_INHERITED {
+        command.env_remove(name);
+    }
+    command
 }
 
 /// Compiles one source as a unit of its own.
@@ -142,18 +154,12 @@ pub(super) fn compile_unit(
         .try_clone()
         .map_err(system("share a file in memory"))?;
 
-    let mut command = Command::new(&compiler.path);
+    let mut command = command(&compiler.path);
     command
         .current_dir(unit.dir)
         .args(unit.flags)
         .args(flags(compiler.family, options))
-        .args(["-x", "c", "-", "-o", output_name(compiler.family)])
-        // Diagnostics are shown to people who may pipe them anywhere.
-        .env("TERM", "dumb")
-        .env("LC_ALL", "C");
-    for name in NOT_INHERITED {
-        command.env_remove(name);
-    }
+        .args(["-x", "c", "-", "-o", output_name(compiler.family)]);
     command.stdin(text).stdout(stdout).stderr(Stdio::piped());
     let output = command.output().map_err(|e| {
         Failure::Error(Error::BadCompiler {

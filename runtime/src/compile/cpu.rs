@@ -52,6 +52,48 @@ pub fn features() -> Vec<&'static str> {
     Vec::new()
 }
 
+/// Which CPU this is, as far as a compiler that compiles for it looks: a line a thing. It is
+/// the same on each of a machine's cores, and after each boot.
+#[must_use]
+pub fn host() -> String {
+    let mut text = format!("{}\n", std::env::consts::ARCH);
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{__cpuid, __cpuid_count};
+
+        let (last, last_extended) = (__cpuid(0).eax, __cpuid(0x8000_0000).eax);
+        let vendor = __cpuid(0);
+        // The registers that say what it can do and which one it is. Others say which core it
+        // is that answers, or how fast it is.
+        let one = __cpuid(1);
+        let mut lines = vec![
+            ("vendor", vec![vendor.ebx, vendor.edx, vendor.ecx]),
+            ("1", vec![one.eax, one.ecx, one.edx]),
+        ];
+        if last >= 7 {
+            let seven = __cpuid_count(7, 0);
+            lines.push(("7.0", vec![seven.ebx, seven.ecx, seven.edx]));
+            if seven.eax >= 1 {
+                let seven = __cpuid_count(7, 1);
+                lines.push(("7.1", vec![seven.eax, seven.ebx, seven.ecx, seven.edx]));
+            }
+        }
+        if last_extended >= 0x8000_0001 {
+            let extended = __cpuid(0x8000_0001);
+            lines.push(("80000001", vec![extended.ecx, extended.edx]));
+        }
+        for (name, registers) in lines {
+            let registers = registers.iter().map(|r| format!(" {r:08x}"));
+            text += &format!("cpuid {name}{}\n", registers.collect::<String>());
+        }
+    }
+    for feature in features() {
+        text += feature;
+        text.push('\n');
+    }
+    text
+}
+
 /// A CPU, or a level of CPUs, that objects are compiled for ahead of time, and what such
 /// an object asks of the CPU that runs it.
 #[derive(Clone, Debug, PartialEq, Eq)]

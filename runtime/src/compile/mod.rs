@@ -10,16 +10,20 @@
 
 mod batch;
 mod c;
+pub mod cache;
 pub mod cpu;
+mod identity;
+mod keys;
 mod lexer;
+mod many;
 mod merge;
 mod split;
 mod toolchain;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
-use std::sync::{Mutex, PoisonError};
 
+pub use many::compile_all;
+pub(crate) use many::{cached, compile_until, keys};
 pub use toolchain::{CCompiler, Family, Toolchain};
 
 use crate::Error;
@@ -218,52 +222,6 @@ pub enum Origin {
 pub fn compile(toolchain: &Toolchain, source: &Source, options: &Options) -> Result<Object, Error> {
     let bytes = compile_alone(toolchain, source, options)?;
     Ok(Object::new(&source.entry, bytes))
-}
-
-/// Compiles many sources, in few processes and several at a time, and tells `done` of each, by
-/// its number, as it is ready, from any thread. What comes of one does not depend on the
-/// others.
-///
-/// # Errors
-///
-/// For each source as [`compile`].
-pub fn compile_all(
-    toolchain: &Toolchain,
-    sources: &[Source],
-    options: &Options,
-    done: &(dyn Fn(usize, Origin) + Sync),
-) -> Vec<Result<Object, Error>> {
-    compile_until(toolchain, sources, options, &AtomicBool::new(false), done)
-}
-
-/// As [`compile_all`], until it is given up: what has not begun by then is an error.
-pub(crate) fn compile_until(
-    toolchain: &Toolchain,
-    sources: &[Source],
-    options: &Options,
-    given_up: &AtomicBool,
-    done: &(dyn Fn(usize, Origin) + Sync),
-) -> Vec<Result<Object, Error>> {
-    let results: Vec<_> = sources.iter().map(|_| Mutex::new(None)).collect();
-    let all: Vec<&Source> = sources.iter().collect();
-    batch::compile_each(toolchain, options, &all, given_up, &|i, result| {
-        let ok = result.is_ok();
-        *results[i].lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
-        if ok {
-            done(i, Origin::Compiled);
-        }
-    });
-    let objects = results.into_iter().zip(sources).map(|(result, source)| {
-        let result = result.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let bytes = result.unwrap_or_else(|| {
-            let kernel = &source.entry;
-            Err(Error::run(format!(
-                "the compilation of kernel `{kernel}` was given up"
-            )))
-        })?;
-        Ok(Object::new(&source.entry, bytes))
-    });
-    objects.collect()
 }
 
 fn compile_alone(

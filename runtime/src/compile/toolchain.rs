@@ -7,14 +7,17 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+use super::identity::Identity;
 use crate::Error;
 
 /// Whose command line and dialect a compiler speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
 pub enum Family {
     /// LLVM's.
+    #[serde(rename = "clang")]
     Clang,
     /// GNU's.
+    #[serde(rename = "gcc")]
     Gcc,
 }
 
@@ -45,7 +48,10 @@ pub struct CCompiler {
 pub struct Toolchain {
     cc: Option<PathBuf>,
     path: OsString,
+    /// Where it is remembered who compilers are.
+    memory: Option<PathBuf>,
     found: OnceLock<CCompiler>,
+    identity: OnceLock<Result<String, String>>,
 }
 
 impl Toolchain {
@@ -57,7 +63,33 @@ impl Toolchain {
         Toolchain {
             cc,
             path,
+            memory: None,
             found: OnceLock::new(),
+            identity: OnceLock::new(),
+        }
+    }
+
+    /// The same, which remembers in a folder who compilers are.
+    pub(crate) fn remembering(mut self, folder: PathBuf) -> Toolchain {
+        self.memory = Some(folder);
+        self
+    }
+
+    /// Which compiler it is, file by file, as a part of keys; or why that cannot be told.
+    pub(super) fn c_identity(&self, compiler: &CCompiler) -> Result<&str, &str> {
+        let identity = self.identity.get_or_init(|| {
+            let identity = Identity::of_compiler(compiler, self.memory.as_deref());
+            identity.map(|identity| identity.text())
+        });
+        identity.as_deref().map_err(String::as_str)
+    }
+
+    /// As [`identify`], unless it is remembered.
+    fn identify(&self, path: &Path) -> Result<CCompiler, Error> {
+        let known = Identity::recall(path, self.memory.as_deref());
+        match known.and_then(|known| known.compiler(path)) {
+            Some(known) => Ok(known),
+            None => identify(path),
         }
     }
 
@@ -72,7 +104,7 @@ impl Toolchain {
             return Ok(found);
         }
         let found = match &self.cc {
-            Some(cc) => identify(&self.named(cc)?)?,
+            Some(cc) => self.identify(&self.named(cc)?)?,
             None => self.search(kernel)?,
         };
         tracing::info!(compiler = %found.path.display(), major = found.major, "C compiler");
@@ -138,7 +170,11 @@ impl Toolchain {
             let same = newest
                 .as_ref()
                 .is_some_and(|n| n.path.canonicalize().ok() == path.canonicalize().ok());
-            if same { None } else { identify(&path).ok() }
+            if same {
+                None
+            } else {
+                self.identify(&path).ok()
+            }
         });
         let best = [newest, plain]
             .into_iter()
@@ -152,7 +188,7 @@ impl Toolchain {
             let Ok(path) = self.named(Path::new(name)) else {
                 continue;
             };
-            match identify(&path) {
+            match self.identify(&path) {
                 Ok(compiler) => return Ok(compiler),
                 Err(error) => broken = Some(error),
             }

@@ -1,0 +1,231 @@
+//! What a cache says of itself.
+
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use super::key::{self, ENTRY, LANGUAGE};
+use super::{Cache, Key, entry, is_temporary, open_own, read};
+use crate::Error;
+
+/// What is in a cache.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// How many objects.
+    pub entries: usize,
+    /// How many bytes their files have.
+    pub bytes: u64,
+    /// How many bytes they may have.
+    pub limit: u64,
+    /// How many objects there are of each language, by its name.
+    pub languages: Vec<(String, usize)>,
+    /// When the one was used that was not used for the longest time, to the hour.
+    pub oldest: Option<SystemTime>,
+    /// When one was used last, to the hour.
+    pub newest: Option<SystemTime>,
+}
+
+/// What came of [`Cache::verify`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verified {
+    /// How many entries are what they were.
+    pub good: usize,
+    /// The files that were removed, each with the reason.
+    pub removed: Vec<(PathBuf, String)>,
+}
+
+/// What [`Cache::clear`] removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cleared {
+    /// How many objects.
+    pub entries: usize,
+    /// How many bytes.
+    pub bytes: u64,
+}
+
+/// Why a key hits, or does not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Explanation {
+    /// Its object is there.
+    Hit,
+    /// It is not, and this is in what it differs from the entry that is most like it.
+    Differs(Vec<Difference>),
+    /// It is not, and there is no entry to compare it with.
+    Empty,
+    /// It is not kept in a cache, for this reason.
+    NotKept(String),
+}
+
+/// A part of a key that differs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// The part's name.
+    pub part: String,
+    /// The lines that only this key has.
+    pub here: Vec<String>,
+    /// The lines that only the entry has.
+    pub there: Vec<String>,
+}
+
+impl Cache {
+    /// Counts what is there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::System`] where the folder cannot be read.
+    pub fn stats(&self) -> Result<Stats, Error> {
+        self.check_readable()?;
+        let mut stats = Stats {
+            limit: self.limit,
+            ..Stats::default()
+        };
+        for (path, meta) in self.files() {
+            let Some(bytes) = read_entry(&path) else {
+                continue;
+            };
+            stats.entries += 1;
+            stats.bytes += meta.len();
+            let used = meta.modified().ok();
+            stats.oldest = stats.oldest.into_iter().chain(used).min();
+            stats.newest = stats.newest.into_iter().chain(used).max();
+            let parts = parts(&bytes).unwrap_or_default();
+            let language = value(&parts, LANGUAGE).unwrap_or("unknown");
+            match stats.languages.iter_mut().find(|(l, _)| l == language) {
+                Some((_, count)) => *count += 1,
+                None => stats.languages.push((language.to_owned(), 1)),
+            }
+        }
+        stats.languages.sort();
+        Ok(stats)
+    }
+
+    /// Checks every entry, and removes those that are not what they were.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::System`] where the folder cannot be read.
+    pub fn verify(&self) -> Result<Verified, Error> {
+        self.check_readable()?;
+        let mut verified = Verified::default();
+        for (path, _) in self.files() {
+            if is_temporary(&path) {
+                continue;
+            }
+            let bytes = open_own(&path).and_then(|file| read(&file));
+            let checked = bytes.map_err(|e| e.to_string()).and_then(|bytes| {
+                let (stored, _) = entry::decode(&bytes)?;
+                let parts = key::decode(stored).ok_or("its key cannot be read")?;
+                let name = path.file_name().and_then(|n| n.to_str());
+                if name != Some(Key::new(parts).digest()) {
+                    return Err("its name is not its key's".to_owned());
+                }
+                Ok(())
+            });
+            match checked {
+                Ok(()) => verified.good += 1,
+                Err(reason) => {
+                    self.remove(&path, &reason);
+                    verified.removed.push((path, reason));
+                }
+            }
+        }
+        Ok(verified)
+    }
+
+    /// Removes all entries. Others may use the cache meanwhile: what they have read they have.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::System`] where a file cannot be removed.
+    pub fn clear(&self) -> Result<Cleared, Error> {
+        self.check_readable()?;
+        let mut cleared = Cleared::default();
+        for (path, meta) in self.files() {
+            match std::fs::remove_file(&path) {
+                Ok(()) => {}
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(e) => return Err(Error::system(format!("remove {}", path.display()), e)),
+            }
+            if !is_temporary(&path) {
+                cleared.entries += 1;
+                cleared.bytes += meta.len();
+            }
+        }
+        Ok(cleared)
+    }
+
+    /// Whether a key hits and, if not, in what it differs from the entry that is most like it:
+    /// one of the same function rather than of another, and then the one with the most equal
+    /// parts.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::System`] where the folder cannot be read.
+    pub fn explain(&self, key: &Key) -> Result<Explanation, Error> {
+        self.check_readable()?;
+        if self.get(key).is_some() {
+            return Ok(Explanation::Hit);
+        }
+        let here = key.parts();
+        let mut nearest = None;
+        for (path, _) in self.files() {
+            let Some(bytes) = read_entry(&path) else {
+                continue;
+            };
+            let Some(there) = parts(&bytes) else { continue };
+            let equal = here.iter().filter(|part| there.contains(part)).count();
+            let likeness = (value(&here, ENTRY) == value(&there, ENTRY), equal);
+            if nearest.as_ref().is_none_or(|(best, _)| likeness > *best) {
+                nearest = Some((likeness, differences(&here, &there)));
+            }
+        }
+        Ok(nearest.map_or(Explanation::Empty, |(_, d)| Explanation::Differs(d)))
+    }
+
+    fn check_readable(&self) -> Result<(), Error> {
+        let read = std::fs::read_dir(&self.objects);
+        read.map(|_| ())
+            .map_err(|e| Error::system(format!("read {}", self.objects.display()), e))
+    }
+}
+
+/// The bytes of an entry; `None` of what is none, or damaged.
+fn read_entry(path: &std::path::Path) -> Option<Vec<u8>> {
+    if is_temporary(path) {
+        return None;
+    }
+    let bytes = read(&open_own(path).ok()?).ok()?;
+    entry::decode(&bytes).is_ok().then_some(bytes)
+}
+
+fn parts(entry: &[u8]) -> Option<Vec<(&str, &str)>> {
+    key::decode(entry::decode(entry).ok()?.0)
+}
+
+fn value<'a>(parts: &[(&'a str, &'a str)], name: &str) -> Option<&'a str> {
+    parts.iter().find(|(n, _)| *n == name).map(|(_, v)| *v)
+}
+
+fn differences(here: &[(&str, &str)], there: &[(&str, &str)]) -> Vec<Difference> {
+    let only = |a: Option<&str>, b: Option<&str>| {
+        let known: Vec<&str> = b.unwrap_or_default().lines().collect();
+        let lines = a.unwrap_or_default().lines();
+        let lines = lines.filter(|line| !known.contains(line));
+        lines.map(str::to_owned).collect()
+    };
+    let mut names: Vec<&str> = here.iter().map(|(name, _)| *name).collect();
+    names.extend(
+        there
+            .iter()
+            .map(|(name, _)| *name)
+            .filter(|n| value(here, n).is_none()),
+    );
+    let differ = names.into_iter().filter_map(|name| {
+        let [a, b] = [value(here, name), value(there, name)];
+        (a != b).then(|| Difference {
+            part: name.to_owned(),
+            here: only(a, b),
+            there: only(b, a),
+        })
+    });
+    differ.collect()
+}

@@ -1,0 +1,292 @@
+//! Which compiler it is, without asking it.
+//!
+//! A compiler's own file says little: clang is a driver of a hundred kilobytes that loads
+//! libraries of a hundred megabytes, gcc one that starts other programs. To ask for a version
+//! takes longer than a warm start may take in all, and versions are not told apart by those who
+//! patch them. So a compiler is the files that it loads and starts, each by its path, size,
+//! inode and time. To find out which those are means asking once; what was found is
+//! remembered on disk, and from then on the files are looked at, and nobody is asked.
+
+use std::fs::{self, Metadata};
+use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use object::Endianness;
+use object::elf::{FileHeader64, PT_INTERP};
+use object::read::elf::{FileHeader, ProgramHeader};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::c::command;
+use super::cache::{hex, open_own, own_folder, read};
+use super::toolchain::{CCompiler, Family};
+
+/// What the dynamic linker finds libraries with. Where it changes, so may what is found.
+const LINKER_CACHE: &str = "/etc/ld.so.cache";
+
+/// What a compiler inherits that decides what it loads and starts.
+const INHERITED: [&str; 3] = ["PATH", "LD_LIBRARY_PATH", "LD_PRELOAD"];
+
+/// What is remembered of a compiler.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(super) struct Identity {
+    /// For whom it is.
+    asked: String,
+    /// Whose it is, and of which version.
+    family: Option<Family>,
+    major: u32,
+    /// The files that it is made of.
+    files: Vec<FileState>,
+    /// Files that say which those are.
+    watched: Vec<FileState>,
+}
+
+/// A file, as the system describes it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+struct FileState {
+    path: PathBuf,
+    /// Where links lead.
+    real: PathBuf,
+    size: u64,
+    inode: u64,
+    /// In nanoseconds since 1970.
+    time: i128,
+}
+
+impl FileState {
+    fn of(path: &Path) -> Option<FileState> {
+        let meta: Metadata = fs::metadata(path).ok()?;
+        Some(FileState {
+            path: path.to_owned(),
+            real: fs::canonicalize(path).ok()?,
+            size: meta.len(),
+            inode: meta.ino(),
+            time: i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec()),
+        })
+    }
+
+    fn is_still(&self) -> bool {
+        FileState::of(&self.path).as_ref() == Some(self)
+    }
+}
+
+impl Identity {
+    /// A C compiler, from the memory in `folder` or by asking it.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be told which compiler it is.
+    pub(super) fn of_compiler(
+        compiler: &CCompiler,
+        folder: Option<&Path>,
+    ) -> Result<Identity, String> {
+        if let Some(known) = Identity::recall(&compiler.path, folder) {
+            return Ok(known);
+        }
+        let (programs, watched) = programs(&compiler.path)?;
+        let mut paths = Vec::new();
+        for program in programs {
+            paths.extend(libraries(&program)?);
+            paths.push(program);
+        }
+        let identity = Identity::new(
+            &compiler.path,
+            (Some(compiler.family), compiler.major),
+            paths,
+            watched,
+        )?;
+        identity.remember(folder);
+        Ok(identity)
+    }
+
+    /// A library that is opened in this process; `asked` is how it is looked for.
+    pub(super) fn of_library(
+        asked: &Path,
+        library: &Path,
+        major: u32,
+        folder: Option<&Path>,
+    ) -> Result<Identity, String> {
+        let identity = Identity::new(asked, (None, major), vec![library.to_owned()], Vec::new())?;
+        identity.remember(folder);
+        Ok(identity)
+    }
+
+    fn new(
+        asked: &Path,
+        (family, major): (Option<Family>, u32),
+        mut files: Vec<PathBuf>,
+        mut watched: Vec<PathBuf>,
+    ) -> Result<Identity, String> {
+        files.sort();
+        files.dedup();
+        let state = |path: PathBuf| {
+            FileState::of(&path).ok_or_else(|| format!("{} cannot be looked at", path.display()))
+        };
+        watched.push(LINKER_CACHE.into());
+        // Of a system without one, nothing is watched.
+        watched.retain(|path| path.exists());
+        Ok(Identity {
+            asked: asked_for(asked),
+            family,
+            major,
+            files: files.into_iter().map(state).collect::<Result<_, _>>()?,
+            watched: watched.into_iter().map(state).collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// What is remembered of the compiler at this path, if it is still the same.
+    pub(super) fn recall(path: &Path, folder: Option<&Path>) -> Option<Identity> {
+        let asked = asked_for(path);
+        let bytes = read(&open_own(&memory(&asked, folder?)).ok()?).ok()?;
+        let known: Identity = serde_json::from_slice(&bytes).ok()?;
+        let mut states = known.files.iter().chain(&known.watched);
+        let is_same = known.asked == asked && !known.files.is_empty();
+        (is_same && states.all(FileState::is_still)).then_some(known)
+    }
+
+    /// Whose compiler it is, and of which version, where it is one.
+    pub(super) fn compiler(&self, path: &Path) -> Option<CCompiler> {
+        Some(CCompiler {
+            path: path.to_owned(),
+            family: self.family?,
+            major: self.major,
+        })
+    }
+
+    /// The identity as a part of a key: a line a file.
+    pub(super) fn text(&self) -> String {
+        let line = |file: &FileState| {
+            let FileState {
+                real,
+                size,
+                inode,
+                time,
+                ..
+            } = file;
+            format!(
+                "{} {size} bytes, inode {inode}, of {time}\n",
+                real.display()
+            )
+        };
+        self.files.iter().map(line).collect()
+    }
+
+    /// What cannot be remembered is asked again next time.
+    fn remember(&self, folder: Option<&Path>) {
+        let Some(folder) = folder else { return };
+        let write = || {
+            own_folder(folder)?;
+            let bytes = serde_json::to_vec(self).map_err(|e| e.to_string())?;
+            let file = tempfile::NamedTempFile::new_in(folder);
+            let mut file = file.map_err(|e| e.to_string())?;
+            file.write_all(&bytes).map_err(|e| e.to_string())?;
+            let place = memory(&self.asked, folder);
+            file.persist(place).map_err(|e| e.to_string())
+        };
+        if let Err(why) = write() {
+            tracing::debug!(why, "a compiler is not remembered");
+        }
+    }
+}
+
+/// For whom a memory is: the compiler, and what decides what it loads.
+fn asked_for(path: &Path) -> String {
+    let mut asked = path.display().to_string();
+    for name in INHERITED {
+        // Not a setting of ours: what the compiler will find in its environment.
+        let value = std::env::var_os(name).unwrap_or_default();
+        asked += &format!("\n{name}={}", value.display());
+    }
+    asked
+}
+
+fn memory(asked: &str, folder: &Path) -> PathBuf {
+    folder.join(format!("{}.json", hex(&Sha256::digest(asked))))
+}
+
+/// The programs that a compiler consists of, and the files that configure it.
+fn programs(driver: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>), String> {
+    let output = command(driver)
+        .args(["-###", "-x", "c", "-c", "/dev/null", "-o", "/dev/null"])
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|e| format!("{} cannot be started: {e}", driver.display()))?;
+    if !output.status.success() {
+        return Err(format!("{} does not say what it starts", driver.display()));
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let (mut programs, mut configuration) = (vec![driver.to_owned()], Vec::new());
+    for line in said.lines() {
+        if let Some(file) = line.strip_prefix("Configuration file: ") {
+            configuration.push(PathBuf::from(file));
+        } else if let Some(command) = line.strip_prefix(' ') {
+            let first = match command.strip_prefix('"') {
+                Some(quoted) => quoted.split('"').next(),
+                None => command.split(' ').next(),
+            };
+            let first = Path::new(first.unwrap_or_default());
+            // gcc starts an assembler that it finds as a shell would.
+            let path = std::env::var_os("PATH").unwrap_or_default();
+            let all = std::env::split_paths(&path).map(|folder| folder.join(first));
+            let found = if first.is_absolute() {
+                Some(first.to_owned())
+            } else {
+                all.into_iter().find(|place| place.is_file())
+            };
+            programs.extend(found.filter(|place| place.is_file()));
+        }
+    }
+    if programs.len() == 1 {
+        return Err(format!("{} does not say what it starts", driver.display()));
+    }
+    programs.extend(configuration.iter().cloned());
+    Ok((programs, configuration))
+}
+
+/// The libraries that a program is linked with, as the dynamic linker says that it would load
+/// them. A program that is linked statically, or is a script, has none.
+fn libraries(program: &Path) -> Result<Vec<PathBuf>, String> {
+    if !is_linked_dynamically(program) {
+        return Ok(Vec::new());
+    }
+    let output = Command::new(program)
+        .env("LD_TRACE_LOADED_OBJECTS", "1")
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|e| format!("{} cannot be started: {e}", program.display()))?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let mut libraries = Vec::new();
+    for line in said.lines() {
+        let place = line.split(" => ").last().unwrap_or(line).trim();
+        let place = place.split(" (0x").next().unwrap_or(place);
+        if place == "not found" {
+            return Err(format!("{} lacks a library", program.display()));
+        }
+        if place.starts_with('/') {
+            libraries.push(place.into());
+        }
+    }
+    if libraries.is_empty() {
+        return Err(format!("{} does not say what it loads", program.display()));
+    }
+    Ok(libraries)
+}
+
+fn is_linked_dynamically(program: &Path) -> bool {
+    let mut head = Vec::new();
+    let opened = fs::File::open(program);
+    if opened
+        .and_then(|f| f.take(4096).read_to_end(&mut head))
+        .is_err()
+    {
+        return false;
+    }
+    let head = head.as_slice();
+    let headers = FileHeader64::<Endianness>::parse(head).and_then(|header| {
+        let endian = header.endian()?;
+        Ok((endian, header.program_headers(endian, head)?))
+    });
+    headers.is_ok_and(|(endian, all)| all.iter().any(|h| h.p_type(endian) == PT_INTERP))
+}

@@ -1,0 +1,158 @@
+//! The key of a source: all that decides what it compiles to.
+
+use super::cache::{KernelKey, Key};
+use super::lexer::{self, Kind};
+use super::{Language, Options, Source, Toolchain, c, cpu};
+
+/// The beginnings of flags that a key covers by their text. Others may name files, whose
+/// contents count as well.
+const COVERED_FLAGS: [&str; 9] = ["-O", "-f", "-m", "-D", "-U", "-W", "-w", "-std=", "-g"];
+
+/// Flags among those that read files all the same, or hand on what is read elsewhere.
+const NOT_COVERED_FLAGS: [&str; 8] = [
+    "-fprofile",
+    "-fauto-profile",
+    "-fplugin",
+    "-fpass-plugin",
+    "-fmodule",
+    "-Wa,",
+    "-Wp,",
+    "-Wl,",
+];
+
+/// Words by which a source comes to depend on more than its text.
+const READS_MORE: [&str; 7] = [
+    "__has_include",
+    "__has_include_next",
+    "__has_embed",
+    "__DATE__",
+    "__TIME__",
+    "__TIMESTAMP__",
+    "_Pragma",
+];
+
+/// What the keys of many sources have in common.
+pub(super) struct Keys<'a> {
+    toolchain: &'a Toolchain,
+    options: &'a Options,
+    target: String,
+}
+
+impl<'a> Keys<'a> {
+    pub(super) fn new(toolchain: &'a Toolchain, options: &'a Options) -> Keys<'a> {
+        let Options {
+            target_cpu,
+            target,
+            flags,
+            ..
+        } = options;
+        let mut text = target_cpu.clone();
+        if let Some(target) = target {
+            text = format!("{target}\n{text}");
+        }
+        // What it means differs from machine to machine.
+        let is_here = |name: &String| name.contains("native");
+        if is_here(target_cpu) || flags.iter().any(is_here) {
+            text = format!("{text}\n{}", cpu::host());
+        }
+        Keys {
+            toolchain,
+            options,
+            target: text,
+        }
+    }
+
+    /// The key of a source, or why it has none and is not to be kept.
+    pub(super) fn of(&self, source: &Source) -> Result<Key, String> {
+        let covered = |flag: &&String| {
+            let begins = |all: &[&str]| all.iter().any(|start| flag.starts_with(start));
+            begins(&COVERED_FLAGS) && !begins(&NOT_COVERED_FLAGS) && !flag.contains('/')
+        };
+        if let Some(flag) = self.options.flags.iter().find(|flag| !covered(flag)) {
+            return Err(format!("the flag `{flag}` may read files"));
+        }
+        if reads_more(source) {
+            return Err("it includes files, or depends on the time".to_owned());
+        }
+        let compiler = self.toolchain.c_compiler(&source.entry);
+        let compiler = compiler.map_err(|e| e.to_string())?;
+        let identity = self.toolchain.c_identity(compiler)?;
+        let (language, flags) = match source.language {
+            Language::C => ("c", c::flags(compiler.family, self.options)),
+            Language::LlvmIr => ("llvm-ir", c::flags(compiler.family, self.options)),
+        };
+        let key = KernelKey {
+            language,
+            entry: &source.entry,
+            name: &source.name,
+            source: &source.contents,
+            flags: &flags,
+            target: &self.target,
+            compiler: identity,
+        };
+        Ok(key.key())
+    }
+}
+
+/// Whether what a source compiles to depends on more than its text. When in doubt, it does.
+fn reads_more(source: &Source) -> bool {
+    let has = |text: &[u8]| source.contents.windows(text.len()).any(|w| w == text);
+    match source.language {
+        Language::LlvmIr => has(b"incbin") || has(b".include"),
+        Language::C => {
+            let Ok(text) = std::str::from_utf8(&source.contents) else {
+                return true;
+            };
+            let Ok(tokens) = lexer::tokens(text) else {
+                return true;
+            };
+            tokens.iter().any(|token| match token.kind {
+                Kind::Word => READS_MORE.contains(&token.text),
+                // By whichever name it is included.
+                Kind::Directive => {
+                    let name = token.text[1..].trim_start_matches([' ', '\t']);
+                    let plain = [
+                        "define", "undef", "if", "el", "end", "line", "pragma", "error",
+                    ];
+                    !name.is_empty() && !plain.iter().any(|p| name.starts_with(p))
+                        || READS_MORE.iter().any(|word| token.text.contains(word))
+                }
+                // Assembler includes files too.
+                Kind::Text => token.text.contains("incbin") || token.text.contains("include"),
+                _ => false,
+            })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_that_includes_is_more_than_its_text() {
+        for text in [
+            "#include <x.h>",
+            "# include MACRO",
+            "  #\tinclude_next \"x\"",
+            "#import \"x\"",
+            "const char x[] = {\n#embed \"f\"\n};",
+            "#if __has_include(<x.h>)\n#endif",
+            "#define WHEN __DATE__",
+            "const char *t = __TIME__;",
+            "asm(\".incbin \\\"f\\\"\");",
+            "%: include <x.h>",
+            "??=include <x.h>",
+            "#inc\\\nlude <x.h>",
+        ] {
+            assert!(reads_more(&Source::c("k", text)), "{text}");
+        }
+        for text in [
+            "void k(void) {}",
+            "// #include\n#define include 3\n#if X\n#else\n#endif\nint a = include;",
+            "const char *t = \"__DATE__\";",
+        ] {
+            assert!(!reads_more(&Source::c("k", text)), "{text}");
+        }
+    }
+}
