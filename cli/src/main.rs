@@ -4,6 +4,7 @@
 //! reads arguments, calls the library, and shows what came of it.
 
 mod bench;
+mod cache;
 mod compile;
 mod gallery;
 mod given;
@@ -37,6 +38,9 @@ A bundle holds native code: running one is as trusting as running a program.
 Environment:
   SVOD_CC     the C compiler, a path or a name; without it the newest clang, then
               gcc, then cc, found in PATH
+  SVOD_CACHE_DIR
+              where compiled kernels are kept; without it .cache/svod in the home folder
+  SVOD_CACHE  off: none are kept, and none that were are used
   SVOD_GUARD  off, end or start: what --guard says where it is not given
   SVOD_THREADS
               how many threads a run may have, where --threads is not given; without
@@ -59,6 +63,8 @@ Examples:
   svod inspect model.svod --explain 7
   svod inspect model.svod --schedule --threads 2
   svod bench model.svod --cc clang-19 --cc gcc
+  svod run model.svod --quick
+  svod cache explain model.svod
   svod compile model.svod -o fast.svod --cpu x86-64-v3 --cpu x86-64-v2")]
 struct Cli {
     #[command(subcommand)]
@@ -80,6 +86,9 @@ enum Command {
     /// Compile a bundle ahead of time: write one that carries objects, and starts without
     /// a compiler
     Compile(compile::CompileArgs),
+    /// Look after the cache of compiled kernels
+    #[command(subcommand)]
+    Cache(cache::CacheCommand),
 }
 
 #[derive(Args)]
@@ -262,6 +271,14 @@ type Outcome = Result<bool, Failure>;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    // What the library warns of is for whoever called this command.
+    let warnings = tracing_subscriber::fmt()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
+        .with_writer(io::stderr)
+        .without_time()
+        .with_target(false)
+        .with_ansi(false);
+    warnings.init();
     let mut out = Output {
         stream: anstream::AutoStream::auto(io::stdout()).lock(),
         closed: false,
@@ -271,6 +288,7 @@ fn main() -> ExitCode {
         Command::Inspect(args) => inspect::inspect(args, &mut out),
         Command::Bench(args) => bench::bench(args, &mut out),
         Command::Compile(args) => compile::compile(args, &mut out),
+        Command::Cache(command) => cache::cache(command, &mut out),
     };
     let outcome = outcome.and_then(|ok| {
         out.flush()?;
@@ -286,6 +304,7 @@ fn main() -> ExitCode {
                 Command::Inspect(_) => "inspect",
                 Command::Bench(_) => "bench",
                 Command::Compile(_) => "compile",
+                Command::Cache(_) => "cache",
             };
             say(&format!(
                 "\nFor more information, try 'svod {command} --help'."

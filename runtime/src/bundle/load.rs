@@ -13,6 +13,7 @@ use super::schema::{RawLanguage, RawObject};
 use super::tiers::Tiers;
 use super::weights::Tensor;
 use crate::Error;
+use crate::compile::cache::Explanation;
 use crate::compile::{Object, OptLevel, Origin, Source, cpu};
 use crate::error::Place;
 use crate::memory::{Buffer, Constant, Guard};
@@ -275,6 +276,20 @@ pub(super) fn tiers(
         objects: objects.into_iter().flatten().collect(),
         quick: quickly,
     })
+}
+
+pub(super) fn explain(bundle: &Bundle, runtime: &Runtime) -> Result<Vec<Explanation>, Error> {
+    let mut explained = Vec::new();
+    for (kernel, code) in bundle.plan.kernels().iter().zip(&bundle.sources) {
+        if code.precompiled().is_some() {
+            let why = "the bundle carries its object, so that it is not compiled";
+            explained.push(Explanation::NotKept(why.to_owned()));
+        } else {
+            let source = code.to_compile(&kernel.entry)?;
+            explained.extend(runtime.explain(&[source])?);
+        }
+    }
+    Ok(explained)
 }
 
 /// The executable with these objects; `provisional` says that better ones will come.

@@ -38,6 +38,7 @@ pub use tiers::Upgrade;
 pub use write::BundleWriter;
 
 use crate::Error;
+use crate::compile::cache::Explanation;
 use crate::plan::{Executable, LearnedSchedule, Plan};
 use crate::runtime::Runtime;
 
@@ -188,6 +189,15 @@ impl Bundle {
     pub fn kernels_to_compile(&self) -> usize {
         let sources = self.sources.iter();
         sources.filter(|s| s.precompiled().is_none()).count()
+    }
+
+    /// Of each kernel, whether the runtime's cache has its object and, if not, why.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Bundle`] where a source or the cache cannot be read.
+    pub fn explain_cache(&self, runtime: &Runtime) -> Result<Vec<Explanation>, Error> {
+        load::explain(self, runtime).map_err(|e| in_bundle(self.path(), e))
     }
 
     /// The file that kernel `kernel` of the plan is compiled from, if it has a

@@ -170,7 +170,11 @@ impl Identity {
                 real.display()
             )
         };
-        self.files.iter().map(line).collect()
+        let mut lines: Vec<String> = self.files.iter().map(line).collect();
+        // Several names may lead to one file.
+        lines.sort();
+        lines.dedup();
+        lines.concat()
     }
 
     /// What cannot be remembered is asked again next time.
