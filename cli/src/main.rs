@@ -38,6 +38,8 @@ A bundle holds native code: running one is as trusting as running a program.
 Environment:
   SVOD_CC     the C compiler, a path or a name; without it the newest clang, then
               gcc, then cc, found in PATH
+  SVOD_LLVM   libLLVM, a path or a name, which compiles LLVM IR; without it the newest that
+              is found, and without any clang
   SVOD_CACHE_DIR
               where compiled kernels are kept; without it .cache/svod in the home folder
   SVOD_CACHE  off: none are kept, and none that were are used

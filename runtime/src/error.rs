@@ -62,9 +62,22 @@ pub enum Error {
         hint: Option<String>,
     },
 
+    /// LLVM IR, and nothing that compiles it.
+    #[error(
+        "kernel `{kernel}` is LLVM IR, which neither a libLLVM nor a clang is there for: {reason}; \
+         install one (on Debian: apt-get install libllvm19, or clang-19), or name one in SVOD_LLVM \
+         or SVOD_CC"
+    )]
+    NoLlvm {
+        /// The kernel.
+        kernel: String,
+        /// Why no library is used.
+        reason: String,
+    },
+
     /// A source in a language that this build cannot compile.
     #[error(
-        "kernel `{kernel}` is written in `{language}`, which is not supported yet; only `c` is"
+        "kernel `{kernel}` is written in `{language}`, which is not supported yet; `c` and `llvm-ir` are"
     )]
     Language {
         /// The kernel.

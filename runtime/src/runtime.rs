@@ -281,6 +281,7 @@ impl Runtime {
 #[must_use]
 pub struct RuntimeBuilder {
     cc: Option<PathBuf>,
+    llvm: Option<PathBuf>,
     cache: Option<PathBuf>,
     cache_limit: Option<u64>,
     path: OsString,
@@ -306,6 +307,7 @@ impl RuntimeBuilder {
     /// | variable | what | method |
     /// | --- | --- | --- |
     /// | `SVOD_CC` | the C compiler, a path or a name | [`cc`](Self::cc) |
+    /// | `SVOD_LLVM` | libLLVM, a path or a name that the system looks for | [`llvm`](Self::llvm) |
     /// | `PATH` | where compilers are looked for | [`search_path`](Self::search_path) |
     /// | `SVOD_CACHE_DIR` | the folder of the object cache; `svod` in `XDG_CACHE_HOME`, or else in `.cache` of `HOME`, without it | [`cache_dir`](Self::cache_dir) |
     /// | `SVOD_CACHE` | `off`: no cache of objects | [`no_cache`](Self::no_cache) |
@@ -322,6 +324,7 @@ impl RuntimeBuilder {
             builder.cc = Some(cc.into());
         }
         let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+        builder.llvm = variable("SVOD_LLVM").map(PathBuf::from);
         builder.cache = variable("SVOD_CACHE_DIR")
             .map(PathBuf::from)
             .or_else(|| Some(PathBuf::from(variable("XDG_CACHE_HOME")?).join("svod")))
@@ -369,6 +372,13 @@ impl RuntimeBuilder {
     /// The folders in which compilers are looked for, in the form of `PATH`.
     pub fn search_path(mut self, path: impl Into<OsString>) -> Self {
         self.path = path.into();
+        self
+    }
+
+    /// The libLLVM that compiles LLVM IR, a path or a name that the system looks for. Without
+    /// one, the newest from version 15 on that is found is used, and without any clang.
+    pub fn llvm(mut self, library: impl Into<PathBuf>) -> Self {
+        self.llvm = Some(library.into());
         self
     }
 
@@ -528,7 +538,7 @@ impl RuntimeBuilder {
             let threads = available_threads();
             Pool::builder().threads(threads).build()
         });
-        let toolchain = Toolchain::new(self.cc, self.path);
+        let toolchain = Toolchain::new(self.cc, self.path).with_llvm(self.llvm);
         Ok(Runtime {
             pool,
             toolchain: Arc::new(match &self.cache {

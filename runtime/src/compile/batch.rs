@@ -169,6 +169,7 @@ fn compile_unit(
         what: &format!("{} kernels, `{name}` and others", unit.members.len()),
         text: &[unit.text.as_bytes()],
         dir: Path::new("/"),
+        language: "c",
         flags: &flags,
     };
     let object = c::compile_unit(compiler, &process, options).map_err(|failure| match failure {

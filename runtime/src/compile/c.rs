@@ -55,6 +55,8 @@ pub(super) struct Unit<'a> {
     /// to a compiler, in the current folder, and that is where it looks for what is
     /// included.
     pub(super) dir: &'a Path,
+    /// What it is written in, as `-x` takes it.
+    pub(super) language: &'a str,
     /// Flags of this unit, before those of the options.
     pub(super) flags: &'a [&'a str],
 }
@@ -104,17 +106,43 @@ pub(super) fn compile(
         what: &format!("kernel `{}`", source.entry),
         text: &[line.as_bytes(), &source.contents, b"\n"],
         dir: source.include_dir.as_deref().unwrap_or(Path::new("/")),
+        language: "c",
         flags: &[],
     };
-    compile_unit(compiler, &unit, options).map_err(|failure| match failure {
-        Failure::Error(error) => error,
-        Failure::Diagnostics(diagnostics) => Error::Compile {
-            kernel: source.entry.clone(),
-            compiler: compiler.path.clone(),
-            hint: hint(compiler, source, &diagnostics),
-            diagnostics,
-        },
-    })
+    let compiled = compile_unit(compiler, &unit, options);
+    compiled.map_err(|failure| failure.of(compiler, source))
+}
+
+/// Compiles LLVM IR, which clang does.
+pub(super) fn compile_ir(
+    compiler: &CCompiler,
+    source: &Source,
+    options: &Options,
+) -> Result<Vec<u8>, Error> {
+    let unit = Unit {
+        what: &format!("kernel `{}`", source.entry),
+        text: &[&source.contents],
+        dir: Path::new("/"),
+        language: "ir",
+        flags: &["-Wno-override-module", "-Wno-unused-command-line-argument"],
+    };
+    let compiled = compile_unit(compiler, &unit, options);
+    compiled.map_err(|failure| failure.of(compiler, source))
+}
+
+impl Failure {
+    /// As an error of the source that was compiled.
+    fn of(self, compiler: &CCompiler, source: &Source) -> Error {
+        match self {
+            Failure::Error(error) => error,
+            Failure::Diagnostics(diagnostics) => Error::Compile {
+                kernel: source.entry.clone(),
+                compiler: compiler.path.clone(),
+                hint: hint(compiler, source, &diagnostics),
+                diagnostics,
+            },
+        }
+    }
 }
 
 /// Compiles a translation unit.
@@ -159,7 +187,7 @@ pub(super) fn compile_unit(
         .current_dir(unit.dir)
         .args(unit.flags)
         .args(flags(compiler.family, options))
-        .args(["-x", "c", "-", "-o", output_name(compiler.family)]);
+        .args(["-x", unit.language, "-", "-o", output_name(compiler.family)]);
     command.stdin(text).stdout(stdout).stderr(Stdio::piped());
     let output = command.output().map_err(|e| {
         Failure::Error(Error::BadCompiler {

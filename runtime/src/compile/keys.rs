@@ -2,6 +2,7 @@
 
 use super::cache::{KernelKey, Key};
 use super::lexer::{self, Kind};
+use super::llvm::Llvm;
 use super::{Language, Options, Source, Toolchain, c, cpu};
 
 /// The beginnings of flags that a key covers by their text. Others may name files, whose
@@ -74,13 +75,19 @@ impl<'a> Keys<'a> {
         if reads_more(source) {
             return Err("it includes files, or depends on the time".to_owned());
         }
-        let compiler = self.toolchain.c_compiler(&source.entry);
-        let compiler = compiler.map_err(|e| e.to_string())?;
-        let identity = self.toolchain.c_identity(compiler)?;
-        let (language, flags) = match source.language {
-            Language::C => ("c", c::flags(compiler.family, self.options)),
-            Language::LlvmIr => ("llvm-ir", c::flags(compiler.family, self.options)),
+        let in_process = source.language == Language::LlvmIr && Llvm::takes(self.options);
+        let identity = match in_process.then(|| self.toolchain.llvm_identity()) {
+            Some(Ok(identity)) => Ok((identity, Vec::new())),
+            _ => self.by_c_compiler(source),
         };
+        let (compiler, mut flags) = identity?;
+        let language = match source.language {
+            Language::C => "c",
+            Language::LlvmIr => "llvm-ir",
+        };
+        if flags.is_empty() {
+            flags.push(self.options.opt_level.flag().to_owned());
+        }
         let key = KernelKey {
             language,
             entry: &source.entry,
@@ -88,9 +95,16 @@ impl<'a> Keys<'a> {
             source: &source.contents,
             flags: &flags,
             target: &self.target,
-            compiler: identity,
+            compiler,
         };
         Ok(key.key())
+    }
+
+    fn by_c_compiler(&self, source: &Source) -> Result<(&str, Vec<String>), String> {
+        let compiler = self.toolchain.c_compiler(&source.entry);
+        let compiler = compiler.map_err(|e| e.to_string())?;
+        let identity = self.toolchain.c_identity(compiler)?;
+        Ok((identity, c::flags(compiler.family, self.options)))
     }
 }
 

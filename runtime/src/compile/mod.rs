@@ -15,6 +15,7 @@ pub mod cpu;
 mod identity;
 mod keys;
 mod lexer;
+mod llvm;
 mod many;
 mod merge;
 mod split;
@@ -22,6 +23,7 @@ mod toolchain;
 
 use std::path::{Path, PathBuf};
 
+pub use llvm::Llvm;
 pub use many::compile_all;
 pub(crate) use many::{cached, compile_until, keys};
 pub use toolchain::{CCompiler, Family, Toolchain};
@@ -231,13 +233,36 @@ fn compile_alone(
 ) -> Result<Vec<u8>, Error> {
     let bytes = match source.language {
         Language::C => c::compile(toolchain.c_compiler(&source.entry)?, source, options)?,
-        Language::LlvmIr => {
-            return Err(Error::Language {
-                kernel: source.entry.clone(),
-                language: "llvm-ir".into(),
-            });
-        }
+        Language::LlvmIr => compile_ir(toolchain, source, options)?,
     };
     tracing::debug!(kernel = source.entry, bytes = bytes.len(), "compiled");
     Ok(bytes)
+}
+
+/// In this process where that can be, by clang otherwise.
+fn compile_ir(toolchain: &Toolchain, source: &Source, options: &Options) -> Result<Vec<u8>, Error> {
+    let none = match toolchain.llvm() {
+        Ok(llvm) => match llvm.compile(source, options) {
+            Ok(object) => return Ok(object),
+            Err(llvm::Failure::Diagnostics(diagnostics)) => {
+                return Err(Error::Compile {
+                    kernel: source.entry.clone(),
+                    compiler: llvm.path().to_owned(),
+                    diagnostics,
+                    hint: None,
+                });
+            }
+            Err(llvm::Failure::Elsewhere) => "with these flags, or for this CPU, clang compiles it",
+        },
+        Err(why) => why,
+    };
+    match toolchain.c_compiler(&source.entry) {
+        Ok(compiler) if compiler.family == Family::Clang => {
+            c::compile_ir(compiler, source, options)
+        }
+        _ => Err(Error::NoLlvm {
+            kernel: source.entry.clone(),
+            reason: none.to_owned(),
+        }),
+    }
 }

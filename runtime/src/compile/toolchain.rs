@@ -8,6 +8,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use super::identity::Identity;
+use super::llvm::Llvm;
 use crate::Error;
 
 /// Whose command line and dialect a compiler speaks.
@@ -48,6 +49,10 @@ pub struct CCompiler {
 pub struct Toolchain {
     cc: Option<PathBuf>,
     path: OsString,
+    /// The library that was named, and the one that was found, or why none was.
+    named_llvm: Option<PathBuf>,
+    llvm: OnceLock<Result<Llvm, String>>,
+    llvm_identity: OnceLock<Result<String, String>>,
     /// Where it is remembered who compilers are.
     memory: Option<PathBuf>,
     found: OnceLock<CCompiler>,
@@ -63,6 +68,9 @@ impl Toolchain {
         Toolchain {
             cc,
             path,
+            named_llvm: None,
+            llvm: OnceLock::new(),
+            llvm_identity: OnceLock::new(),
             memory: None,
             found: OnceLock::new(),
             identity: OnceLock::new(),
@@ -73,6 +81,44 @@ impl Toolchain {
     pub(crate) fn remembering(mut self, folder: PathBuf) -> Toolchain {
         self.memory = Some(folder);
         self
+    }
+
+    /// The same, which uses this libLLVM, a path or a name that the system looks for, and no
+    /// other.
+    pub(crate) fn with_llvm(mut self, llvm: Option<PathBuf>) -> Toolchain {
+        self.named_llvm = llvm;
+        self
+    }
+
+    /// The libLLVM that compiles LLVM IR in this process: the one that was named, or the newest
+    /// that is found.
+    ///
+    /// # Errors
+    ///
+    /// Why there is none.
+    pub fn llvm(&self) -> Result<&Llvm, &str> {
+        let found = self.llvm.get_or_init(|| match &self.named_llvm {
+            Some(path) => Llvm::open(path).map_err(|why| format!("{}: {why}", path.display())),
+            None => Llvm::search().ok_or_else(|| "no libLLVM from 15 on is found".to_owned()),
+        });
+        found.as_ref().map_err(String::as_str)
+    }
+
+    /// Which library compiles LLVM IR, as a part of keys; or why that cannot be told. What is
+    /// remembered is not opened.
+    pub(super) fn llvm_identity(&self) -> Result<&str, &str> {
+        let identity = self.llvm_identity.get_or_init(|| {
+            let memory = self.memory.as_deref();
+            let asked =
+                Path::new("libLLVM").join(self.named_llvm.as_deref().unwrap_or(Path::new("")));
+            if let Some(known) = Identity::recall(&asked, memory) {
+                return Ok(known.text());
+            }
+            let llvm = self.llvm()?;
+            let identity = Identity::of_library(&asked, llvm.path(), llvm.version(), memory);
+            identity.map(|identity| identity.text())
+        });
+        identity.as_deref().map_err(String::as_str)
     }
 
     /// Which compiler it is, file by file, as a part of keys; or why that cannot be told.
