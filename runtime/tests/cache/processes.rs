@@ -1,0 +1,152 @@
+//! Many processes, and processes that die. A child is this program again.
+
+use std::io::Write;
+use std::process::{Child, Command, Stdio};
+
+use super::*;
+
+/// What a child is to do, and where.
+const TASK: &str = "SVOD_TEST_CACHE_TASK";
+const FOLDER: &str = "SVOD_TEST_CACHE_FOLDER";
+
+const KEYS: usize = 50;
+
+fn child(task: &str, folder: &std::path::Path) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args([
+            "processes::a_child",
+            "--exact",
+            "--nocapture",
+            "--test-threads=1",
+        ])
+        .env(TASK, task)
+        .env(FOLDER, folder)
+        .stdout(Stdio::piped());
+    command
+}
+
+/// Does nothing unless it is told to.
+#[test]
+fn a_child() {
+    let Ok(task) = std::env::var(TASK) else {
+        return;
+    };
+    let folder = PathBuf::from(std::env::var(FOLDER).unwrap());
+    let cache = Cache::open(folder.join("cache"), LIMIT).unwrap();
+    match task.as_str() {
+        "all" => {
+            let found = std::cell::Cell::new(0);
+            let mut compiled = 0;
+            let keys: Vec<Key> = (0..KEYS).map(key).collect();
+            let check = |i, bytes| {
+                assert_eq!(bytes, object(i));
+                found.set(found.get() + 1);
+            };
+            cache.obtain_all(&keys, &check, &mut |numbers, publish| {
+                let mut log = fs::File::options()
+                    .append(true)
+                    .create(true)
+                    .open(folder.join("log"))
+                    .unwrap();
+                for &i in numbers {
+                    log.write_all(format!("{i}\n").as_bytes()).unwrap();
+                    publish(i, &object(i));
+                    compiled += 1;
+                }
+            });
+            assert_eq!(found.get() + compiled, KEYS);
+        }
+        // Writes until it is killed.
+        "write" => loop {
+            println!("begun");
+            for n in 0..KEYS {
+                cache.put(&key(n), &object(n).repeat(500));
+            }
+        },
+        // Takes all locks, says so, and compiles for ever.
+        "hang" => {
+            let keys: Vec<Key> = (0..KEYS).map(key).collect();
+            cache.obtain_all(&keys, &|_, _| (), &mut |numbers, publish| {
+                publish(numbers[0], &object(numbers[0]));
+                println!("begun");
+                loop {
+                    std::thread::park();
+                }
+            });
+        }
+        other => panic!("{other}"),
+    }
+}
+
+/// Waits until a child says that it has begun.
+fn wait_for_begin(child: &mut Child) {
+    use std::io::{BufRead, BufReader};
+
+    let out = child.stdout.as_mut().unwrap();
+    let begun = BufReader::new(out)
+        .lines()
+        .any(|line| line.is_ok_and(|line| line.contains("begun")));
+    assert!(begun);
+}
+
+#[test]
+fn of_32_processes_that_ask_at_once_one_compiles() {
+    let made = made();
+    let children: Vec<Child> = (0..32)
+        .map(|_| child("all", made.dir.path()).spawn().unwrap())
+        .collect();
+    for child in children {
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+    let log = fs::read_to_string(made.dir.path().join("log")).unwrap();
+    let mut compiled: Vec<usize> = log.lines().map(|line| line.parse().unwrap()).collect();
+    compiled.sort_unstable();
+    assert_eq!(compiled, (0..KEYS).collect::<Vec<_>>());
+    assert_eq!(
+        fs::read_dir(made.folder().join("locks")).unwrap().count(),
+        0
+    );
+}
+
+#[test]
+fn who_is_killed_while_it_writes_spoils_nothing() {
+    let made = made();
+    for _ in 0..100 {
+        let mut child = child("write", made.dir.path()).spawn().unwrap();
+        wait_for_begin(&mut child);
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let verified = made.cache.verify().unwrap();
+    assert_eq!(verified.removed, []);
+    for n in 0..KEYS {
+        if let Some(bytes) = made.cache.get(&key(n)) {
+            assert_eq!(bytes, object(n).repeat(500));
+        }
+    }
+    // What was left half written goes with the next that is written.
+    made.cache
+        .obtain_all(&[key(99)], &|_, _| (), &mut |_, publish| publish(0, b"new"));
+    let names = fs::read_dir(made.folder().join("objects")).unwrap();
+    let names = names.map(|e| e.unwrap().file_name().into_string().unwrap());
+    let rubbish: Vec<String> = names.filter(|n| n.starts_with('.')).collect();
+    assert_eq!(rubbish, <[String; 0]>::default());
+}
+
+#[test]
+fn who_waits_takes_over_from_who_dies() {
+    let made = made();
+    let mut hanging = child("hang", made.dir.path()).spawn().unwrap();
+    wait_for_begin(&mut hanging);
+    let mut waiting = child("all", made.dir.path()).spawn().unwrap();
+    // Whether it waits by now or asks later, it is not to compile what is being compiled.
+    assert_eq!(waiting.try_wait().unwrap(), None);
+    hanging.kill().unwrap();
+    hanging.wait().unwrap();
+    assert!(waiting.wait_with_output().unwrap().status.success());
+    let log = fs::read_to_string(made.dir.path().join("log")).unwrap();
+    // One was published before.
+    assert_eq!(log.lines().count(), KEYS - 1);
+}
