@@ -276,3 +276,6 @@ impl Unit {
         faulty.map(|m| m.source).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;
