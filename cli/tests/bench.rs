@@ -4,15 +4,15 @@
 // A helper that fails is a test that fails.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod digits;
 mod svod;
 
 use std::fs;
 use std::process::Command;
 
+use digits::sources;
 use serde_json::Value;
 use svod::svod;
-
-const DIGITS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/digits");
 
 /// A bundle without tests, with a variable and a state.
 fn counter() -> tempfile::TempDir {
@@ -63,13 +63,13 @@ fn compilers() -> [&'static str; 2] {
 
 #[test]
 fn a_bundle_alone_has_times_and_no_ratio() {
-    let json = bench(&[DIGITS]);
+    let json = bench(&[sources()]);
     assert_eq!(json["rounds"], 5);
     assert!(json["runs_in_a_row"].as_u64().unwrap() >= 1);
     let [candidate] = candidates(&json).as_slice() else {
         panic!("{json}");
     };
-    assert_eq!(candidate["bundle"], DIGITS);
+    assert_eq!(candidate["bundle"], sources());
     assert_eq!(candidate["name"], "digits");
     assert_eq!(candidate["opt_level"], "-O2");
     assert_eq!(candidate["test"], 0);
@@ -97,7 +97,7 @@ fn each_bundle_meets_each_compiler_and_each_level() {
     let counter = counter();
     let counter = counter.path().to_str().unwrap();
     let [a, b] = compilers();
-    let json = bench(&[DIGITS, counter, "--cc", a, "--cc", b, "-O1", "-O", "2"]);
+    let json = bench(&[sources(), counter, "--cc", a, "--cc", b, "-O1", "-O", "2"]);
     let of = |c: &Value| {
         let path = c["compiler"]["path"].as_str().unwrap().to_owned();
         let name = path.rsplit('/').next().unwrap().to_owned();
@@ -124,27 +124,34 @@ fn each_bundle_meets_each_compiler_and_each_level() {
 fn each_number_of_threads_is_a_candidate() {
     let counter = counter();
     let counter = counter.path().to_str().unwrap();
-    let json = bench(&[DIGITS, counter, "--threads", "1,3", "-O1", "-O2"]);
+    let json = bench(&[sources(), counter, "--threads", "1,3", "-O1", "-O2"]);
     let of = |c: &Value| (c["opt_level"].clone(), c["threads"].as_u64().unwrap());
     let all: Vec<_> = candidates(&json).iter().map(of).collect();
     let one = ["-O1", "-O2"].map(|level| [(level.into(), 1), (level.into(), 3)]);
     assert_eq!(all, [one.as_flattened(), one.as_flattened()].concat());
 
     // Without the option it is as for any run.
-    let args = ["bench", DIGITS, "--json", "--warm-up=0", "--rounds=1"];
+    let args = ["bench", sources(), "--json", "--warm-up=0", "--rounds=1"];
     let out = svod(&args).env("SVOD_THREADS", "4").succeeds();
     let json: Value = serde_json::from_str(&out).unwrap();
     assert_eq!(candidates(&json)[0]["threads"], 4);
-    let out = svod(&["bench", DIGITS, "--warm-up=0", "--rounds=1", "--threads=2"]).succeeds();
+    let out = svod(&[
+        "bench",
+        sources(),
+        "--warm-up=0",
+        "--rounds=1",
+        "--threads=2",
+    ])
+    .succeeds();
     assert!(out.contains("test 0; 2 threads; 4 ops"), "{out}");
 }
 
 #[test]
 fn inputs_and_variables_are_of_the_test_or_as_given_or_zeros_and_minima() {
-    let json = bench(&[DIGITS, "--test", "3"]);
+    let json = bench(&[sources(), "--test", "3"]);
     assert_eq!(candidates(&json)[0]["test"], 3);
-    let images = format!("images={DIGITS}/tests/3/images.npy");
-    bench(&[DIGITS, "--input", &images]);
+    let images = format!("images={}/tests/3/images.npy", sources());
+    bench(&[sources(), "--input", &images]);
 
     let counter = counter();
     let counter = counter.path().to_str().unwrap();
@@ -159,7 +166,7 @@ fn inputs_and_variables_are_of_the_test_or_as_given_or_zeros_and_minima() {
 fn the_table_fits_80_columns() {
     let counter = counter();
     let args = ["--threads", "1", "--rounds", "5", "--warm-up", "0"];
-    let mut command = svod(&[&["bench", ".", DIGITS], &args[..]].concat());
+    let mut command = svod(&[&["bench", ".", sources()], &args[..]].concat());
     command.0.current_dir(counter.path());
     let out = command.succeeds();
     for word in [
@@ -186,24 +193,30 @@ fn bad_usage_ends_with_2_and_says_what_to_do() {
         }
     };
     needs(&[], &["BUNDLE"]);
-    needs(&[DIGITS, "--rounds", "0"], &["--rounds"]);
-    needs(&[DIGITS, "--time=-1"], &["--time"]);
-    needs(&[DIGITS, "--time", "soon"], &["number of seconds"]);
+    needs(&[sources(), "--rounds", "0"], &["--rounds"]);
+    needs(&[sources(), "--time=-1"], &["--time"]);
+    needs(&[sources(), "--time", "soon"], &["number of seconds"]);
     needs(
-        &[DIGITS, "--rounds", "9", "--time", "9"],
+        &[sources(), "--rounds", "9", "--time", "9"],
         &["--rounds", "--time"],
     );
-    needs(&[DIGITS, "--threads", "1,0"], &["--threads", "0 is not in"]);
-    needs(&[DIGITS, "--threads", "2,"], &["--threads"]);
-    needs(&[DIGITS, "-O4"], &["0, 1, 2 or 3"]);
-    needs(&[DIGITS, "--test", "8"], &["8 recorded tests", "no test 8"]);
-    needs(&[DIGITS, "--var", "n=1"], &["`n`", "no variables"]);
-    needs(&[DIGITS, "--input", "x=y.npy"], &["`x`", "images"]);
+    needs(
+        &[sources(), "--threads", "1,0"],
+        &["--threads", "0 is not in"],
+    );
+    needs(&[sources(), "--threads", "2,"], &["--threads"]);
+    needs(&[sources(), "-O4"], &["0, 1, 2 or 3"]);
+    needs(
+        &[sources(), "--test", "8"],
+        &["8 recorded tests", "no test 8"],
+    );
+    needs(&[sources(), "--var", "n=1"], &["`n`", "no variables"]);
+    needs(&[sources(), "--input", "x=y.npy"], &["`x`", "images"]);
 
     // What is given is for every bundle.
     let counter = counter();
     let counter = counter.path().to_str().unwrap();
-    needs(&[counter, DIGITS, "--var", "n=2"], &[DIGITS, "`n`"]);
+    needs(&[counter, sources(), "--var", "n=2"], &[sources(), "`n`"]);
     needs(&[counter, "--test", "0"], &["0 recorded tests"]);
     let twice = ["--var", "n=2", "--var", "n=3"];
     needs(&[&[counter], &twice[..]].concat(), &["`n`", "twice"]);
@@ -218,8 +231,11 @@ fn failures_end_with_1_and_name_what_failed() {
             assert!(err.contains(word), "{args:?} lacks {word}: {err}");
         }
     };
-    fails(&[DIGITS, "no/such/bundle"], &["no/such/bundle", "No such"]);
-    fails(&[DIGITS, "--cc", "no-such-cc"], &["no-such-cc"]);
+    fails(
+        &[sources(), "no/such/bundle"],
+        &["no/such/bundle", "No such"],
+    );
+    fails(&[sources(), "--cc", "no-such-cc"], &["no-such-cc"]);
     let counter = counter();
     let counter = counter.path().to_str().unwrap();
     fails(&[counter, "--var", "n=5"], &["`n`", "2 to 4"]);

@@ -9,7 +9,7 @@ mod svod;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use digits::{DIGITS, copy};
+use digits::{DIGITS, copy, sources};
 use svod::svod;
 
 fn edit(file: &Path, from: &str, to: &str) {
@@ -293,7 +293,7 @@ fn failures_end_with_1_and_show_their_causes_on_standard_error() {
 #[test]
 fn a_missing_compiler_is_an_error_that_says_what_to_install() {
     let empty = tempfile::tempdir().unwrap();
-    let (_, err) = svod(&["run", DIGITS])
+    let (_, err) = svod(&["run", sources()])
         .env("PATH", empty.path())
         .ends_with(1);
     for word in [
@@ -305,7 +305,7 @@ fn a_missing_compiler_is_an_error_that_says_what_to_install() {
     ] {
         assert!(err.contains(word), "{word}: {err}");
     }
-    let (_, err) = svod(&["run", DIGITS])
+    let (_, err) = svod(&["run", sources()])
         .env("SVOD_CC", "/no/such/cc")
         .ends_with(1);
     assert!(err.contains("/no/such/cc"), "{err}");
