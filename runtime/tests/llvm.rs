@@ -198,6 +198,16 @@ fn code_is_made_for_other_machines_too() {
     assert_eq!(file.architecture().name(), "aarch64");
 }
 
+#[test]
+fn a_cpu_that_nobody_knows_is_an_error() {
+    if in_process().is_none() || clang().is_none() {
+        return;
+    }
+    let runtime = builder().target_cpu("x86-64-v9").build().unwrap();
+    let said = refused(&runtime, SQUARE);
+    assert!(said.contains("x86-64-v9"), "{said}");
+}
+
 /// clang, where there is one.
 fn clang() -> Option<std::path::PathBuf> {
     let runtime = builder().build().unwrap();
@@ -239,6 +249,39 @@ fn bitcode_is_as_good_as_text_and_clang_as_good_as_the_library() {
         by_clang.compile(&broken),
         Err(Error::Compile { .. })
     ));
+}
+
+#[test]
+fn the_same_module_gives_the_same_bits_by_clang_and_in_process() {
+    let (Some(runtime), Some(clang)) = (in_process(), clang()) else {
+        return;
+    };
+    let text = "
+void square(float *restrict y, const float *restrict x, int i) {
+  float sum = 0.1f;
+  for (int k = 0; k < 4; k++) sum = sum * x[k] + x[(k + i) % 4] / 3.0f;
+  y[i] = sum + x[i] * 0.7f;
+}
+";
+    let dir = tempfile::tempdir().unwrap();
+    let (c, ll) = (dir.path().join("k.c"), dir.path().join("k.ll"));
+    std::fs::write(&c, text).unwrap();
+    let status = Command::new(&clang)
+        .args(["-S", "-emit-llvm", "-O1", "-Xclang", "-disable-llvm-passes"])
+        .args(["-march=native", "-ffreestanding"])
+        .arg(&c)
+        .arg("-o")
+        .arg(&ll)
+        .status();
+    assert!(status.unwrap().success());
+    let module = Source::llvm_ir("square", std::fs::read(&ll).unwrap());
+    let by_clang = builder()
+        .llvm("/nowhere/libLLVM.so")
+        .cc(&clang)
+        .build()
+        .unwrap();
+    let bits = |runtime| squares(runtime, &module).into_iter().map(f32::to_bits);
+    assert!(bits(&runtime).eq(bits(&by_clang)));
 }
 
 #[test]

@@ -899,6 +899,25 @@ fn an_object_that_is_no_object_is_refused_at_load() {
 }
 
 #[test]
+fn a_kernel_may_be_written_in_llvm_ir() {
+    let mut files = Files::small();
+    files.set("/kernels/1/language", json!("llvm-ir"));
+    files.set("/kernels/1/source", json!("kernels/count.ll"));
+    files.text(
+        "kernels/count.ll",
+        "define void @count(ptr %runs) {\n  %n = load i64, ptr %runs\n  %m = add i64 %n, 7\n  \
+         store i64 %m, ptr %runs\n  ret void\n}\n",
+    );
+    match files.load() {
+        Err(Error::Bundle { source, .. }) if matches!(*source, Error::NoLlvm { .. }) => {
+            assert!(std::env::var_os("SVOD_TEST_NO_SKIP").is_none(), "no LLVM");
+            eprintln!("skipped: there is neither a libLLVM nor a clang");
+        }
+        _ => assert_counts_by(&files, 7),
+    }
+}
+
+#[test]
 fn a_language_that_is_not_supported_yet_is_refused_at_load() {
     let language = "mlir";
     let mut files = Files::small();

@@ -214,6 +214,15 @@ impl Machine {
         if !options.flags.is_empty() {
             return None;
         }
+        let target = options.target.as_deref();
+        let is_of_target = |cpu: &&CStr| {
+            let x86 = cpu.to_bytes().starts_with(b"x86");
+            target.is_none_or(|target| x86 == (architecture(target) == "x86_64"))
+        };
+        let cpu = match cpu {
+            Some(cpu) => Some(Some(cpu).filter(is_of_target)?),
+            None => None,
+        };
         let triple = options.target.as_deref();
         Some(Machine {
             triple: triple.map(CString::new).transpose().ok()?,
@@ -226,8 +235,15 @@ impl Machine {
 struct Task {
     api: Api,
     context: Ref,
-    /// What the module's context has to say, from whichever pass.
-    said: Box<RefCell<String>>,
+    /// What the context has to say, from whichever pass; in a place of its own, whose address
+    /// the context has.
+    told: Box<Told>,
+}
+
+/// What is told of a context, and how to ask for it.
+struct Told {
+    api: Api,
+    said: RefCell<String>,
 }
 
 impl Drop for Task {
@@ -238,17 +254,17 @@ impl Drop for Task {
 }
 
 /// Told by LLVM of what happens in a context.
-unsafe extern "C" fn note(info: Ref, said: *mut c_void) {
-    // SAFETY: what LLVM hands on is the address that it was given with the handler: of the
-    // task's text and interface, which outlive the context. It calls on the task's thread.
-    let (api, said) = unsafe { &*said.cast::<(Api, *const RefCell<String>)>() };
+unsafe extern "C" fn note(info: Ref, told: *mut c_void) {
+    // SAFETY: what LLVM hands on is the address that it was given with the handler, of what
+    // the task of this context keeps until the context is gone. It calls on the task's thread.
+    let Told { api, said } = unsafe { &*told.cast::<Told>() };
     // SAFETY: the information lives for as long as the call; the text is freed once.
     unsafe {
         if (api.diagnostic_severity)(info) != SEVERITY_ERROR {
             return;
         }
         let message = (api.diagnostic_text)(info);
-        let mut said = (**said).borrow_mut();
+        let mut said = said.borrow_mut();
         said.push_str(&text(message));
         said.push('\n');
         (api.message_dispose)(message);
@@ -257,13 +273,17 @@ unsafe extern "C" fn note(info: Ref, said: *mut c_void) {
 
 impl Task {
     fn new(api: Api) -> Task {
-        // SAFETY: a context of its own, which is disposed of with the task.
-        let context = unsafe { (api.context_create)() };
-        Task {
-            api,
-            context,
-            said: Box::default(),
-        }
+        let said = RefCell::default();
+        let told = Box::new(Told { api, said });
+        // SAFETY: a context of its own, which is disposed of with the task, and before what it
+        // is told of.
+        let context = unsafe {
+            let context = (api.context_create)();
+            let told = (&raw const *told).cast_mut().cast();
+            (api.set_diagnostic_handler)(context, note, told);
+            context
+        };
+        Task { api, context, told }
     }
 
     /// A message of LLVM's, taken and freed.
@@ -304,7 +324,7 @@ impl Task {
     }
 
     fn all_said(&self, message: String) -> String {
-        let said = self.said.borrow();
+        let said = self.told.said.borrow();
         match (said.trim(), message.trim()) {
             ("", "") => "LLVM did not say why".to_owned(),
             ("", message) => message.to_owned(),
@@ -322,12 +342,8 @@ impl Task {
         machine: &Machine,
         level: OptLevel,
     ) -> Result<Vec<u8>, String> {
-        let handler: (Api, *const RefCell<String>) = (self.api, &raw const *self.said);
-        // SAFETY: the pair outlives the calls below, after which the context is not used any
-        // more but to be disposed of.
+        // SAFETY: the module goes before the task does.
         unsafe {
-            let told = (&raw const handler).cast_mut().cast();
-            (self.api.set_diagnostic_handler)(self.context, note, told);
             let module = Module(self.api, self.parse(contents, name)?);
             self.emit(&module, machine, level)
         }
@@ -418,7 +434,7 @@ impl Task {
                 return Err(self.all_said(message));
             }
             let buffer = Guard(api.buffer_dispose, buffer);
-            if !self.said.borrow().is_empty() {
+            if !self.told.said.borrow().is_empty() {
                 return Err(self.all_said(message));
             }
             let start = (api.buffer_start)(buffer.1).cast::<u8>();
