@@ -177,7 +177,7 @@ impl KernelSource {
         };
         let source = match language {
             RawLanguage::C => {
-                let dir = path.parent().unwrap_or(path).canonicalize();
+                let dir = std::path::absolute(path.parent().unwrap_or(path));
                 let dir = dir.map_err(|e| {
                     Error::system(format!("find the folder of {}", path.display()), e)
                 })?;

@@ -34,6 +34,9 @@ const FLAGS: &[&str] = &[
 /// be lost, and a vector become a number.
 const GCC_FLAGS: &[&str] = &["-ffp-contract=off", "-Werror=attributes"];
 
+/// What only clang needs: it would read files of the system's or the user's that add flags.
+const CLANG_FLAGS: &[&str] = &["--no-default-config"];
+
 /// What would let the environment decide what a source includes and who compiles
 /// it.
 const NOT_INHERITED: &[&str] = &[
@@ -77,9 +80,11 @@ pub(super) fn flags(family: Family, options: &Options) -> Vec<String> {
     }
     flags.push(options.opt_level.flag().to_owned());
     flags.push(format!("-march={}", options.target_cpu));
-    if family == Family::Gcc {
-        flags.extend(GCC_FLAGS.iter().map(|&f| f.to_owned()));
-    }
+    let of_family = match family {
+        Family::Gcc => GCC_FLAGS,
+        Family::Clang => CLANG_FLAGS,
+    };
+    flags.extend(of_family.iter().map(|&f| f.to_owned()));
     flags.extend(options.flags.iter().cloned());
     flags
 }

@@ -85,7 +85,11 @@ impl Identity {
         if let Some(known) = Identity::recall(&compiler.path, folder) {
             return Ok(known);
         }
-        let (programs, watched) = programs(&compiler.path)?;
+        let (programs, watched) = if is_all_there_is(compiler) {
+            (vec![compiler.path.clone()], Vec::new())
+        } else {
+            programs(&compiler.path)?
+        };
         let mut paths = Vec::new();
         for program in programs {
             paths.extend(libraries(&program)?);
@@ -208,6 +212,14 @@ fn asked_for(path: &Path) -> String {
 
 fn memory(asked: &str, folder: &Path) -> PathBuf {
     folder.join(format!("{}.json", hex(&Sha256::digest(asked))))
+}
+
+/// Whether a compiler starts no other program: clang compiles and assembles by itself, and is
+/// told to read no configuration. What is called clang may be a script, or start one.
+fn is_all_there_is(compiler: &CCompiler) -> bool {
+    let real = fs::canonicalize(&compiler.path).unwrap_or_default();
+    let name = real.file_name().unwrap_or_default().to_string_lossy();
+    compiler.family == Family::Clang && name.contains("clang") && is_linked_dynamically(&real)
 }
 
 /// The programs that a compiler consists of, and the files that configure it.

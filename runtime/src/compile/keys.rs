@@ -117,9 +117,19 @@ fn reads_more(source: &Source) -> bool {
             let Ok(text) = std::str::from_utf8(&source.contents) else {
                 return true;
             };
+            // Most sources have none of these words anywhere, and need not be read.
+            let words = [
+                "include", "import", "embed", "asm", "__DATE__", "__TIME", "__has_",
+            ];
+            let split = ["\\", "??", "%:", "_Pragma"];
+            if !words.iter().chain(&split).any(|word| text.contains(word)) {
+                return false;
+            }
             let Ok(tokens) = lexer::tokens(text) else {
                 return true;
             };
+            let assembler = ["asm", "__asm", "__asm__"];
+            let has_assembler = tokens.iter().any(|t| assembler.contains(&t.text));
             tokens.iter().any(|token| match token.kind {
                 Kind::Word => READS_MORE.contains(&token.text),
                 // By whichever name it is included.
@@ -131,8 +141,8 @@ fn reads_more(source: &Source) -> bool {
                     !name.is_empty() && !plain.iter().any(|p| name.starts_with(p))
                         || READS_MORE.iter().any(|word| token.text.contains(word))
                 }
-                // Assembler includes files too.
-                Kind::Text => token.text.contains("incbin") || token.text.contains("include"),
+                // Assembler includes files too, by words that begin with a dot.
+                Kind::Text => has_assembler && token.text.contains('.'),
                 _ => false,
             })
         }
@@ -155,6 +165,7 @@ mod tests {
             "#define WHEN __DATE__",
             "const char *t = __TIME__;",
             "asm(\".incbin \\\"f\\\"\");",
+            "__asm__(\".inc\" \"bin 1\");",
             "%: include <x.h>",
             "??=include <x.h>",
             "#inc\\\nlude <x.h>",

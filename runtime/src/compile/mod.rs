@@ -254,6 +254,12 @@ fn compile_ir(toolchain: &Toolchain, source: &Source, options: &Options) -> Resu
             }
             Err(llvm::Failure::Elsewhere) => "with these flags, or for this CPU, clang compiles it",
         },
+        Err(why) if toolchain.names_llvm() => {
+            return Err(Error::NoLlvm {
+                kernel: source.entry.clone(),
+                reason: why.to_owned(),
+            });
+        }
         Err(why) => why,
     };
     match toolchain.c_compiler(&source.entry) {

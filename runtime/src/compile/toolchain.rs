@@ -33,6 +33,9 @@ impl Family {
     }
 }
 
+/// The versions of clang that are looked for by their numbers.
+const CLANGS: std::ops::RangeInclusive<u32> = 3..=40;
+
 /// A C compiler that was found. One that is called `clang-N` is believed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CCompiler {
@@ -102,6 +105,11 @@ impl Toolchain {
             None => Llvm::search().ok_or_else(|| "no libLLVM from 15 on is found".to_owned()),
         });
         found.as_ref().map_err(String::as_str)
+    }
+
+    /// Whether a libLLVM was named: no other compiler takes its place then.
+    pub(super) const fn names_llvm(&self) -> bool {
+        self.named_llvm.is_some()
     }
 
     /// Which library compiles LLVM IR, as a part of keys; or why that cannot be told. What is
@@ -188,24 +196,14 @@ impl Toolchain {
     }
 
     fn search(&self, kernel: &str) -> Result<CCompiler, Error> {
-        let mut clangs = Vec::new();
-        for dir in self.folders() {
-            let Ok(entries) = std::fs::read_dir(&dir) else {
-                continue;
-            };
-            for entry in entries.flatten() {
-                let name = entry.file_name();
-                let version = name.to_str().and_then(|n| n.strip_prefix("clang-"));
-                if let Some(major) = version.and_then(|v| v.parse::<u32>().ok())
-                    && executable(&entry.path())
-                {
-                    clangs.push((major, entry.path()));
-                }
-            }
-        }
-        // The newest first; among equals the one that comes first in the list.
-        clangs.sort_by_key(|(major, _)| std::cmp::Reverse(*major));
-        let newest = clangs.into_iter().next().map(|(major, path)| CCompiler {
+        // The newest first; of one version the one that comes first in the list. To look for
+        // names takes less than to read the folders, which have thousands of others.
+        let numbered = CLANGS.rev().find_map(|major| {
+            let name = format!("clang-{major}");
+            let mut paths = self.folders().map(|dir| dir.join(&name));
+            Some((major, paths.find(|path| executable(path))?))
+        });
+        let newest = numbered.map(|(major, path)| CCompiler {
             path,
             family: Family::Clang,
             major,

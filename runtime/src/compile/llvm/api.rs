@@ -70,6 +70,9 @@ api! {
     passes_create = "LLVMCreatePassBuilderOptions": fn() -> Ref;
     passes_dispose = "LLVMDisposePassBuilderOptions": fn(Ref);
     passes_slp = "LLVMPassBuilderOptionsSetSLPVectorization": fn(Ref, Bool);
+    passes_loops = "LLVMPassBuilderOptionsSetLoopVectorization": fn(Ref, Bool);
+    passes_interleaving = "LLVMPassBuilderOptionsSetLoopInterleaving": fn(Ref, Bool);
+    passes_unrolling = "LLVMPassBuilderOptionsSetLoopUnrolling": fn(Ref, Bool);
     run_passes = "LLVMRunPasses": fn(Ref, *const c_char, Ref, Ref) -> Ref;
     error_message = "LLVMGetErrorMessage": fn(Ref) -> *mut c_char;
     error_message_dispose = "LLVMDisposeErrorMessage": fn(*mut c_char);

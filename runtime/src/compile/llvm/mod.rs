@@ -15,9 +15,11 @@ mod api;
 
 use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_void};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::ptr;
 use std::sync::mpsc::{Sender, channel};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use libloading::os::unix::{Library as UnixLibrary, RTLD_LOCAL, RTLD_NOW};
@@ -28,8 +30,13 @@ use super::{OptLevel, Options, Source};
 /// Versions, from the newest that is looked for to the oldest that has opaque pointers.
 const VERSIONS: std::ops::RangeInclusive<u32> = 15..=30;
 
-/// What a thread that compiles has for its stack, in bytes: as LLVM's own tools have.
-const STACK: usize = 8 << 20;
+/// The libraries that are prepared: LLVM keeps lists of its own for the process, which only
+/// one thread may add to. A library is in a process once, whichever runtime opens it.
+static PREPARED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// What a thread that compiles has for its stack, in bytes. LLVM recurses, and
+/// what is not touched takes no memory.
+const STACK: usize = 64 << 20;
 
 /// LLVM's numbers.
 const RELOCATION_PIC: i32 = 2;
@@ -61,6 +68,7 @@ impl Llvm {
     ///
     /// Why it cannot be opened, or used.
     pub(super) fn open(path: &Path) -> Result<Llvm, String> {
+        let mut prepared = PREPARED.lock().unwrap_or_else(PoisonError::into_inner);
         // SAFETY: who names a library trusts it as a program. LLVM's runs nothing at its start
         // but what sets up its own lists.
         let library = unsafe { UnixLibrary::open(Some(path), RTLD_NOW | RTLD_LOCAL) };
@@ -69,25 +77,30 @@ impl Llvm {
         // forgotten below.
         let api = unsafe { Api::find(&library) };
         let told = api::version(&library);
-        for target in ["X86", "AArch64"] {
-            api::initialise(&library, target);
-        }
         let path = loaded_path(&library).unwrap_or_else(|| path.to_owned());
+        let is_new = !prepared.contains(&path);
+        if is_new {
+            for target in ["X86", "AArch64"] {
+                api::initialise(&library, target);
+            }
+        }
         std::mem::forget(library);
         let api = api.map_err(|name| format!("it has no function {name}"))?;
         let llvm = Llvm {
-            path,
+            path: path.clone(),
             version: told.unwrap_or(*VERSIONS.start()),
             api,
         };
-        // SAFETY: the handler is a function of this program. Where there was one, it goes: a
-        // host that has its own has to install it again.
-        unsafe {
-            (api.reset_fatal_handler)();
-            (api.install_fatal_handler)(give_up);
-        }
         if !llvm.has_opaque_pointers() {
             return Err("it is older than version 15".into());
+        }
+        if is_new {
+            // SAFETY: the handler is a function of this program. Where there was one, it goes.
+            unsafe {
+                (api.reset_fatal_handler)();
+                (api.install_fatal_handler)(give_up);
+            }
+            prepared.push(path);
         }
         Ok(llvm)
     }
@@ -144,8 +157,10 @@ impl Llvm {
             let task = Task::new(api);
             // SAFETY: the context is the task's own.
             let object = unsafe { task.compile(&contents, &name, &machine, level) };
+            drop(task);
+            WAITING.take();
             // Nobody who waits is no reason to fail.
-            let _ = told.send(object);
+            let _ = told.send(Ended::Thread(object));
         };
         let thread = thread::Builder::new()
             .name("svod-llvm".into())
@@ -154,8 +169,15 @@ impl Llvm {
         let failed = |e: &dyn std::fmt::Display| {
             Failure::Diagnostics(format!("{}: error: {e}", source.name))
         };
-        thread.map_err(|e| failed(&e))?;
-        let object = answer.recv().map_err(|e| failed(&e))?;
+        let thread = thread.map_err(|e| failed(&e))?;
+        let object = match answer.recv().map_err(|e| failed(&e))? {
+            Ended::Thread(object) => {
+                // So that no thread is in LLVM when the process ends.
+                let _ = thread.join();
+                object
+            }
+            Ended::Never(reason) => Err(reason),
+        };
         object.map_err(|message| {
             let message = message.trim_end();
             if message.starts_with(source.name.as_str()) {
@@ -167,12 +189,17 @@ impl Llvm {
     }
 }
 
-/// An object, or why there is none.
-type Answer = Result<Vec<u8>, String>;
+/// What comes of a thread that compiles.
+enum Ended {
+    /// It is about to end, with an object or without.
+    Thread(Result<Vec<u8>, String>),
+    /// It sleeps for good: LLVM gave up.
+    Never(String),
+}
 
 thread_local! {
     /// Who waits for what this thread compiles.
-    static WAITING: RefCell<Option<Sender<Answer>>> = const { RefCell::new(None) };
+    static WAITING: RefCell<Option<Sender<Ended>>> = const { RefCell::new(None) };
 }
 
 /// Called by LLVM when it gives up. On a thread of ours it does not return, as the process
@@ -182,11 +209,13 @@ unsafe extern "C" fn give_up(reason: *const c_char) {
     let reason = unsafe { text(reason) };
     let waiting = WAITING.try_with(|waiting| waiting.take()).ok().flatten();
     if let Some(waiting) = waiting {
-        let _ = waiting.send(Err(format!("LLVM gives up: {reason}")));
+        let _ = waiting.send(Ended::Never(format!("LLVM gives up: {reason}")));
         loop {
             thread::park();
         }
     }
+    // A thread of the host's, in the same library. LLVM says nothing where there is a handler.
+    let _ = writeln!(std::io::stderr(), "LLVM ERROR: {reason}");
 }
 
 /// What code is made for.
@@ -412,8 +441,15 @@ impl Task {
             let layout = Guard(api.layout_dispose, (api.machine_layout)(target.1));
             (api.set_module_layout)(module.1, layout.1);
             let settings = Guard(api.passes_dispose, (api.passes_create)());
-            // As clang has it; loops are vectorised anyway.
-            (api.passes_slp)(settings.1, i32::from(effort > 1));
+            // As clang has it.
+            for setting in [
+                api.passes_slp,
+                api.passes_loops,
+                api.passes_interleaving,
+                api.passes_unrolling,
+            ] {
+                setting(settings.1, i32::from(effort > 1));
+            }
             let error = (api.run_passes)(module.1, passes.as_ptr(), target.1, settings.1);
             if !error.is_null() {
                 let message = (api.error_message)(error);
