@@ -57,6 +57,24 @@ fn a_child() {
             });
             assert_eq!(found.get() + compiled, KEYS);
         }
+        // Looks with no file left that it may open.
+        "starved" => {
+            let limit = rustix::process::Rlimit {
+                current: Some(64),
+                maximum: Some(64),
+            };
+            rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).unwrap();
+            let mut open = Vec::new();
+            while let Ok(file) = fs::File::open("/dev/null") {
+                open.push(file);
+            }
+            assert_eq!(cache.get(&key(1)), None);
+            cache.put(&key(2), &object(2));
+            drop(open);
+            assert_eq!(cache.get(&key(1)), Some(object(1)));
+            cache.put(&key(2), &object(2));
+            assert_eq!(cache.get(&key(2)), Some(object(2)));
+        }
         // Writes until it is killed.
         "write" => loop {
             println!("begun");
@@ -110,6 +128,10 @@ fn of_32_processes_that_ask_at_once_one_compiles() {
     );
 }
 
+fn made_long_ago() -> SystemTime {
+    SystemTime::now() - Duration::from_secs(2 * 3600)
+}
+
 #[test]
 fn who_is_killed_while_it_writes_spoils_nothing() {
     let made = made();
@@ -126,7 +148,21 @@ fn who_is_killed_while_it_writes_spoils_nothing() {
             assert_eq!(bytes, object(n).repeat(500));
         }
     }
-    // What was left half written goes with the next that is written.
+    // What was left half written goes with the next that is written; what is still empty when
+    // it is an hour old, or of a time that is to come.
+    let stamps = [
+        made_long_ago(),
+        SystemTime::now() + Duration::from_secs(1 << 20),
+    ];
+    for (n, left) in fs::read_dir(made.folder().join("objects"))
+        .unwrap()
+        .enumerate()
+    {
+        let file = fs::File::open(left.unwrap().path()).unwrap();
+        if file.metadata().unwrap().len() == 0 {
+            file.set_modified(stamps[n % 2]).unwrap();
+        }
+    }
     made.cache
         .obtain_all(&[key(99)], &|_, _| (), &mut |_, publish| publish(0, b"new"));
     let names = fs::read_dir(made.folder().join("objects")).unwrap();
@@ -149,4 +185,73 @@ fn who_waits_takes_over_from_who_dies() {
     let log = fs::read_to_string(made.dir.path().join("log")).unwrap();
     // One was published before.
     assert_eq!(log.lines().count(), KEYS - 1);
+}
+
+#[test]
+fn who_may_open_no_more_files_removes_nothing_and_writes_again_later() {
+    let made = made();
+    made.cache.put(&key(1), &object(1));
+    let output = child("starved", made.dir.path()).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn what_others_remove_stops_nobody_from_writing() {
+    let made = made();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let other = made.again();
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                other.clear().unwrap();
+            }
+        });
+        for n in 0..2000 {
+            made.cache.put(&key(n), &object(n));
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    made.cache.put(&key(1), &object(1));
+    assert_eq!(made.cache.get(&key(1)), Some(object(1)));
+}
+
+#[test]
+fn who_tidies_up_removes_nothing_that_is_being_written() {
+    let made = made();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let other = made.again();
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                // Nothing comes of it but that it tidies up.
+                other.obtain_all(&[key(100_000)], &|_, _| (), &mut |_, _| ());
+            }
+        });
+        for n in 0..2000 {
+            made.cache.put(&key(n), &object(n));
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    made.cache.put(&key(1), &object(1));
+    assert_eq!(made.cache.get(&key(1)), Some(object(1)));
+}
+
+#[test]
+fn a_lock_of_who_was_killed_is_not_left_behind() {
+    let made = made();
+    let left = made.folder().join("locks").join(key(1).digest());
+    fs::write(&left, "").unwrap();
+    let compile = |numbers: &[usize], publish: &dyn Fn(usize, &[u8])| {
+        // That of who compiles is there meanwhile.
+        made.again()
+            .obtain_all(&[key(3)], &|_, _| (), &mut |_, _| ());
+        let own = made.folder().join("locks").join(key(2).digest());
+        assert!(own.exists());
+        numbers.iter().for_each(|&i| publish(i, &object(i)));
+    };
+    made.cache
+        .obtain_all(&[key(2)], &|_, _| (), &mut |numbers, publish| {
+            compile(numbers, &publish);
+        });
+    assert!(!left.exists());
 }

@@ -35,6 +35,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{OFlags, Timespec, Timestamps, UTIME_OMIT, futimens};
+use rustix::io::Errno;
 
 pub(super) use key::hex;
 pub use key::{CACHE_VERSION, KernelKey, Key};
@@ -146,37 +147,31 @@ impl Cache {
     #[must_use]
     pub fn get(&self, key: &Key) -> Option<Vec<u8>> {
         let path = self.objects.join(key.digest());
-        let file = match open_own(&path) {
-            Ok(file) => file,
+        let opened = open_own(&path).and_then(|file| Ok((read(&file)?, file)));
+        let payload = match opened {
+            Ok((mut bytes, file)) => match entry::decode(&bytes) {
+                Ok((stored, payload)) if stored == key.encoded() => {
+                    let start = bytes.len() - payload.len();
+                    bytes.drain(..start);
+                    self.note_use(&file);
+                    Ok(bytes)
+                }
+                Ok(_) => Err("it is another key's".to_owned()),
+                Err(reason) => Err(reason.to_owned()),
+            },
             Err(e) if e.kind() == io::ErrorKind::NotFound => return None,
-            Err(e) => {
-                self.remove(&path, &e.to_string());
+            Err(e) if is_of_the_system(&e) => {
+                let path = path.display();
+                tracing::warn!("the cache entry {path} cannot be read now: {e}");
                 return None;
             }
+            Err(e) => Err(e.to_string()),
         };
-        let bytes = read(&file).map_err(|e| e.to_string());
-        let payload = bytes.and_then(|mut bytes| {
-            let (stored, payload) = entry::decode(&bytes)?;
-            if stored != key.encoded() {
-                return Err("it is another key's".to_owned());
-            }
-            let start = bytes.len() - payload.len();
-            bytes.drain(..start);
-            Ok(bytes)
-        });
-        match payload {
-            Ok(payload) => {
-                self.note_use(&file);
-                Some(payload)
-            }
-            Err(reason) => {
-                self.remove(&path, &reason);
-                None
-            }
-        }
+        payload.map_err(|reason| self.remove(&path, &reason)).ok()
     }
 
-    /// Keeps the object of this key, if it can be kept.
+    /// Keeps the object of this key, if it can be kept. What is too much by that leaves with the
+    /// next [`obtain_all`](Self::obtain_all).
     pub fn put(&self, key: &Key, object: &[u8]) {
         if !self.writes.load(Ordering::Relaxed) {
             return;
@@ -186,17 +181,25 @@ impl Cache {
             return;
         }
         let write = || {
+            let mut options = OpenOptions::new();
+            options.write(true).create_new(true).mode(0o600);
+            // Opened here, so that an error is the system's own.
             let mut file = tempfile::Builder::new()
                 .prefix(TEMPORARY)
-                .tempfile_in(&self.objects)?;
-            // As long as it is locked, it is not rubbish.
+                .make_in(&self.objects, |path| options.open(path))?;
+            // As long as it is empty or locked, it is not rubbish.
             let _ = file.as_file().try_lock();
             file.write_all(&bytes)?;
-            file.persist(self.objects.join(key.digest()))?;
-            io::Result::Ok(())
+            match file.persist(self.objects.join(key.digest())) {
+                // Somebody has removed it, as who clears the cache does; the next may last.
+                Err(e) if e.error.kind() == io::ErrorKind::NotFound => Ok(()),
+                done => done.map(|_| ()).map_err(io::Error::from),
+            }
         };
-        if let Err(e) = write() {
-            self.stop_writing("write to it", &e);
+        match write() {
+            Ok(()) => {}
+            Err(e) if is_passing(&e) => tracing::debug!("an object is not kept: {e}"),
+            Err(e) => self.stop_writing("write to it", &e),
         }
     }
 
@@ -279,7 +282,10 @@ impl Cache {
         if !self.writes.load(Ordering::Relaxed) {
             return Asked::None;
         }
-        let path = self.locks.join(key.digest());
+        Cache::lock_file(self.locks.join(key.digest()), wait)
+    }
+
+    fn lock_file(path: PathBuf, wait: bool) -> Asked {
         let open = || {
             let mut options = OpenOptions::new();
             options.write(true).create(true).truncate(false).mode(0o600);
@@ -313,12 +319,7 @@ impl Cache {
     fn note_use(&self, file: &File) {
         let now = SystemTime::now();
         let noted = file.metadata().and_then(|m| m.modified());
-        // A stamp that lies in the future was made by a clock that was wrong.
-        let is_fresh = noted.is_ok_and(|noted| {
-            now.duration_since(noted)
-                .is_ok_and(|age| age < NOTE_USE_AFTER)
-        });
-        if is_fresh || !self.writes.load(Ordering::Relaxed) {
+        if is_fresh(noted, now) || !self.writes.load(Ordering::Relaxed) {
             return;
         }
         let now = now.duration_since(SystemTime::UNIX_EPOCH);
@@ -356,18 +357,25 @@ impl Cache {
         }
     }
 
-    /// Has the oldest entries leave until the rest is within the limit, and what was left half
-    /// written.
+    /// Has the oldest entries leave until the rest is within the limit, and what those left who
+    /// died: files half written, and locks.
     fn trim(&self) {
         if !self.writes.load(Ordering::Relaxed) {
             return;
+        }
+        let locks = fs::read_dir(&self.locks).into_iter().flatten().flatten();
+        for left in locks {
+            // Removed with the lock in hand, where nobody else has it.
+            drop(Cache::lock_file(left.path(), false));
         }
         let now = SystemTime::now();
         let (mut entries, mut bytes) = (Vec::new(), 0);
         for (path, meta) in self.files() {
             if is_temporary(&path) {
-                // Whoever writes it has it locked; what is rubbish, nobody has.
-                if File::open(&path).is_ok_and(|file| file.try_lock().is_ok()) {
+                // Whoever writes to it has it locked before; what is rubbish, nobody has. One
+                // that is empty may be about to be locked, which takes no hour.
+                let is_begun = meta.len() == 0 && is_fresh(meta.modified(), now);
+                if !is_begun && File::open(&path).is_ok_and(|file| file.try_lock().is_ok()) {
                     let _ = fs::remove_file(&path);
                 }
                 continue;
@@ -395,6 +403,27 @@ impl Cache {
         let entries = fs::read_dir(&self.objects).into_iter().flatten().flatten();
         entries.filter_map(|e| Some((e.path(), e.metadata().ok()?)))
     }
+}
+
+/// Whether a stamp is of the last hour. One that lies in the future is of a clock that was
+/// wrong.
+fn is_fresh(stamp: io::Result<SystemTime>, now: SystemTime) -> bool {
+    let age = stamp.ok().and_then(|stamp| now.duration_since(stamp).ok());
+    age.is_some_and(|age| age < NOTE_USE_AFTER)
+}
+
+/// Whether the system could not read an entry, as where too many files are open; that says
+/// nothing about the entry. That a link stands in its place does.
+fn is_of_the_system(error: &io::Error) -> bool {
+    let code = error.raw_os_error();
+    code.is_some_and(|code| code != Errno::LOOP.raw_os_error())
+}
+
+/// Whether the same may succeed later, with nothing done about it.
+fn is_passing(error: &io::Error) -> bool {
+    let passing = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::INTR];
+    let code = error.raw_os_error();
+    passing.iter().any(|e| code == Some(e.raw_os_error()))
 }
 
 fn is_temporary(path: &Path) -> bool {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use super::key::{self, ENTRY, LANGUAGE};
-use super::{Cache, Key, entry, is_temporary, open_own, read};
+use super::{Cache, Key, entry, is_of_the_system, is_temporary, open_own, read};
 use crate::Error;
 
 /// What is in a cache.
@@ -102,7 +102,8 @@ impl Cache {
     ///
     /// # Errors
     ///
-    /// [`Error::System`] where the folder cannot be read.
+    /// [`Error::System`] where the folder or an entry cannot be read, which says nothing about
+    /// the entry.
     pub fn verify(&self) -> Result<Verified, Error> {
         self.check_readable()?;
         let mut verified = Verified::default();
@@ -110,7 +111,14 @@ impl Cache {
             if is_temporary(&path) {
                 continue;
             }
-            let bytes = open_own(&path).and_then(|file| read(&file));
+            let bytes = match open_own(&path).and_then(|file| read(&file)) {
+                // It has left meanwhile.
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(e) if is_of_the_system(&e) => {
+                    return Err(Error::system(format!("read {}", path.display()), e));
+                }
+                bytes => bytes,
+            };
             let checked = bytes.map_err(|e| e.to_string()).and_then(|bytes| {
                 let (stored, _) = entry::decode(&bytes)?;
                 let parts = key::decode(stored).ok_or("its key cannot be read")?;
