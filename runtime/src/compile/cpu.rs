@@ -91,7 +91,26 @@ pub fn host() -> String {
         text += feature;
         text.push('\n');
     }
+    // Where compilers look, too.
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        text += &described(&std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default());
+    }
     text
+}
+
+/// What `/proc/cpuinfo` says of the kinds of cores that there are: a line a thing, each once.
+#[cfg(any(test, not(target_arch = "x86_64")))]
+fn described(cpuinfo: &str) -> String {
+    const OF_A_CORE: [&str; 6] = ["processor", "BogoMIPS", "MHz", "hart", "clock", "timebase"];
+    let mut lines: Vec<String> = cpuinfo
+        .lines()
+        .filter(|line| !line.trim().is_empty() && !OF_A_CORE.iter().any(|w| line.contains(w)))
+        .map(|line| format!("{}\n", line.trim()))
+        .collect();
+    lines.sort();
+    lines.dedup();
+    lines.concat()
 }
 
 /// A CPU, or a level of CPUs, that objects are compiled for ahead of time, and what such
@@ -225,6 +244,25 @@ mod tests {
         assert!(has("sse2"));
         assert!(!has("telepathy"));
         assert!(features().contains(&"sse2"));
+    }
+
+    #[test]
+    fn a_cpu_is_described_by_what_it_is_and_not_by_which_core_answers() {
+        let core = |n: usize, features: &str| {
+            format!(
+                "processor\t: {n}\nBogoMIPS\t: {n}.00\nFeatures\t: {features}\nCPU part\t: 0xd40\n\n"
+            )
+        };
+        let one = core(0, "fp asimd sve");
+        assert_eq!(
+            described(&one),
+            "CPU part\t: 0xd40\nFeatures\t: fp asimd sve\n"
+        );
+        assert_eq!(
+            described(&one),
+            described(&(one.clone() + &core(1, "fp asimd sve")))
+        );
+        assert_ne!(described(&one), described(&core(0, "fp asimd")));
     }
 
     #[test]
