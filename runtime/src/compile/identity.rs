@@ -57,19 +57,28 @@ struct FileState {
 
 impl FileState {
     fn of(path: &Path) -> Option<FileState> {
-        let meta: Metadata = fs::metadata(path).ok()?;
+        let (size, inode, time) = seen(path)?;
         Some(FileState {
             path: path.to_owned(),
             real: fs::canonicalize(path).ok()?,
-            size: meta.len(),
-            inode: meta.ino(),
-            time: i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec()),
+            size,
+            inode,
+            time,
         })
     }
 
+    /// Whether it is the same file. Where a link leads elsewhere, the inode is another one; to
+    /// follow it by name takes four times as long as all else here.
     fn is_still(&self) -> bool {
-        FileState::of(&self.path).as_ref() == Some(self)
+        seen(&self.path) == Some((self.size, self.inode, self.time))
     }
+}
+
+/// Size, inode and time of the file to which a path leads.
+fn seen(path: &Path) -> Option<(u64, u64, i128)> {
+    let meta: Metadata = fs::metadata(path).ok()?;
+    let time = i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec());
+    Some((meta.len(), meta.ino(), time))
 }
 
 impl Identity {
@@ -85,23 +94,33 @@ impl Identity {
         if let Some(known) = Identity::recall(&compiler.path, folder) {
             return Ok(known);
         }
-        let (programs, watched) = if is_all_there_is(compiler) {
-            (vec![compiler.path.clone()], Vec::new())
+        let Parts {
+            programs,
+            configuration,
+            mut watched,
+            is_wrapped,
+        } = if is_all_there_is(compiler) {
+            Parts {
+                programs: vec![compiler.path.clone()],
+                ..Parts::default()
+            }
         } else {
-            programs(&compiler.path)?
+            parts(&compiler.path)?
         };
-        let mut paths = Vec::new();
+        let mut paths = configuration.clone();
         for program in programs {
             paths.extend(libraries(&program)?);
             paths.push(program);
         }
+        watched.extend(configuration);
         let identity = Identity::new(
             &compiler.path,
             (Some(compiler.family), compiler.major),
             paths,
             watched,
         )?;
-        identity.remember(folder);
+        // What a wrapper starts next time, only it can say.
+        identity.remember(folder.filter(|_| !is_wrapped));
         Ok(identity)
     }
 
@@ -219,11 +238,24 @@ fn memory(asked: &str, folder: &Path) -> PathBuf {
 fn is_all_there_is(compiler: &CCompiler) -> bool {
     let real = fs::canonicalize(&compiler.path).unwrap_or_default();
     let name = real.file_name().unwrap_or_default().to_string_lossy();
-    compiler.family == Family::Clang && name.contains("clang") && is_linked_dynamically(&real)
+    compiler.family == Family::Clang
+        && name.contains("clang")
+        && is_linked_dynamically(&real) == Some(true)
 }
 
-/// The programs that a compiler consists of, and the files that configure it.
-fn programs(driver: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>), String> {
+/// What a compiler says that it consists of.
+#[derive(Default)]
+struct Parts {
+    programs: Vec<PathBuf>,
+    configuration: Vec<PathBuf>,
+    /// Folders in which another program would be found first, if it came to be there.
+    watched: Vec<PathBuf>,
+    /// It is not the driver but something that starts one, as a script does, or `ccache`. Which
+    /// one that is may change with no file of these changing.
+    is_wrapped: bool,
+}
+
+fn parts(driver: &Path) -> Result<Parts, String> {
     let output = command(driver)
         .args(["-###", "-x", "c", "-c", "/dev/null", "-o", "/dev/null"])
         .stdin(Stdio::null())
@@ -233,38 +265,62 @@ fn programs(driver: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>), String> {
         return Err(format!("{} does not say what it starts", driver.display()));
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    let (mut programs, mut configuration) = (vec![driver.to_owned()], Vec::new());
+    let (mut programs, mut configuration) = (Vec::new(), Vec::new());
+    let mut watched = Vec::new();
     for line in said.lines() {
         if let Some(file) = line.strip_prefix("Configuration file: ") {
             configuration.push(PathBuf::from(file));
-        } else if let Some(command) = line.strip_prefix(' ') {
-            let first = match command.strip_prefix('"') {
+            continue;
+        }
+        let first = match line.strip_prefix(' ') {
+            Some(command) => match command.strip_prefix('"') {
                 Some(quoted) => quoted.split('"').next(),
                 None => command.split(' ').next(),
-            };
-            let first = Path::new(first.unwrap_or_default());
-            // gcc starts an assembler that it finds as a shell would.
-            let path = std::env::var_os("PATH").unwrap_or_default();
-            let all = std::env::split_paths(&path).map(|folder| folder.join(first));
-            let found = if first.is_absolute() {
-                Some(first.to_owned())
-            } else {
-                all.into_iter().find(|place| place.is_file())
-            };
-            programs.extend(found.filter(|place| place.is_file()));
+            },
+            // The driver, as it was called.
+            None => line.strip_prefix("COLLECT_GCC="),
+        };
+        let Some(first) = first.map(Path::new) else {
+            continue;
+        };
+        if first.is_absolute() {
+            programs.extend(first.is_file().then(|| first.to_owned()));
+            continue;
+        }
+        // gcc starts an assembler that it finds as a shell would.
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let mut passed = Vec::new();
+        for folder in std::env::split_paths(&path) {
+            let place = folder.join(first);
+            if place.is_file() {
+                programs.push(place);
+                watched.append(&mut passed);
+                break;
+            }
+            passed.push(folder);
         }
     }
-    if programs.len() == 1 {
+    if programs.is_empty() {
         return Err(format!("{} does not say what it starts", driver.display()));
     }
-    programs.extend(configuration.iter().cloned());
-    Ok((programs, configuration))
+    // clang is among the programs that it starts, and gcc says how it was called.
+    let real = fs::canonicalize(driver).ok();
+    let is_wrapped = !programs.iter().any(|p| fs::canonicalize(p).ok() == real);
+    programs.push(driver.to_owned());
+    Ok(Parts {
+        programs,
+        configuration,
+        watched,
+        is_wrapped,
+    })
 }
 
 /// The libraries that a program is linked with, as the dynamic linker says that it would load
 /// them. A program that is linked statically, or is a script, has none.
 fn libraries(program: &Path) -> Result<Vec<PathBuf>, String> {
-    if !is_linked_dynamically(program) {
+    let is_dynamic = is_linked_dynamically(program)
+        .ok_or_else(|| format!("{} cannot be understood", program.display()))?;
+    if !is_dynamic {
         return Ok(Vec::new());
     }
     let output = Command::new(program)
@@ -290,19 +346,17 @@ fn libraries(program: &Path) -> Result<Vec<PathBuf>, String> {
     Ok(libraries)
 }
 
-fn is_linked_dynamically(program: &Path) -> bool {
+/// `None` of what is neither a script nor a program of a kind that we know.
+fn is_linked_dynamically(program: &Path) -> Option<bool> {
     let mut head = Vec::new();
-    let opened = fs::File::open(program);
-    if opened
-        .and_then(|f| f.take(4096).read_to_end(&mut head))
-        .is_err()
-    {
-        return false;
-    }
+    let file = fs::File::open(program).ok()?;
+    file.take(4096).read_to_end(&mut head).ok()?;
     let head = head.as_slice();
-    let headers = FileHeader64::<Endianness>::parse(head).and_then(|header| {
-        let endian = header.endian()?;
-        Ok((endian, header.program_headers(endian, head)?))
-    });
-    headers.is_ok_and(|(endian, all)| all.iter().any(|h| h.p_type(endian) == PT_INTERP))
+    if head.starts_with(b"#!") {
+        return Some(false);
+    }
+    let header = FileHeader64::<Endianness>::parse(head).ok()?;
+    let endian = header.endian().ok()?;
+    let all = header.program_headers(endian, head).ok()?;
+    Some(all.iter().any(|h| h.p_type(endian) == PT_INTERP))
 }

@@ -10,7 +10,9 @@ use super::{Language, Options, Source, Toolchain, c, cpu};
 const COVERED_FLAGS: [&str; 9] = ["-O", "-f", "-m", "-D", "-U", "-W", "-w", "-std=", "-g"];
 
 /// Flags among those that read files all the same, or hand on what is read elsewhere.
-const NOT_COVERED_FLAGS: [&str; 8] = [
+const NOT_COVERED_FLAGS: [&str; 9] = [
+    // Another program assembles, which is no part of what clang is known by.
+    "-fno-integrated-as",
     "-fprofile",
     "-fauto-profile",
     "-fplugin",

@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod attacks;
+#[path = "../common/mod.rs"]
+mod common;
 mod processes;
 mod sources;
 

@@ -143,3 +143,33 @@ fn a_cache_that_is_not_to_be_used_stops_nobody() {
     assert!(runtime.cache().is_none());
     assert_eq!(origins(&runtime, &sources()), [Some(Origin::Compiled); 6]);
 }
+
+#[test]
+fn a_script_that_starts_another_compiler_is_another_compiler() {
+    let dir = tempfile::tempdir().unwrap();
+    let all = crate::common::compilers();
+    let [one, .., other] = all.as_slice() else {
+        eprintln!("skipped: there is one compiler alone");
+        return;
+    };
+    let (script, behind) = (dir.path().join("cc"), dir.path().join("behind"));
+    let text = format!("#!/bin/sh\nexec {} \"$@\"\n", behind.display());
+    fs::write(&script, text).unwrap();
+    set_mode(&script, 0o755);
+    let starts = |compiler: &std::path::Path| {
+        let _ = fs::remove_file(&behind);
+        std::os::unix::fs::symlink(compiler, &behind).unwrap();
+    };
+    let origin = || {
+        let runtime = builder(&dir).cc(&script).build().unwrap();
+        origins(&runtime, &[Source::c("k", "void k(void) {}")])[0].unwrap()
+    };
+    starts(&one.path);
+    assert_eq!(origin(), Origin::Compiled);
+    assert_eq!(origin(), Origin::Cached);
+    // The script is what it was, and so is the first compiler.
+    starts(&other.path);
+    assert_eq!(origin(), Origin::Compiled);
+    starts(&one.path);
+    assert_eq!(origin(), Origin::Cached);
+}
