@@ -1,6 +1,7 @@
 //! Many sources: what was compiled before is not compiled again, what is the same is compiled
 //! once, and the rest in batches.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::atomic::AtomicBool;
@@ -17,7 +18,7 @@ use crate::Error;
 ///
 /// # Errors
 ///
-/// For each source as [`compile`].
+/// For each source as [`compile`](super::compile).
 pub fn compile_all(
     toolchain: &Toolchain,
     cache: Option<&Cache>,
@@ -81,12 +82,14 @@ pub(crate) fn compile_until(
             set(numbers[at], result);
         });
     };
+    let origins: Vec<_> = of_key.iter().map(|_| Cell::new(Origin::Compiled)).collect();
     // What has no key goes with what is compiled first.
     if let Some(cache) = cache {
         let firsts: Vec<usize> = of_key.iter().map(|all| all[0]).collect();
         let key_of: HashMap<usize, usize> = firsts.iter().copied().zip(0..).collect();
         let found = |key: usize, bytes: Vec<u8>| {
             set(firsts[key], Ok(bytes));
+            origins[key].set(Origin::Cached);
             done(firsts[key], Origin::Cached);
         };
         cache.obtain_all(&keys, &found, &mut |missing, publish| {
@@ -113,12 +116,12 @@ pub(crate) fn compile_until(
     };
     let mut objects: Vec<Option<Result<Object, Error>>> = Vec::new();
     objects.resize_with(sources.len(), || None);
-    for all in &of_key {
+    for (all, origin) in of_key.iter().zip(&origins) {
         let bytes = take(all[0]);
         for &i in &all[1..] {
             let again = match &bytes {
                 Ok(bytes) => {
-                    done(i, Origin::Compiled);
+                    done(i, origin.get());
                     Ok(bytes.clone())
                 }
                 Err(_) => Err(Error::run(format!(

@@ -173,3 +173,14 @@ fn a_script_that_starts_another_compiler_is_another_compiler() {
     starts(&one.path);
     assert_eq!(origin(), Origin::Cached);
 }
+
+#[test]
+fn a_source_that_stands_there_twice_is_as_cached_as_the_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = Source::c("k", "void k(float *y) { y[0] = 1; }");
+    let twice = [source.clone(), source];
+    for origin in [Origin::Compiled, Origin::Cached] {
+        let runtime = builder(&dir).build().unwrap();
+        assert_eq!(origins(&runtime, &twice), [Some(origin); 2]);
+    }
+}

@@ -78,7 +78,7 @@ pub struct KernelKey<'a> {
     pub flags: &'a [String],
     /// The CPU: its name or, for `native`, what [`cpu::host`](crate::compile::cpu::host) says.
     pub target: &'a str,
-    /// The compiler, as [`Identity::text`](crate::compile::identity::Identity::text) says it.
+    /// The compiler: the files that it is made of, a line a file.
     pub compiler: &'a str,
 }
 
