@@ -69,7 +69,7 @@ impl<'a> Keys<'a> {
     pub(super) fn of(&self, source: &Source) -> Result<Key, String> {
         let covered = |flag: &&String| {
             let begins = |all: &[&str]| all.iter().any(|start| flag.starts_with(start));
-            begins(&COVERED_FLAGS) && !begins(&NOT_COVERED_FLAGS) && !flag.contains('/')
+            begins(&COVERED_FLAGS) && !begins(&NOT_COVERED_FLAGS) && !flag.contains(['/', '.'])
         };
         if let Some(flag) = self.options.flags.iter().find(|flag| !covered(flag)) {
             return Err(format!("the flag `{flag}` may read files"));
