@@ -34,8 +34,10 @@ const FLAGS: &[&str] = &[
 /// be lost, and a vector become a number.
 const GCC_FLAGS: &[&str] = &["-ffp-contract=off", "-Werror=attributes"];
 
-/// What only clang needs: it would read files of the system's or the user's that add flags.
+/// What only clang needs, from the version on that has such files: it would read flags from
+/// files of the system's or the user's.
 const CLANG_FLAGS: &[&str] = &["--no-default-config"];
+const CLANG_READS_FILES: u32 = 16;
 
 /// What would let the environment decide what a source includes and who compiles
 /// it.
@@ -73,16 +75,17 @@ pub(super) enum Failure {
 }
 
 /// The flags that follow from the compiler and the options, as the compiler takes them.
-pub(super) fn flags(family: Family, options: &Options) -> Vec<String> {
+pub(super) fn flags(compiler: &CCompiler, options: &Options) -> Vec<String> {
     let mut flags: Vec<String> = FLAGS.iter().map(|&f| f.to_owned()).collect();
     if let Some(target) = &options.target {
         flags.push(format!("--target={target}"));
     }
     flags.push(options.opt_level.flag().to_owned());
     flags.push(format!("-march={}", options.target_cpu));
-    let of_family = match family {
+    let of_family = match compiler.family {
         Family::Gcc => GCC_FLAGS,
-        Family::Clang => CLANG_FLAGS,
+        Family::Clang if compiler.major >= CLANG_READS_FILES => CLANG_FLAGS,
+        Family::Clang => &[],
     };
     flags.extend(of_family.iter().map(|&f| f.to_owned()));
     flags.extend(options.flags.iter().cloned());
@@ -191,7 +194,7 @@ pub(super) fn compile_unit(
     command
         .current_dir(unit.dir)
         .args(unit.flags)
-        .args(flags(compiler.family, options))
+        .args(flags(compiler, options))
         .args(["-x", unit.language, "-", "-o", output_name(compiler.family)]);
     command.stdin(text).stdout(stdout).stderr(Stdio::piped());
     let output = command.output().map_err(|e| {

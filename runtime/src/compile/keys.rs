@@ -106,7 +106,7 @@ impl<'a> Keys<'a> {
         let compiler = self.toolchain.c_compiler(&source.entry);
         let compiler = compiler.map_err(|e| e.to_string())?;
         let identity = self.toolchain.c_identity(compiler)?;
-        Ok((identity, c::flags(compiler.family, self.options)))
+        Ok((identity, c::flags(compiler, self.options)))
     }
 }
 

@@ -111,13 +111,10 @@ const REFUSED: &[&str] = &[
     "__builtin_FILE_NAME",
     "__builtin_COLUMN",
     "__builtin_source_location",
-    // What may stand before a string.
-    "L",
-    "u",
-    "U",
-    "u8",
-    "R",
 ];
+
+/// What may stand right before a string or a character, and is no name there.
+const PREFIXES: &[&str] = &["L", "u", "U", "u8", "R"];
 
 /// What compilers call by themselves: whoever defines it means their calls too.
 const CALLED_BY_COMPILERS: &[&str] = &[
@@ -131,6 +128,13 @@ pub(super) fn items<'a>(tokens: &[Token<'a>]) -> Result<Vec<Item<'a>>, &'static 
         .any(|t| t.kind == Kind::Word && REFUSED.contains(&t.text))
     {
         return Err("a word that names where it stands, or is seldom");
+    }
+    let is_prefixed = |pair: &[Token<'_>]| {
+        let quoted = matches!(pair[1].kind, Kind::Text | Kind::Character);
+        quoted && pair[0].end() == pair[1].start && PREFIXES.contains(&pair[0].text)
+    };
+    if tokens.windows(2).any(is_prefixed) {
+        return Err("a string of another kind");
     }
     let mut items: Vec<Item<'a>> = Vec::new();
     let mut start = 0;

@@ -23,6 +23,7 @@ fn what_could_tell_the_difference_is_refused() {
         "#define START static\nSTART int f(void) { return 1; }\nvoid k(void) {}",
         "static float fmodf(float a, float b) { return a; }\nvoid k(void) { __builtin_fmodf(1, 2); }",
         "void other(void) {}",
+        "void k(void) { const int *s = L\"x\"; (void)s; }",
         "void k(void) {",
         "void k(void) { ]",
         "%: define X\nvoid k(void) {}",
@@ -40,6 +41,7 @@ fn what_compilers_of_models_write_is_not() {
         "float expf(float);\nstatic const float t[2] = {1.0f, -2.0f};\nvoid k(float *y) { y[0] = expf(t[0]); }",
         "#define N 4\n#define MAX(a, b) ((a) > (b) ? (a) : (b))\nvoid k(float *y) { y[N] = MAX(y[0], y[1]); }",
         "struct s { int a, b[3]; };\nenum { A, B = 3, C };\nvoid k(struct s *y) { y->a = C; }",
+        "void k(float *y) { float u = 1, L = 2; y[0] = u + L; }",
         "_Static_assert(sizeof(int) == 4, \"int\");\nvoid k(void) {};",
     ] {
         assert_eq!(alone(text), None, "{text}");
