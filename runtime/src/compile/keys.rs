@@ -123,7 +123,7 @@ fn reads_more(source: &Source) -> bool {
             let words = [
                 "include", "import", "embed", "asm", "__DATE__", "__TIME", "__has_",
             ];
-            let split = ["\\", "??", "%:", "_Pragma"];
+            let split = ["\\", "??", "%:", "##", "_Pragma"];
             if !words.iter().chain(&split).any(|word| text.contains(word)) {
                 return false;
             }
@@ -142,6 +142,8 @@ fn reads_more(source: &Source) -> bool {
                     ];
                     !name.is_empty() && !plain.iter().any(|p| name.starts_with(p))
                         || READS_MORE.iter().any(|word| token.text.contains(word))
+                        // Which makes any word of parts.
+                        || token.text.contains("##")
                 }
                 // Assembler includes files too, by words that begin with a dot.
                 Kind::Text => has_assembler && token.text.contains('.'),
@@ -165,6 +167,7 @@ mod tests {
             "const char x[] = {\n#embed \"f\"\n};",
             "#if __has_include(<x.h>)\n#endif",
             "#define WHEN __DATE__",
+            "#define JOIN(a, b) a##b\nconst char *t = JOIN(__DA, TE__);",
             "const char *t = __TIME__;",
             "asm(\".incbin \\\"f\\\"\");",
             "__asm__(\".inc\" \"bin 1\");",
