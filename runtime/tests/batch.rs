@@ -296,6 +296,36 @@ fn helpers_constants_and_calls_come_along_at_every_level() {
     }
 }
 
+/// What a compiler folds may have other bits than what libm computes, and it folds what it
+/// inlines, which depends on how many callers there are.
+#[test]
+fn a_helper_has_the_callers_that_it_has_alone() {
+    let mut helper = String::from(
+        "static float h(float x, const float *q) {\n  float r = __builtin_expf(x) + (x - x) / (x - x) * 0;\n  float e = __builtin_expf(x);\n",
+    );
+    for i in 0..60 {
+        helper += &format!(
+            "  r = r * q[{}] + q[{}] / (q[{}] + {i}.5f);\n",
+            i % 16,
+            (i * 3) % 16,
+            (i * 5) % 16
+        );
+    }
+    helper += "  return e + (r != r ? 0.0f : 0.0f * r);\n}\n";
+    let text = |x: &str| {
+        format!(
+            "{helper}void k(int *y) {{\n  float q[16];\n  for (int i = 0; i < 16; i++) q[i] = y[i];\n  float f = h({x}, q);\n  y[0] = __builtin_bit_cast(int, f);\n}}\n"
+        )
+    };
+    let runtime = builder().build().unwrap();
+    let compiler = runtime.toolchain().c_compiler("k").unwrap();
+    if compiler.family != svod_runtime::compile::Family::Clang {
+        return; // gcc 12 has no __builtin_bit_cast.
+    }
+    let sources = ["0.503899992f", "0.526199996f"].map(|x| source("k", &text(x)));
+    same_as_alone(&sources);
+}
+
 #[test]
 fn without_a_compiler_each_says_so() {
     let runtime = Runtime::builder().cc("/nowhere/cc").build().unwrap();

@@ -3,8 +3,9 @@
 //! What the user waits for is the first answer. So kernels that neither the bundle nor the
 //! cache has are compiled with little effort first, and all of them again with the runtime's
 //! own level in the background. When that is done the executable's code is replaced: each
-//! instance has it from its next run on, and no run waits for it. Results are the same, as
-//! they are on all levels of a compiler with the flags that kernels are compiled with.
+//! instance has it from its next run on, and no run waits for it. Results are the same, but for
+//! what a compiler computes itself where it optimises: a function of libm of a constant, which
+//! it may round otherwise than libm does, and which NaN a NaN is.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -104,8 +105,9 @@ impl Bundle {
     /// is learned.
     ///
     /// Results are the same on either code, bit for bit, unless flags of the runtime's
-    /// ([`RuntimeBuilder::flag`](crate::RuntimeBuilder::flag)) let the compiler trade that away,
-    /// and but for which NaN a NaN is.
+    /// ([`RuntimeBuilder::flag`](crate::RuntimeBuilder::flag)) let the compiler trade that away;
+    /// but for functions of libm of constants, which an optimising compiler computes itself,
+    /// perhaps with another last bit, and for which NaN a NaN is.
     ///
     /// # Errors
     ///

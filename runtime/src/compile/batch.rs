@@ -17,12 +17,19 @@ use super::{Family, Language, Options, Source, Toolchain, compile_alone, split};
 use crate::Error;
 
 /// Flags of units: each function and each constant in a section of its own, so that an
-/// object can be split.
-const UNIT_FLAGS: &[&str] = &["-ffunction-sections", "-fdata-sections"];
+/// object can be split, and nothing that one source declares without another's knowing.
+const UNIT_FLAGS: &[&str] = &[
+    "-ffunction-sections",
+    "-fdata-sections",
+    "-Werror=implicit-function-declaration",
+];
 
 /// What clang needs beside: no section that counts symbols, and all errors at once, so that
 /// all sources that are at fault are found.
 const CLANG_UNIT_FLAGS: &[&str] = &["-fno-addrsig", "-ferror-limit=0"];
+
+/// What gcc needs beside: functions that are alike stay two, each with its own callers.
+const GCC_UNIT_FLAGS: &[&str] = &["-fno-ipa-icf"];
 
 /// The beginnings of flags with which merged sources give the code that they give alone.
 /// Others may let a compiler reassociate across what was inlined, or refer by name to
@@ -162,9 +169,10 @@ fn compile_unit(
         .map_or("", |m| &sources[m.source].entry);
     let compiler = toolchain.c_compiler(name).map_err(|e| e.to_string())?;
     let mut flags = UNIT_FLAGS.to_vec();
-    if compiler.family == Family::Clang {
-        flags.extend(CLANG_UNIT_FLAGS);
-    }
+    flags.extend(match compiler.family {
+        Family::Clang => CLANG_UNIT_FLAGS,
+        Family::Gcc => GCC_UNIT_FLAGS,
+    });
     let process = c::Unit {
         what: &format!("{} kernels, `{name}` and others", unit.members.len()),
         text: &[unit.text.as_bytes()],

@@ -345,6 +345,11 @@ fn declared<'a>(
         if CALLED_BY_COMPILERS.contains(&name) || name.starts_with("__") {
             return Err("a function that compilers call by themselves");
         }
+        // Alone, its calls may be of a function that is defined elsewhere.
+        let has = |words: &[&str]| outline.iter().any(|&at| words.contains(&tokens[at].text));
+        if has(&["inline", "__inline", "__inline__"]) && !has(&["static"]) {
+            return Err("an inline function that is not static");
+        }
         item.function = Some(name);
         add(&mut item.names, name);
         return Ok(item);

@@ -6,18 +6,18 @@
 //! understood. What a source merely declares, such as a function of libm, keeps its name, as
 //! the linker is to find it. Macros end with their source.
 //!
-//! A declaration that the unit has already, token for token once the names in it are resolved,
-//! is left out, and its names mean the one that is there: so a vector type, and a helper over
-//! it, is compiled once. A helper of the same text over a type that differs is another.
+//! A type or a constant that the unit has already, token for token once the names in it are
+//! resolved, is left out, and its names mean the one that is there. Functions are not, unless
+//! they are always inlined: whether a compiler inlines a function depends on how many callers it
+//! has, and what is inlined may be folded, with other bits than libm gives, or another NaN. So
+//! each source keeps helpers of its own, as it has them alone.
 //!
-//! **Why the results are the same bits.** What a compiler may do with one function depends on
-//! that function, what it calls, and flags, all of which are the same; inlining may differ
-//! where a helper is shared, but changes no value: the languages' own rounding is kept (clang
-//! contracts `a * b + c` within an expression, before anything is inlined; gcc is told not to),
-//! and without flags that permit it nothing is reassociated. Sources that could tell the
-//! difference are refused here and compiled alone: pragmas, conditions of the preprocessor,
-//! assembler, the name of a function or a file in its own text. Whoever merges must do the same
-//! with flags.
+//! **Why the results are the same bits.** What a compiler makes of one function depends on that
+//! function, what it calls, what calls it, and flags, all of which are the same. Sources that could
+//! tell the difference are refused here and compiled alone: pragmas, conditions of the
+//! preprocessor, assembler, the name of a function or a file in its own text. Whoever merges must
+//! do the same with flags that let a compiler reassociate, and keep it from folding functions
+//! that are alike into one.
 //!
 //! What is read wrongly shows itself as a unit that does not compile, and is then compiled
 //! alone as well.
@@ -209,6 +209,10 @@ impl Merging {
         macros: &str,
         names: &mut HashMap<&'a str, String>,
     ) -> bool {
+        let is_inlined = |t: &Token<'_>| matches!(t.text, "always_inline" | "__always_inline__");
+        if item.function.is_some() && !tokens.iter().any(is_inlined) {
+            return false;
+        }
         let all_shareable = item.names.iter().all(|n| source.shareable.contains(n));
         if item.names.is_empty() || item.external.is_some() || !all_shareable {
             return false;
