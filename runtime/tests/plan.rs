@@ -11,11 +11,12 @@ use std::ops::Range;
 use std::sync::OnceLock;
 
 use proptest::prelude::*;
+use svod_runtime::compile::OptLevel;
 use svod_runtime::memory::Constant;
 use svod_runtime::plan::{
     BufferRange, Executable, Instance, Operator, Plan, PlanBuilder, Role, Value, VariableId,
 };
-use svod_runtime::{Bounds, DType, Error, Kernel, Scalar, Signature, Source, View};
+use svod_runtime::{Bounds, DType, Error, Kernel, RuntimeBuilder, Scalar, Signature, Source, View};
 
 use support::{assert_refused, output, runtime};
 
@@ -558,38 +559,41 @@ fn a_plan_checks_the_same_whether_a_kernel_is_launched_by_it_or_alone() {
 const LEN: usize = 8;
 
 /// `y[i] = 3 * y[i] + x[i] + k` over bytes, and a kernel that writes the odd
-/// ones of four `short`s, whatever they were.
-fn property_kernels() -> &'static [Kernel] {
-    static KERNELS: OnceLock<Vec<Kernel>> = OnceLock::new();
+/// ones of four `short`s, whatever they were; unoptimised, and optimised.
+fn property_kernels() -> &'static [Vec<Kernel>; 2] {
+    static KERNELS: OnceLock<[Vec<Kernel>; 2]> = OnceLock::new();
     KERNELS.get_or_init(|| {
-        let mix = "void mix(unsigned char *restrict y, const unsigned char *restrict x, int k,
+        [OptLevel::O0, OptLevel::O2].map(|level| {
+            let runtime = RuntimeBuilder::from_env().opt_level(level).build().unwrap();
+            let mix = "void mix(unsigned char *restrict y, const unsigned char *restrict x, int k,
                             int i) { y[i] = (unsigned char)(3 * y[i] + x[i] + k); }";
-        let odd = "void odd(short *restrict y, long long i, short k) {
+            let odd = "void odd(short *restrict y, long long i, short k) {
                        if (i & 1) y[i] = (short)(k + i); }";
-        let mix_signature = Signature::builder()
-            .read_write(DType::U8, LEN)
-            .align(1)
-            .read(DType::U8, LEN)
-            .align(1)
-            .scalar(DType::I32, "k", Bounds::integers(-50, 50))
-            .index(DType::I32, LEN as u64);
-        let odd_signature = Signature::builder()
-            .write(DType::I16, LEN / 2)
-            .align(2)
-            .index(DType::I64, LEN as u64 / 2)
-            .scalar(DType::I16, "k", Bounds::integers(-50, 50));
-        // SAFETY: for each i below the index's maximum, `mix` reads x[i] and
-        // y[i] and writes y[i], and `odd` writes y[i]: all below the lengths.
-        unsafe {
-            vec![
-                runtime()
-                    .load(&Source::c("mix", mix), mix_signature.build().unwrap())
-                    .unwrap(),
-                runtime()
-                    .load(&Source::c("odd", odd), odd_signature.build().unwrap())
-                    .unwrap(),
-            ]
-        }
+            let mix_signature = Signature::builder()
+                .read_write(DType::U8, LEN)
+                .align(1)
+                .read(DType::U8, LEN)
+                .align(1)
+                .scalar(DType::I32, "k", Bounds::integers(-50, 50))
+                .index(DType::I32, LEN as u64);
+            let odd_signature = Signature::builder()
+                .write(DType::I16, LEN / 2)
+                .align(2)
+                .index(DType::I64, LEN as u64 / 2)
+                .scalar(DType::I16, "k", Bounds::integers(-50, 50));
+            // SAFETY: for each i below the index's maximum, `mix` reads x[i] and
+            // y[i] and writes y[i], and `odd` writes y[i]: all below the lengths.
+            unsafe {
+                vec![
+                    runtime
+                        .load(&Source::c("mix", mix), mix_signature.build().unwrap())
+                        .unwrap(),
+                    runtime
+                        .load(&Source::c("odd", odd), odd_signature.build().unwrap())
+                        .unwrap(),
+                ]
+            }
+        })
     })
 }
 
@@ -808,17 +812,18 @@ proptest! {
     })]
 
     /// Of any steps, the builder takes those that the format allows; and what
-    /// it took does to memory, over several runs, what a plain interpreter does.
+    /// it took does to memory, over several runs, what a plain interpreter does, with
+    /// unoptimised code and with optimised code that takes over from it, and back.
     #[test]
     fn a_plan_does_what_it_says(
         steps in proptest::collection::vec(step(), 1..24),
-        runs in proptest::collection::vec((V, any::<[u8; SIZES[0]]>()), 1..4),
+        runs in proptest::collection::vec((V, any::<[u8; SIZES[0]]>(), 0..4_usize), 1..4),
         constant in any::<[u8; SIZES[1]]>(),
         state in any::<[u8; SIZES[2]]>(),
     ) {
         let mut plan = PlanBuilder::new("property");
         let v = plan.variable("v", *V.start(), *V.end()).unwrap();
-        for kernel in property_kernels() {
+        for kernel in &property_kernels()[0] {
             plan.kernel(kernel.name(), kernel.signature().clone());
         }
         // What has contents is typed; the rest are bytes of any type.
@@ -850,13 +855,16 @@ proptest! {
         }
         let contents = |bytes: &[u8]| Constant::from(common::from_slice(bytes));
         let contents = [(CONSTANT, contents(&constant)), (STATE, contents(&state))];
-        let kernels = property_kernels().to_vec();
+        let kernels = property_kernels()[0].clone();
         let executable = Executable::new(plan.build().unwrap(), kernels, contents).unwrap();
-        let mut instance = instance(executable);
+        let mut instance = instance(executable.clone());
         let mut memory = SIZES.map(|size| vec![0; size]);
         memory[CONSTANT] = constant.to_vec();
         memory[STATE] = state.to_vec();
-        for (v, input) in runs {
+        for (v, input, code) in runs {
+            if let Some(kernels) = property_kernels().get(code) {
+                executable.replace_code(kernels.clone()).unwrap();
+            }
             instance.set_input("input", View::from_slice(&input)).unwrap();
             instance.run(&[("v", v)]).unwrap();
             memory[INPUT] = input.to_vec();

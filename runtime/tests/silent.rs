@@ -192,6 +192,23 @@ fn a_run_allocates_nothing() {
     assert_eq!(asked, 2, "the counter counts");
 }
 
+#[test]
+fn nor_does_one_that_finds_other_code() {
+    for mut instance in [instance(), instance_with_team()] {
+        instance.run(&[("n", 1)]).unwrap();
+        let executable = instance.executable().clone();
+        for _ in 0..3 {
+            // Kept, since it is for whoever drops it last to free the code before.
+            let replaced = executable.replace_code(executable.kernels().to_vec());
+            let asked = allocations(|| instance.run(&[("n", 1)]).unwrap());
+            assert_eq!(asked, 0);
+            assert_eq!(instance.code_generation(), executable.code_generation());
+            assert!(!replaced.unwrap().is_in_use());
+        }
+        assert_eq!(instance.code_generation(), 3);
+    }
+}
+
 /// Ends the process at any system call but these.
 fn filter(permitted: &[i64]) -> BpfProgram {
     let filter = SeccompFilter::new(
@@ -238,6 +255,9 @@ fn the_part_that_runs_in_silence() {
     );
     let given = Buffer::from_slice(&[1, 2, 3, 4]).unwrap();
     let mut got = Buffer::zeroed(DType::I32, 8).unwrap();
+    // The first of the runs finds other code.
+    let executable = instance.executable().clone();
+    let replaced = executable.replace_code(executable.kernels().to_vec());
     let silent = std::thread::spawn(move || {
         permit_nothing();
         if part == "run" {
@@ -263,6 +283,7 @@ fn the_part_that_runs_in_silence() {
             std::hint::spin_loop();
         }
     });
+    let _kept = replaced.unwrap();
     while !DONE.load(Ordering::Acquire) {
         // A thread that could not be silenced has panicked.
         if silent.is_finished() {

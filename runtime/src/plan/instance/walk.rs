@@ -1,6 +1,7 @@
 //! One run: what it is given, which schedule it follows, and what it has measured.
 
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::super::builder::as_grid;
@@ -117,7 +118,10 @@ impl Instance {
                 false
             }
         };
-        (check || learner.asks()).then(|| learner.trial(check))?
+        let trial = (check || learner.asks()).then(|| learner.trial(check))??;
+        // Where this run could not look, code that is newer still is for the next: with that of
+        // one trial and without it in the next, it would come and go.
+        Arc::ptr_eq(trial.script.code(), self.script.code()).then_some(trial)
     }
 
     /// Hands over what a run has measured.
