@@ -124,16 +124,9 @@ impl Identity {
         Ok(identity)
     }
 
-    /// A library that is opened in this process; `asked` is how it is looked for.
-    pub(super) fn of_library(
-        asked: &Path,
-        library: &Path,
-        major: u32,
-        folder: Option<&Path>,
-    ) -> Result<Identity, String> {
-        let identity = Identity::new(asked, (None, major), vec![library.to_owned()], Vec::new())?;
-        identity.remember(folder);
-        Ok(identity)
+    /// A library that is open in this process, at this path. It is not remembered.
+    pub(super) fn of_library(library: &Path) -> Result<Identity, String> {
+        Identity::new(library, (None, 0), vec![library.to_owned()], Vec::new())
     }
 
     fn new(

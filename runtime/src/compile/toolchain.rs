@@ -112,18 +112,11 @@ impl Toolchain {
         self.named_llvm.is_some()
     }
 
-    /// Which library compiles LLVM IR, as a part of keys; or why that cannot be told. What is
-    /// remembered is not opened.
+    /// Which library compiles LLVM IR, as a part of keys; or why that cannot be told. It is
+    /// the one that is open: which one a name leads to, nobody but the system can say.
     pub(super) fn llvm_identity(&self) -> Result<&str, &str> {
         let identity = self.llvm_identity.get_or_init(|| {
-            let memory = self.memory.as_deref();
-            let asked =
-                Path::new("libLLVM").join(self.named_llvm.as_deref().unwrap_or(Path::new("")));
-            if let Some(known) = Identity::recall(&asked, memory) {
-                return Ok(known.text());
-            }
-            let llvm = self.llvm()?;
-            let identity = Identity::of_library(&asked, llvm.path(), llvm.version(), memory);
+            let identity = Identity::of_library(self.llvm()?.path());
             identity.map(|identity| identity.text())
         });
         identity.as_deref().map_err(String::as_str)
