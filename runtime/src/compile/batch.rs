@@ -78,7 +78,7 @@ pub(super) fn compile_each(
 fn tasks(sources: &[&Source], options: &Options, threads: usize) -> Vec<Task> {
     let may_merge = options.flags.iter().all(|flag| {
         let known = MERGEABLE_FLAGS.iter().any(|f| flag.starts_with(f));
-        known && !flag.starts_with("-Ofast")
+        known && !flag.starts_with("-Ofast") && !flag.contains(',')
     });
     let (mut mergeable, mut alone) = (Vec::new(), Vec::new());
     for (i, source) in sources.iter().enumerate() {

@@ -167,7 +167,14 @@ fn directive<'a>(tokens: &[Token<'a>], at: usize) -> Result<Item<'a>, &'static s
         "define" if defined.starts_with('_') || matches!(defined, "linux" | "unix") => {
             return Err("a macro whose name is reserved");
         }
-        "define" if !defined.is_empty() && !body.contains('#') => Some(defined),
+        // Lines that go on, operators by any spelling, and words that mean something to the
+        // compiler would be passed over below.
+        "define"
+            if body.contains(['#', '\\', '%']) || body.contains("__") || body.contains("_P") =>
+        {
+            return Err("a macro that is unusual");
+        }
+        "define" if !defined.is_empty() => Some(defined),
         _ => return Err("a directive other than a plain definition"),
     };
     Ok(Item {

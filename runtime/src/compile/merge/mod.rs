@@ -82,6 +82,33 @@ pub(super) fn prepare(source: &Source) -> Result<Prepared<'_>, &'static str> {
     if tokens.iter().find(of_compiler).is_some() {
         return Err("a function that compilers have a builtin for");
     }
+    // Words of attributes are renamed like others.
+    for (at, _) in tokens
+        .iter()
+        .enumerate()
+        .filter(|(_, t)| t.text == "__attribute__")
+    {
+        let mut depth = 0_usize;
+        for token in &tokens[at + 1..] {
+            match token.kind {
+                Kind::Mark(b'(') => depth += 1,
+                Kind::Mark(b')') => depth = depth.saturating_sub(1),
+                Kind::Word if defined.contains(token.text) => {
+                    return Err("an attribute with a word that is also a name");
+                }
+                _ => {}
+            }
+            if depth == 0 {
+                break;
+            }
+        }
+    }
+    if tokens
+        .windows(2)
+        .any(|pair| pair[0].is(b'[') && pair[1].is(b'['))
+    {
+        return Err("an attribute in brackets");
+    }
     let mut prepared = Prepared {
         entry,
         text,
@@ -218,7 +245,13 @@ impl Merging {
             return false;
         }
         let mut said = format!("{macros}\0");
+        let mut end = 0;
         for token in tokens {
+            // `--` is another thing than `- -`.
+            if token.start == end {
+                said.push('\u{3}');
+            }
+            end = token.end();
             match item.names.iter().position(|n| *n == token.text) {
                 // Its own names count by their order, and as they are, so that a reader of
                 // the unit sees what it is.
