@@ -6,6 +6,7 @@
 mod attacks;
 #[path = "../common/mod.rs"]
 mod common;
+mod full;
 mod processes;
 mod sources;
 

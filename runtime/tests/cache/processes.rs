@@ -11,7 +11,7 @@ const FOLDER: &str = "SVOD_TEST_CACHE_FOLDER";
 
 const KEYS: usize = 50;
 
-fn child(task: &str, folder: &std::path::Path) -> Command {
+pub(super) fn child(task: &str, folder: &std::path::Path) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
         .args([
@@ -74,6 +74,17 @@ fn a_child() {
             assert_eq!(cache.get(&key(1)), Some(object(1)));
             cache.put(&key(2), &object(2));
             assert_eq!(cache.get(&key(2)), Some(object(2)));
+        }
+        // Asks for all where not all can be written.
+        "full" => full::ask(&cache),
+        // The same, where no file may be larger than this.
+        "short" => {
+            let limit = rustix::process::Rlimit {
+                current: Some(4096),
+                maximum: Some(4096),
+            };
+            rustix::process::setrlimit(rustix::process::Resource::Fsize, limit).unwrap();
+            full::ask(&cache);
         }
         // Writes until it is killed.
         "write" => loop {
