@@ -143,7 +143,7 @@ struct RunArgs {
     #[arg(long)]
     recompile: bool,
     /// Begin at once, on quickly compiled code (-O0); optimised code is made meanwhile, and
-    /// takes over between two runs. Results are the same
+    /// takes over between two runs
     #[arg(long)]
     quick: bool,
     /// Run on until a schedule is learned, and keep it in the bundle, for this processor

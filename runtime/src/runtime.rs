@@ -208,12 +208,16 @@ impl Runtime {
             let none = || Explanation::NotKept("there is no cache".to_owned());
             return Ok(sources.iter().map(|_| none()).collect());
         };
-        let keys = compile::keys(&self.toolchain, sources, &self.options);
-        let explain = |key: Result<_, String>| match key {
-            Ok(key) => cache.explain(&key),
-            Err(why) => Ok(Explanation::NotKept(why)),
+        let (mut keys, mut whys) = (Vec::new(), Vec::new());
+        for key in compile::keys(&self.toolchain, sources, &self.options) {
+            whys.push(key.map(|key| keys.push(key)).err());
+        }
+        let mut explained = cache.explain(&keys)?.into_iter();
+        let explain = |why: Option<String>| match why {
+            Some(why) => Some(Explanation::NotKept(why)),
+            None => explained.next(),
         };
-        keys.into_iter().map(explain).collect()
+        Ok(whys.into_iter().filter_map(explain).collect())
     }
 
     /// Links an object into a callable kernel.

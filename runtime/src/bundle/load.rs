@@ -279,17 +279,20 @@ pub(super) fn tiers(
 }
 
 pub(super) fn explain(bundle: &Bundle, runtime: &Runtime) -> Result<Vec<Explanation>, Error> {
-    let mut explained = Vec::new();
-    for (kernel, code) in bundle.plan.kernels().iter().zip(&bundle.sources) {
-        if code.precompiled().is_some() {
-            let why = "the bundle carries its object, so that it is not compiled";
-            explained.push(Explanation::NotKept(why.to_owned()));
-        } else {
-            let source = code.to_compile(&kernel.entry)?;
-            explained.extend(runtime.explain(&[source])?);
-        }
-    }
-    Ok(explained)
+    let kernels = bundle.plan.kernels().iter().zip(&bundle.sources);
+    let sources = kernels.map(|(kernel, code)| match code.precompiled() {
+        Some(_) => Ok(None),
+        None => code.to_compile(&kernel.entry).map(Some),
+    });
+    let sources = sources.collect::<Result<Vec<_>, _>>()?;
+    let compiled: Vec<Source> = sources.iter().flatten().cloned().collect();
+    let mut explained = runtime.explain(&compiled)?.into_iter();
+    let carried = "the bundle carries its object, so that it is not compiled";
+    let explain = |source: &Option<Source>| match source {
+        Some(_) => explained.next(),
+        None => Some(Explanation::NotKept(carried.to_owned())),
+    };
+    Ok(sources.iter().filter_map(explain).collect())
 }
 
 /// The executable with these objects; `provisional` says that better ones will come.

@@ -17,12 +17,8 @@ use super::{Family, Language, Options, Source, Toolchain, compile_alone, split};
 use crate::Error;
 
 /// Flags of units: each function and each constant in a section of its own, so that an
-/// object can be split, and nothing that one source declares without another's knowing.
-const UNIT_FLAGS: &[&str] = &[
-    "-ffunction-sections",
-    "-fdata-sections",
-    "-Werror=implicit-function-declaration",
-];
+/// object can be split.
+const UNIT_FLAGS: &[&str] = &["-ffunction-sections", "-fdata-sections"];
 
 /// What clang needs beside: no section that counts symbols, and all errors at once, so that
 /// all sources that are at fault are found.

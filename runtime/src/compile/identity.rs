@@ -20,14 +20,17 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::c::command;
-use super::cache::{hex, open_own, own_folder, read};
+use super::cache::{hex, own_folder, read_own};
 use super::toolchain::{CCompiler, Family};
 
 /// What the dynamic linker finds libraries with. Where it changes, so may what is found.
 const LINKER_CACHE: &str = "/etc/ld.so.cache";
 
 /// What a compiler inherits that decides what it loads and starts.
-const INHERITED: [&str; 3] = ["PATH", "LD_LIBRARY_PATH", "LD_PRELOAD"];
+const INHERITED: [&str; 3] = ["PATH", LIBRARY_PATH, "LD_PRELOAD"];
+
+/// Where the dynamic linker looks first.
+const LIBRARY_PATH: &str = "LD_LIBRARY_PATH";
 
 /// What is remembered of a compiler.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -39,43 +42,39 @@ pub(super) struct Identity {
     major: u32,
     /// The files that it is made of.
     files: Vec<FileState>,
-    /// Files that say which those are.
+    /// Files and folders that say which those are, there or not.
     watched: Vec<FileState>,
 }
 
-/// A file, as the system describes it.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+/// A file, as the system describes it, or that it is not there.
+#[derive(Clone, Debug, Deserialize, Serialize)]
 struct FileState {
     path: PathBuf,
     /// Where links lead.
     real: PathBuf,
-    size: u64,
-    inode: u64,
-    /// In nanoseconds since 1970.
-    time: i128,
+    seen: Option<Seen>,
 }
 
+/// Size in bytes, inode, and time in nanoseconds since 1970.
+type Seen = (u64, u64, i128);
+
 impl FileState {
-    fn of(path: &Path) -> Option<FileState> {
-        let (size, inode, time) = seen(path)?;
-        Some(FileState {
-            path: path.to_owned(),
-            real: fs::canonicalize(path).ok()?,
-            size,
-            inode,
-            time,
-        })
+    fn of(path: PathBuf) -> FileState {
+        FileState {
+            real: fs::canonicalize(&path).unwrap_or_else(|_| path.clone()),
+            seen: seen(&path),
+            path,
+        }
     }
 
     /// Whether it is the same file. Where a link leads elsewhere, the inode is another one; to
     /// follow it by name takes four times as long as all else here.
     fn is_still(&self) -> bool {
-        seen(&self.path) == Some((self.size, self.inode, self.time))
+        seen(&self.path) == self.seen
     }
 }
 
-/// Size, inode and time of the file to which a path leads.
-fn seen(path: &Path) -> Option<(u64, u64, i128)> {
+fn seen(path: &Path) -> Option<Seen> {
     let meta: Metadata = fs::metadata(path).ok()?;
     let time = i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec());
     Some((meta.len(), meta.ino(), time))
@@ -137,26 +136,32 @@ impl Identity {
     ) -> Result<Identity, String> {
         files.sort();
         files.dedup();
-        let state = |path: PathBuf| {
-            FileState::of(&path).ok_or_else(|| format!("{} cannot be looked at", path.display()))
-        };
+        let files: Vec<FileState> = files.into_iter().map(FileState::of).collect();
+        if let Some(lost) = files.iter().find(|file| file.seen.is_none()) {
+            return Err(format!("{} cannot be looked at", lost.path.display()));
+        }
         watched.push(LINKER_CACHE.into());
-        // Of a system without one, nothing is watched.
-        watched.retain(|path| path.exists());
+        // A library that comes to be in one of these is loaded instead of another.
+        let folders = std::env::var_os(LIBRARY_PATH).unwrap_or_default();
+        watched.extend(std::env::split_paths(&folders).filter(|f| f.is_absolute()));
         Ok(Identity {
             asked: asked_for(asked),
             family,
             major,
-            files: files.into_iter().map(state).collect::<Result<_, _>>()?,
-            watched: watched.into_iter().map(state).collect::<Result<_, _>>()?,
+            files,
+            watched: watched.into_iter().map(FileState::of).collect(),
         })
     }
 
     /// What is remembered of the compiler at this path, if it is still the same.
     pub(super) fn recall(path: &Path, folder: Option<&Path>) -> Option<Identity> {
         let asked = asked_for(path);
-        let bytes = read(&open_own(&memory(&asked, folder?)).ok()?).ok()?;
-        let known: Identity = serde_json::from_slice(&bytes).ok()?;
+        let (bytes, ..) = read_own(&memory(&asked, folder?)).ok()?;
+        let (digest, json) = bytes.split_first_chunk::<32>()?;
+        if *digest != *Sha256::digest(json) {
+            return None;
+        }
+        let known: Identity = serde_json::from_slice(json).ok()?;
         let mut states = known.files.iter().chain(&known.watched);
         let is_same = known.asked == asked && !known.files.is_empty();
         (is_same && states.all(FileState::is_still)).then_some(known)
@@ -174,13 +179,8 @@ impl Identity {
     /// The identity as a part of a key: a line a file.
     pub(super) fn text(&self) -> String {
         let line = |file: &FileState| {
-            let FileState {
-                real,
-                size,
-                inode,
-                time,
-                ..
-            } = file;
+            let real = &file.real;
+            let (size, inode, time) = file.seen.unwrap_or_default();
             format!(
                 "{} {size} bytes, inode {inode}, of {time}\n",
                 real.display()
@@ -198,7 +198,8 @@ impl Identity {
         let Some(folder) = folder else { return };
         let write = || {
             own_folder(folder)?;
-            let bytes = serde_json::to_vec(self).map_err(|e| e.to_string())?;
+            let json = serde_json::to_vec(self).map_err(|e| e.to_string())?;
+            let bytes = [&Sha256::digest(&json)[..], &json].concat();
             let file = tempfile::NamedTempFile::new_in(folder);
             let mut file = file.map_err(|e| e.to_string())?;
             file.write_all(&bytes).map_err(|e| e.to_string())?;
@@ -223,7 +224,7 @@ fn asked_for(path: &Path) -> String {
 }
 
 fn memory(asked: &str, folder: &Path) -> PathBuf {
-    folder.join(format!("{}.json", hex(&Sha256::digest(asked))))
+    folder.join(format!("{}.known", hex(&Sha256::digest(asked))))
 }
 
 /// Whether a compiler starts no other program: clang compiles and assembles by itself, and is
@@ -352,4 +353,64 @@ fn is_linked_dynamically(program: &Path) -> Option<bool> {
     let endian = header.endian().ok()?;
     let all = header.program_headers(endian, head).ok()?;
     Some(all.iter().any(|h| h.p_type(endian) == PT_INTERP))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A compiler of one file, remembered; a folder that is not there is watched.
+    fn remembered(dir: &Path) -> (PathBuf, PathBuf) {
+        let (compiler, folder) = (dir.join("cc"), dir.join("memory"));
+        fs::write(&compiler, "a compiler").unwrap();
+        let files = vec![compiler.clone()];
+        let identity = Identity::new(
+            &compiler,
+            (Some(Family::Clang), 19),
+            files,
+            vec![dir.join("later")],
+        );
+        identity.unwrap().remember(Some(&folder));
+        assert!(Identity::recall(&compiler, Some(&folder)).is_some());
+        (compiler, folder)
+    }
+
+    #[test]
+    fn what_is_remembered_holds_until_something_changes() {
+        let dir = tempfile::tempdir().unwrap();
+        let (compiler, folder) = remembered(dir.path());
+        let known = Identity::recall(&compiler, Some(&folder)).unwrap();
+        assert!(known.text().contains("10 bytes"), "{}", known.text());
+        assert_eq!(known.compiler(&compiler).unwrap().major, 19);
+        fs::write(&compiler, "another one").unwrap();
+        assert!(Identity::recall(&compiler, Some(&folder)).is_none());
+
+        // What would be found before it comes to be.
+        let (compiler, folder) = remembered(dir.path());
+        fs::create_dir(dir.path().join("later")).unwrap();
+        assert!(Identity::recall(&compiler, Some(&folder)).is_none());
+    }
+
+    #[test]
+    fn a_memory_that_is_damaged_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let (compiler, folder) = remembered(dir.path());
+        let file = memory(&asked_for(&compiler), &folder);
+        let good = fs::read(&file).unwrap();
+        for at in 0..good.len() {
+            let mut bad = good.clone();
+            bad[at] ^= 1;
+            fs::write(&file, bad).unwrap();
+            assert!(Identity::recall(&compiler, Some(&folder)).is_none(), "{at}");
+        }
+        fs::write(&file, &good[..20]).unwrap();
+        assert!(Identity::recall(&compiler, Some(&folder)).is_none());
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_no_compiler() {
+        let nowhere = PathBuf::from("/nowhere/cc");
+        let files = vec![nowhere.clone()];
+        assert!(Identity::new(&nowhere, (None, 0), files, Vec::new()).is_err());
+    }
 }

@@ -158,7 +158,10 @@ fn a_clock_that_jumps_makes_nothing_stay_or_leave_for_ever() {
 #[test]
 fn a_miss_is_explained_by_the_nearest_entry() {
     let made = made();
-    let explain = |key: &Key| made.cache.explain(key).unwrap();
+    let explain = |key: &Key| {
+        let keys = std::slice::from_ref(key);
+        made.cache.explain(keys).unwrap().remove(0)
+    };
     assert_eq!(explain(&key(1)), Explanation::Empty);
     made.cache.put(&key(1), &object(1));
     made.cache.put(&key(2), &object(2));

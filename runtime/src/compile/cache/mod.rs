@@ -120,12 +120,10 @@ impl Cache {
         };
         own_folder(&cache.folder).map_err(refused)?;
         for folder in [&cache.objects, &cache.locks] {
-            // In a folder that cannot be written there may be something to read.
-            if fs::symlink_metadata(folder).is_ok() || cache.writes.load(Ordering::Relaxed) {
-                match create(folder) {
-                    Ok(()) => check_folder(folder).map_err(refused)?,
-                    Err(e) => cache.stop_writing("create a folder in it", &e),
-                }
+            match create(folder) {
+                Ok(()) => check_folder(folder).map_err(refused)?,
+                // There may still be something to read.
+                Err(e) => cache.stop_writing("create a folder in it", &e),
             }
         }
         Ok(cache)
@@ -147,13 +145,12 @@ impl Cache {
     #[must_use]
     pub fn get(&self, key: &Key) -> Option<Vec<u8>> {
         let path = self.objects.join(key.digest());
-        let opened = open_own(&path).and_then(|file| Ok((read(&file)?, file)));
-        let payload = match opened {
-            Ok((mut bytes, file)) => match entry::decode(&bytes) {
+        let payload = match read_own(&path) {
+            Ok((mut bytes, file, meta)) => match entry::decode(&bytes) {
                 Ok((stored, payload)) if stored == key.encoded() => {
                     let start = bytes.len() - payload.len();
                     bytes.drain(..start);
-                    self.note_use(&file);
+                    self.note_use(&file, &meta);
                     Ok(bytes)
                 }
                 Ok(_) => Err("it is another key's".to_owned()),
@@ -226,19 +223,24 @@ impl Cache {
             return;
         }
         missing.sort_by_key(|&i| keys[i].digest());
+        let mut has_put = false;
         for some in missing.chunks(LOCKS) {
-            self.obtain(keys, some.to_vec(), &look, compile);
+            has_put |= self.obtain(keys, some.to_vec(), &look, compile);
         }
-        self.trim();
+        if has_put {
+            self.trim();
+        }
     }
 
+    /// Returns whether something was put.
     fn obtain(
         &self,
         keys: &[Key],
         mut missing: Vec<usize>,
         look: &dyn Fn(usize) -> bool,
         compile: &mut Compile<'_>,
-    ) {
+    ) -> bool {
+        let has_put = AtomicBool::new(false);
         while !missing.is_empty() {
             let (mut locks, mut won, mut busy) = (HashMap::new(), Vec::new(), Vec::new());
             let mut take = |i: usize, lock: Asked| match lock {
@@ -267,6 +269,7 @@ impl Cache {
             let locks = Mutex::new(locks);
             let publish = |i: usize, object: &[u8]| {
                 self.put(&keys[i], object);
+                has_put.store(true, Ordering::Relaxed);
                 let mut locks = locks.lock().unwrap_or_else(PoisonError::into_inner);
                 drop(locks.remove(&i));
             };
@@ -275,6 +278,7 @@ impl Cache {
             }
             missing = busy;
         }
+        has_put.into_inner()
     }
 
     /// The lock of a key; `wait`s for it, or says that it is busy.
@@ -316,10 +320,9 @@ impl Cache {
     }
 
     /// Notes that an entry was used, now and then.
-    fn note_use(&self, file: &File) {
+    fn note_use(&self, file: &File, meta: &fs::Metadata) {
         let now = SystemTime::now();
-        let noted = file.metadata().and_then(|m| m.modified());
-        if is_fresh(noted, now) || !self.writes.load(Ordering::Relaxed) {
+        if is_fresh(meta.modified(), now) || !self.writes.load(Ordering::Relaxed) {
             return;
         }
         let now = now.duration_since(SystemTime::UNIX_EPOCH);
@@ -464,8 +467,8 @@ fn check_own(meta: &fs::Metadata) -> Result<(), String> {
     Ok(())
 }
 
-/// Opens a file that is the user's own, and no link.
-pub(super) fn open_own(path: &Path) -> io::Result<File> {
+/// What is in a file that is the user's own, and no link; and the file.
+pub(super) fn read_own(path: &Path) -> io::Result<(Vec<u8>, File, fs::Metadata)> {
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
     let file = OpenOptions::new()
         .read(true)
@@ -476,12 +479,9 @@ pub(super) fn open_own(path: &Path) -> io::Result<File> {
         return Err(io::Error::other("it is no file"));
     }
     check_own(&meta).map_err(io::Error::other)?;
-    Ok(file)
-}
-
-pub(super) fn read(mut file: &File) -> io::Result<Vec<u8>> {
-    let size = usize::try_from(file.metadata()?.len()).unwrap_or(0);
+    let size = usize::try_from(meta.len()).unwrap_or(0);
     let mut bytes = Vec::with_capacity(size + 1);
-    file.read_to_end(&mut bytes)?;
-    Ok(bytes)
+    // A file that is read to its end by itself asks for its size again.
+    (&file).take(u64::MAX).read_to_end(&mut bytes)?;
+    Ok((bytes, file, meta))
 }

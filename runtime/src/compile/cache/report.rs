@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use super::key::{self, ENTRY, LANGUAGE};
-use super::{Cache, Key, entry, is_of_the_system, is_temporary, open_own, read};
+use super::{Cache, Key, entry, is_of_the_system, is_temporary, read_own};
 use crate::Error;
 
 /// What is in a cache.
@@ -111,7 +111,7 @@ impl Cache {
             if is_temporary(&path) {
                 continue;
             }
-            let bytes = match open_own(&path).and_then(|file| read(&file)) {
+            let bytes = match read_own(&path).map(|(bytes, ..)| bytes) {
                 // It has left meanwhile.
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
                 Err(e) if is_of_the_system(&e) => {
@@ -161,32 +161,44 @@ impl Cache {
         Ok(cleared)
     }
 
-    /// Whether a key hits and, if not, in what it differs from the entry that is most like it:
-    /// one of the same function rather than of another, and then the one with the most equal
-    /// parts.
+    /// Of each key, whether it hits and, if not, in what it differs from the entry that is most
+    /// like it: one of the same function rather than of another, and then the one with the most
+    /// equal parts.
     ///
     /// # Errors
     ///
     /// [`Error::System`] where the folder cannot be read.
-    pub fn explain(&self, key: &Key) -> Result<Explanation, Error> {
+    pub fn explain(&self, keys: &[Key]) -> Result<Vec<Explanation>, Error> {
         self.check_readable()?;
-        if self.get(key).is_some() {
-            return Ok(Explanation::Hit);
-        }
-        let here = key.parts();
-        let mut nearest = None;
-        for (path, _) in self.files() {
-            let Some(bytes) = read_entry(&path) else {
-                continue;
-            };
+        let hits: Vec<bool> = keys.iter().map(|key| self.get(key).is_some()).collect();
+        let mut nearest: Vec<Option<((bool, usize), Explanation)>> = vec![None; keys.len()];
+        let entries = self.files().filter(|_| hits.contains(&false));
+        for bytes in entries.filter_map(|(path, _)| read_entry(&path)) {
             let Some(there) = parts(&bytes) else { continue };
-            let equal = here.iter().filter(|part| there.contains(part)).count();
-            let likeness = (value(&here, ENTRY) == value(&there, ENTRY), equal);
-            if nearest.as_ref().is_none_or(|(best, _)| likeness > *best) {
-                nearest = Some((likeness, differences(&here, &there)));
+            for ((key, _), nearest) in keys
+                .iter()
+                .zip(&hits)
+                .zip(&mut nearest)
+                .filter(|((_, hit), _)| !**hit)
+            {
+                let here = key.parts();
+                let equal = here.iter().filter(|part| there.contains(part)).count();
+                let likeness = (value(&here, ENTRY) == value(&there, ENTRY), equal);
+                if nearest.as_ref().is_none_or(|(best, _)| likeness > *best) {
+                    let differences = differences(&here, &there);
+                    *nearest = Some((likeness, Explanation::Differs(differences)));
+                }
             }
         }
-        Ok(nearest.map_or(Explanation::Empty, |(_, d)| Explanation::Differs(d)))
+        let all = hits
+            .into_iter()
+            .zip(nearest)
+            .map(|(hit, nearest)| match nearest {
+                _ if hit => Explanation::Hit,
+                Some((_, differs)) => differs,
+                None => Explanation::Empty,
+            });
+        Ok(all.collect())
     }
 
     fn check_readable(&self) -> Result<(), Error> {
@@ -201,7 +213,7 @@ fn read_entry(path: &std::path::Path) -> Option<Vec<u8>> {
     if is_temporary(path) {
         return None;
     }
-    let bytes = read(&open_own(path).ok()?).ok()?;
+    let (bytes, ..) = read_own(path).ok()?;
     entry::decode(&bytes).is_ok().then_some(bytes)
 }
 

@@ -388,8 +388,13 @@ impl Task {
         level: OptLevel,
     ) -> Result<Vec<u8>, String> {
         let api = &self.api;
-        // SAFETY: all objects are LLVM's own and alive: the module is promised, others are made
-        // here and disposed of by their guards; texts end with a zero.
+        // SAFETY: LLVM's functions ask for objects of their kinds that are alive. The module is
+        // promised. The target is a static of the library's. The target machine, its layout, the
+        // settings and the buffer are made below; each is checked or cannot be null, and its
+        // guard disposes of it at the end of this block, in the reverse order, after its last
+        // use. Texts that are handed over are C strings that live as long as the call, and
+        // those that come back are taken once. The bytes of the buffer are copied while it is
+        // there.
         unsafe {
             let mut message = ptr::null_mut();
             if (api.verify)(module.1, RETURN_STATUS, &raw mut message) != 0 {

@@ -1,6 +1,6 @@
 //! What a source declares at file scope, one item after another.
 
-use super::super::lexer::{Kind, Token};
+use super::super::lexer::{self, Kind, Token};
 
 /// One declaration or function at file scope, or one directive: a range of tokens.
 #[derive(Debug)]
@@ -123,12 +123,7 @@ const CALLED_BY_COMPILERS: &[&str] = &[
 
 /// Takes tokens apart into items, or says why the source is better left as it is.
 pub(super) fn items<'a>(tokens: &[Token<'a>]) -> Result<Vec<Item<'a>>, &'static str> {
-    if tokens
-        .iter()
-        .any(|t| t.kind == Kind::Word && REFUSED.contains(&t.text))
-    {
-        return Err("a word that names where it stands, or is seldom");
-    }
+    check_words(tokens)?;
     let is_prefixed = |pair: &[Token<'_>]| {
         let quoted = matches!(pair[1].kind, Kind::Text | Kind::Character);
         quoted && pair[0].end() == pair[1].start && PREFIXES.contains(&pair[0].text)
@@ -151,6 +146,18 @@ pub(super) fn items<'a>(tokens: &[Token<'a>]) -> Result<Vec<Item<'a>>, &'static 
     Ok(items)
 }
 
+/// Refuses words with which a source, or the body of a macro, may mean something
+/// else in another place.
+fn check_words(tokens: &[Token<'_>]) -> Result<(), &'static str> {
+    if tokens
+        .iter()
+        .any(|t| t.kind == Kind::Word && REFUSED.contains(&t.text))
+    {
+        return Err("a word that names where it stands, or is seldom");
+    }
+    Ok(())
+}
+
 /// The name and the rest of a directive's line.
 fn word(text: &str) -> (&str, &str) {
     let text = text.trim_start_matches([' ', '\t']);
@@ -167,14 +174,10 @@ fn directive<'a>(tokens: &[Token<'a>], at: usize) -> Result<Item<'a>, &'static s
         "define" if defined.starts_with('_') || matches!(defined, "linux" | "unix") => {
             return Err("a macro whose name is reserved");
         }
-        // Lines that go on, operators by any spelling, and words that mean something to the
-        // compiler would be passed over below.
-        "define"
-            if body.contains(['#', '\\', '%']) || body.contains("__") || body.contains("_P") =>
-        {
-            return Err("a macro that is unusual");
+        "define" if !defined.is_empty() => {
+            check_words(&lexer::tokens(body)?)?;
+            Some(defined)
         }
-        "define" if !defined.is_empty() => Some(defined),
         _ => return Err("a directive other than a plain definition"),
     };
     Ok(Item {
