@@ -755,3 +755,100 @@ fn a_name_that_nothing_has_is_answered_with_those_that_there_are() {
     let error = instance.run(&[("n", 1), ("n", 2)]).unwrap_err();
     assert!(error.to_string().contains("`n` has two values"), "{error}");
 }
+
+// ---- Memory that is lent for good
+
+/// An executable of `y = 2x + c`: buffer 0 is `x`, 1 is `c`, a state, and 2 is `y`.
+fn doubling() -> Executable {
+    let mut plan = PlanBuilder::new("doubling");
+    let x = plan.input("x", DType::I32, &[4]).unwrap();
+    let c = plan.state("c", DType::I32, &[4]).unwrap();
+    let y = plan.output("y", DType::I32, &[4]).unwrap();
+    plan.copy(c, y).unwrap();
+    for _ in 0..2 {
+        plan.host("add", &[x.read(), y.read_write()], add).unwrap();
+    }
+    let executable = Executable::new(plan.build().unwrap(), vec![], []).unwrap();
+    executable.with_guard(common::guard())
+}
+
+#[test]
+fn lent_memory_is_read_and_written_in_every_run() {
+    let mut x = [1, 2, 3, 4];
+    let mut y = [0; 4];
+    let (at_x, at_y) = (NonNull::from(&mut x).cast(), NonNull::from(&mut y).cast());
+    // SAFETY: both arrays outlive the instance, and are used between its runs only.
+    let mut instance = unsafe { doubling().instance_over([(0, at_x), (2, at_y)]) }.unwrap();
+    instance.run(&[]).unwrap();
+    // SAFETY: the array, through the pointer that the instance has.
+    assert_eq!(unsafe { at_y.cast::<[i32; 4]>().read() }, [2, 4, 6, 8]);
+    assert_eq!(output(&instance, "y"), [2, 4, 6, 8]);
+    // SAFETY: as above.
+    unsafe { at_x.cast::<[i32; 4]>().write([5, 5, 5, 5]) };
+    instance.run(&[]).unwrap();
+    // SAFETY: as above.
+    assert_eq!(unsafe { at_y.cast::<[i32; 4]>().read() }, [10; 4]);
+    // What one run binds is for that run; the next one is over the lent memory again.
+    let (given, mut got) = ([100; 4], [0; 4]);
+    let plan = doubling();
+    let (id_x, id_y) = (
+        plan.plan().find_input("x").unwrap(),
+        plan.plan().find_output("y").unwrap(),
+    );
+    let bound = Run {
+        inputs: &[(id_x, View::from_slice(&given))],
+        outputs: &mut [(id_y, ViewMut::from_slice(&mut got))],
+        ..Run::default()
+    };
+    instance.run_with(bound).unwrap();
+    assert_eq!(got, [200; 4]);
+    // SAFETY: as above.
+    assert_eq!(unsafe { at_y.cast::<[i32; 4]>().read() }, [10; 4]);
+    instance.run(&[]).unwrap();
+    assert_eq!(output(&instance, "y"), [10; 4]);
+}
+
+#[test]
+fn lent_inputs_are_written_where_they_lie_and_others_are_still_to_be_given() {
+    let (mut x, mut y) = ([1; 4], [0; 4]);
+    let (at_x, at_y) = (NonNull::from(&mut x).cast(), NonNull::from(&mut y).cast());
+    // SAFETY: the arrays outlive the instances, and are used between runs only.
+    let (mut over_x, mut over_y) = unsafe {
+        let over = |memory| doubling().instance_over([memory]).unwrap();
+        (over((0, at_x)), over((2, at_y)))
+    };
+    let refused = over_x.input("x").unwrap_err().to_string();
+    assert!(refused.contains("memory of the caller's"), "{refused}");
+    over_x.run(&[]).unwrap();
+    assert_eq!(output(&over_x, "y"), [2; 4]);
+    let missing = over_y.run(&[]).unwrap_err().to_string();
+    assert!(missing.contains("was not given"), "{missing}");
+}
+
+#[test]
+fn memory_is_lent_to_inputs_and_outputs_once_and_aligned() {
+    let mut memory = [0_i32; 8];
+    let start: NonNull<u8> = NonNull::from(&mut memory).cast();
+    let refused = |memory: &[(usize, NonNull<u8>)]| {
+        // SAFETY: an instance that is not made uses nothing.
+        let instance = unsafe { doubling().instance_over(memory.iter().copied()) };
+        instance.unwrap_err().to_string()
+    };
+    assert!(refused(&[(1, start)]).contains("it is a state"));
+    assert!(refused(&[(7, start)]).contains("buffer 7 of 3"));
+    assert!(refused(&[(0, start), (0, start)]).contains("lent twice"));
+    // SAFETY: within the array.
+    let odd = unsafe { start.byte_add(2) };
+    assert!(refused(&[(0, odd)]).contains("2 bytes past a multiple of 4"));
+}
+
+#[test]
+fn lent_memory_does_not_count_against_a_cap() {
+    let (mut x, mut y) = ([1; 4], [0; 4]);
+    let (at_x, at_y) = (NonNull::from(&mut x).cast(), NonNull::from(&mut y).cast());
+    let capped = doubling().with_memory_cap(16);
+    assert!(matches!(capped.instance(), Err(Error::MemoryCap { .. })));
+    // SAFETY: the arrays outlive the instance.
+    let instance = unsafe { capped.instance_over([(0, at_x), (2, at_y)]) };
+    assert!(instance.is_ok(), "{instance:?}");
+}

@@ -207,10 +207,7 @@ impl Kernel {
         index: u64,
     ) -> i32 {
         let packing = &self.inner.packing;
-        assert!(
-            buffers.len() == packing.buffers.len() && scalars.len() == packing.scalars.len(),
-            "the signature's number of buffers and scalars"
-        );
+        self.assert_counts(buffers.len(), scalars.len());
         let mut slots = [const { MaybeUninit::<u64>::uninit() }; N];
         let slots = slots.as_mut_ptr().cast::<u64>();
         // SAFETY: every slot number is below `packing.slots`, which is at most N.
@@ -236,6 +233,18 @@ impl Kernel {
         // SAFETY: the slots are those of this kernel; the rest is promised by
         // the caller.
         unsafe { self.enter_with(slots) }
+    }
+
+    /// # Panics
+    ///
+    /// Where these are not as many as the signature has.
+    #[inline]
+    pub(crate) fn assert_counts(&self, buffers: usize, scalars: usize) {
+        let packing = &self.inner.packing;
+        assert!(
+            buffers == packing.buffers.len() && scalars == packing.scalars.len(),
+            "the signature's number of buffers and scalars"
+        );
     }
 
     pub(super) fn packing(&self) -> &Packing {

@@ -2,10 +2,12 @@
 
 mod code;
 
+use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::learning::{LearnedSchedule, Learner, Scheduling, cpu_name};
 use super::replay::{Replay, Script};
+use super::storage::Lent;
 use super::{Instance, Plan, PlanBuffer, Role, Schedule};
 use crate::Error;
 use crate::dispatch::Kernel;
@@ -396,11 +398,76 @@ impl Executable {
     /// [`Error::MemoryCap`] where it would take more than it [may](Self::with_memory_cap),
     /// and [`Error::OutOfMemory`] where the system has not that much.
     pub fn instance(&self) -> Result<Instance, Error> {
-        if let Some(cap) = self.memory_cap {
-            let (needed, temps) = (self.instance_bytes(), self.temp_bytes());
-            self.plan().check_needed(needed, temps, cap)?;
+        self.check_cap(0)?;
+        Instance::new(self.clone(), Lent::new())
+    }
+
+    /// An instance that has some of its inputs and outputs in memory of the caller's, by the
+    /// number of the buffer: for whoever has memory already and runs the plan over it again and
+    /// again, as a framework does with its tensors. Inputs that lie there count as given.
+    ///
+    /// An input or output that lies there is written and read there, and not through the
+    /// instance, but for outputs that are read. What no run binds to [other
+    /// memory](super::Run::inputs) is used where it was lent.
+    ///
+    /// # Errors
+    ///
+    /// As [`instance`](Self::instance); and [`Error::Run`] where a buffer is neither an input
+    /// nor an output, is lent twice, or where its memory is not as aligned as the plan's kernels
+    /// [need it](super::PlanBuffer::align).
+    ///
+    /// # Safety
+    ///
+    /// For as long as the instance lives, each address must be that of as many bytes as the
+    /// buffer has, which may be read and, of an output, be written. Two of them may overlap, or
+    /// overlap other memory of a run, only where the plan writes neither. While the instance runs,
+    /// and while a view is held that it gave, nothing else may write this memory; nor read,
+    /// during a run, what the plan writes. What the plan takes for `bool` must be 0 or 1 in it.
+    pub unsafe fn instance_over(
+        &self,
+        memory: impl IntoIterator<Item = (usize, NonNull<u8>)>,
+    ) -> Result<Instance, Error> {
+        let plan = self.plan();
+        let (mut lent, mut bytes) = (Lent::new(), 0);
+        for (i, start) in memory {
+            let buffer = plan.buffers.get(i).ok_or_else(|| {
+                Error::run(format!("memory for buffer {i} of {}", plan.buffers.len()))
+            })?;
+            let refuse = |reason: &str| {
+                let label = plan.buffer_label(i);
+                Err(Error::run(format!("memory for {label}: {reason}")))
+            };
+            if !matches!(buffer.role, Role::Input | Role::Output) {
+                let role = buffer.role.name();
+                return refuse(&format!("it is a {role}, and has memory of its own"));
+            }
+            let past = start.addr().get() % buffer.align;
+            if past != 0 && buffer.bytes > 0 {
+                let align = buffer.align;
+                return refuse(&format!(
+                    "it is {past} bytes past a multiple of {align}, as which the plan's kernels \
+                     need it"
+                ));
+            }
+            if lent.insert(i, start).is_some() {
+                return refuse("it is lent twice");
+            }
+            bytes += buffer.bytes;
         }
-        Instance::new(self.clone())
+        self.check_cap(bytes)?;
+        Instance::new(self.clone(), lent)
+    }
+
+    /// Whether an instance may take as many bytes as it does, without those that are lent.
+    fn check_cap(&self, lent: usize) -> Result<(), Error> {
+        let Some(cap) = self.memory_cap else {
+            return Ok(());
+        };
+        let (needed, temps) = (
+            self.instance_bytes().saturating_sub(lent),
+            self.temp_bytes(),
+        );
+        self.plan().check_needed(needed, temps, cap)
     }
 }
 

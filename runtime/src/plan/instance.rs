@@ -9,8 +9,8 @@ use std::sync::Arc;
 use super::executable::check_in_place;
 use super::replay::{Clocks, Frames, Script};
 use super::run::Bound;
-use super::storage::Storage;
-use super::{BufferRange, Executable, InputId, OutputId, Role, Run};
+use super::storage::{Lent, Storage};
+use super::{BufferRange, Executable, InputId, OutputId, Plan, Role, Run};
 use crate::Error;
 use crate::error::Place;
 use crate::memory::{Constant, Filling, View, ViewMut};
@@ -52,6 +52,12 @@ pub struct Instance {
     executable: Executable,
 }
 
+/// The numbers of a plan's buffers of a role, in their order.
+fn of_role(plan: &Plan, role: Role) -> impl Iterator<Item = usize> {
+    let all = plan.buffers.iter().enumerate();
+    all.filter(move |(_, b)| b.role == role).map(|(i, _)| i)
+}
+
 /// An input. They stand in the order of their buffers.
 #[derive(Clone, Copy, Debug)]
 struct Input {
@@ -71,11 +77,11 @@ impl fmt::Debug for Observer {
 }
 
 // SAFETY: the addresses are of memory that the instance owns, of constants that it keeps
-// alive and that nothing writes, or of memory that a run has borrowed and that no other
-// uses; an instance is run through `&mut`, so by one thread at a time.
+// alive and that nothing writes, of memory that a run has borrowed and that no other
+// uses, or of memory that whoever lent it for good vouched for; an instance is run through `&mut`, so by one thread at a time.
 unsafe impl Send for Instance {}
 // SAFETY: through a shared reference, an instance gives out views for reading
-// only, and nothing writes meanwhile.
+// only, and nothing writes meanwhile; not to lent memory either, as whoever lent it vouched.
 unsafe impl Sync for Instance {}
 
 /// What the states of an instance held at some time: see [`Instance::save`].
@@ -88,9 +94,16 @@ pub struct SavedStates {
 }
 
 impl Instance {
-    pub(super) fn new(executable: Executable) -> Result<Instance, Error> {
+    pub(super) fn new(executable: Executable, lent: Lent) -> Result<Instance, Error> {
         let plan = executable.plan();
-        let storage = Storage::new(&executable)?;
+        let given: Vec<_> = of_role(plan, Role::Input)
+            .map(|buffer| Input {
+                buffer,
+                given: lent.contains_key(&buffer),
+                bound: false,
+            })
+            .collect();
+        let storage = Storage::new(&executable, lent)?;
         // Before the script, so that what comes between them is found again.
         let version = executable.learner().version();
         let script = executable.learner().current();
@@ -101,18 +114,9 @@ impl Instance {
         for (buffer, base) in bases.iter().enumerate() {
             executable.replay().set_base(&mut frames, buffer, *base);
         }
-        let of_role = |role| {
-            let all = plan.buffers.iter().enumerate();
-            all.filter(move |(_, b)| b.role == role).map(|(i, _)| i)
-        };
-        let input = |buffer| Input {
-            buffer,
-            given: false,
-            bound: false,
-        };
-        let bindable = of_role(Role::Input).count() + plan.outputs.len();
+        let bindable = given.len() + plan.outputs.len();
         Ok(Instance {
-            inputs: of_role(Role::Input).map(input).collect(),
+            inputs: given,
             bound: Vec::with_capacity(bindable),
             binding: Vec::with_capacity(bindable),
             variables: plan.variables.iter().map(|v| v.min).collect(),
@@ -193,7 +197,12 @@ impl Instance {
     /// The memory of a buffer that shares none.
     fn own_mut(&mut self, buffer: usize) -> Result<ViewMut<'_>, Error> {
         let own = self.storage.own_mut(buffer);
-        let own = own.ok_or_else(|| Error::run("a buffer without memory of its own"))?;
+        let own = own.ok_or_else(|| {
+            let label = self.executable.plan().buffer_label(buffer);
+            Error::run(format!(
+                "{label} lies in memory of the caller's: write it there"
+            ))
+        })?;
         Ok(own.as_view_mut())
     }
 

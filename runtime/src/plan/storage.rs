@@ -14,18 +14,24 @@ use crate::signature::DType;
 pub(super) struct Storage {
     arena: Option<Arena>,
     own: Vec<Option<Buffer>>,
+    /// Where those buffers begin that are the caller's.
+    lent: Lent,
     /// What takes the place of the executable's constants.
     replaced: HashMap<usize, Constant>,
 }
 
+/// Memory of the caller's that an instance has for good, by the number of the buffer that it is.
+pub(super) type Lent = HashMap<usize, NonNull<u8>>;
+
 impl Storage {
-    pub(super) fn new(executable: &Executable) -> Result<Storage, Error> {
+    pub(super) fn new(executable: &Executable, lent: Lent) -> Result<Storage, Error> {
         let plan = executable.plan();
         let separate = executable.separates_temps();
         let guard = executable.guard();
         let mut own = Vec::with_capacity(plan.buffers.len());
         for (i, buffer) in plan.buffers.iter().enumerate() {
             let shared = match buffer.role {
+                _ if lent.contains_key(&i) => true,
                 Role::Constant => guard == Guard::Off,
                 // One that no op uses is nowhere.
                 Role::Temp => !separate || plan.layout.offsets[i].is_none(),
@@ -46,6 +52,7 @@ impl Storage {
         let mut storage = Storage {
             arena,
             own,
+            lent,
             replaced: HashMap::new(),
         };
         for (i, buffer) in plan.buffers.iter().enumerate() {
@@ -65,6 +72,9 @@ impl Storage {
     pub(super) fn base(&self, executable: &Executable, buffer: usize) -> NonNull<u8> {
         if let Some(own) = &self.own[buffer] {
             return own.as_view().start();
+        }
+        if let Some(lent) = self.lent.get(&buffer) {
+            return *lent;
         }
         let placed = executable.plan().layout.offsets[buffer];
         if let (Some(arena), Some(offset)) = (&self.arena, placed) {

@@ -16,6 +16,7 @@ mod crew;
 mod delays;
 mod float_env;
 mod fork;
+mod grid;
 mod platform;
 mod slot;
 mod word;

@@ -1,0 +1,68 @@
+//! One launch without a plan, on the threads of a pool.
+
+// A test says what it expects by failing.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::ptr;
+
+use common::{compilers, kernel, load, object, with};
+use svod_runtime::pool::Pool;
+use svod_runtime::signature::Returns;
+use svod_runtime::{Bounds, DType, Error, Kernel, Signature};
+
+const GRID: u64 = 70_000;
+
+fn signature(returns: Returns) -> Signature {
+    let params = Signature::builder()
+        .write(DType::I32, GRID as usize)
+        .scalar(DType::I32, "k", Bounds::Any)
+        .index(DType::I32, GRID);
+    params.returns(returns).build().unwrap()
+}
+
+fn loaded(code: &str, signature: Signature) -> Kernel {
+    let image = load(&object(with(&compilers()[0]), code)).unwrap();
+    // SAFETY: the sources of this file keep their signatures.
+    unsafe { kernel(&image, "f", signature) }
+}
+
+#[test]
+fn every_index_is_called_once_whatever_the_threads_and_the_grid() {
+    let code = "void f(int *y, int k, int i) { y[i] += k + i; }";
+    let kernel = loaded(code, signature(Returns::Void));
+    for threads in [1, 2, 5] {
+        let pool = Pool::builder().threads(threads).build();
+        // The last has more indices than a run has units.
+        for grid in [0, 1, 2, 3, 1000, GRID] {
+            let mut y = vec![0_i32; GRID as usize];
+            // SAFETY: as long as the signature says, and the indices are independent.
+            unsafe { pool.launch(&kernel, &[ptr::from_mut(&mut y[..]).cast()], &[7], grid) }
+                .unwrap();
+            let expected = |i: usize| if (i as u64) < grid { 7 + i as i32 } else { 0 };
+            assert!(
+                y.iter().enumerate().all(|(i, &y)| y == expected(i)),
+                "{threads} {grid}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_lowest_index_that_fails_is_told_and_the_others_are_called() {
+    let code = "int f(int *y, int k, int i) { y[i] = 1; return i % 10 == k ? i : 0; }";
+    let kernel = loaded(code, signature(Returns::Status));
+    for threads in [1, 2] {
+        let pool = Pool::builder().threads(threads).build();
+        let mut y = vec![0_i32; GRID as usize];
+        // SAFETY: as above.
+        let failed =
+            unsafe { pool.launch(&kernel, &[ptr::from_mut(&mut y[..]).cast()], &[3], 100) };
+        match failed.unwrap_err() {
+            Error::KernelStatus { status, index, .. } => assert_eq!((status, index), (3, 3)),
+            other => panic!("{other}"),
+        }
+        assert_eq!(y.iter().sum::<i32>(), 100);
+    }
+}
