@@ -1,0 +1,387 @@
+//! A prepared plan as a plan bundle, which runs with no Svod in the process.
+//!
+//! What Svod worked out, schedule, kernels, memory, is all in the plan, so that a program that
+//! loads the bundle has none of it to do again. Storages become the bundle's buffers: what the
+//! caller names as inputs and outputs by these names, what no op writes a constant with what it
+//! holds now, the rest scratch.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use engine::bundle::npy::Array;
+use engine::bundle::{BundleWriter, Recording, Tolerance};
+use engine::memory::Constant;
+use engine::plan::{BufferRange, PlanBuilder, Role, Value, VariableId};
+use engine::signature::{Number, Param};
+use engine::{Bounds, DType, Scalar, Signature, View};
+use svod_device::{Buffer, BufferId};
+
+use crate::code::Code;
+use crate::execution_plan::{
+    ExecutionPlan, PreparedCopy, PreparedKernel, PreparedOp, RuntimeVar, find, is_free,
+};
+use crate::program::code_of;
+use crate::translation::constant_launch_size;
+use crate::{Error, Result, signature};
+
+/// What a bundle is to call things.
+#[derive(Debug)]
+pub struct Names<'a> {
+    /// The model.
+    pub model: &'a str,
+    /// The inputs: buffers that runs are given anew. Each must be all of its storage.
+    pub inputs: &'a [Named<'a>],
+    /// The outputs: buffers of the plan's, in any order.
+    pub outputs: &'a [Named<'a>],
+}
+
+/// A buffer with its name and its shape.
+#[derive(Debug)]
+pub struct Named<'a> {
+    /// The name.
+    pub name: &'a str,
+    /// The buffer.
+    pub buffer: &'a Buffer,
+    /// The shape, in elements.
+    pub shape: &'a [usize],
+}
+
+impl ExecutionPlan {
+    /// Writes the plan as a bundle at `path`, with what its constants hold now, and with one
+    /// recorded test: what its inputs hold now, and what a run makes of them, which this does.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Execution`], naming the op or the buffer: an op that a bundle cannot say, such
+    /// as a custom function, a program of another device's or a grid that depends on variables;
+    /// a buffer that is read before any op writes it, and that no name makes an input; what
+    /// [`PlanBuilder`] and [`BundleWriter`] refuse; and where the run fails, or the folder
+    /// cannot be written.
+    pub fn capture(&self, names: &Names<'_>, path: impl AsRef<Path>) -> Result<()> {
+        let mut capture = Capture {
+            plan: self,
+            builder: PlanBuilder::new(names.model),
+            storages: HashMap::new(),
+            contents: Vec::new(),
+            kernels: HashMap::new(),
+            sources: Vec::new(),
+            variables: HashMap::new(),
+            chosen: Vec::new(),
+        };
+        capture.declare(names)?;
+        for &op in self.order() {
+            match &self.prepared_ops()[op] {
+                PreparedOp::CompiledProgram(kernel) => capture.kernel(kernel)?,
+                PreparedOp::BufferCopy(copy) => capture.copy(copy)?,
+                // It is a part of a buffer, which its users know.
+                PreparedOp::BufferView(_) => {}
+                PreparedOp::CustomFunction(custom) => {
+                    let (kind, id) = (&custom.kind, custom.id);
+                    return Err(Error::execution(format!(
+                        "op {id} is the custom function {kind:?}, which a bundle cannot hold"
+                    )));
+                }
+            }
+        }
+        for output in names.outputs {
+            let range = capture.range(output.buffer)?;
+            let (name, dtype) = (output.name, element(output.buffer)?);
+            let result =
+                capture
+                    .builder
+                    .result(name, range.buffer, range.offset, dtype, output.shape);
+            result.map_err(refused)?;
+        }
+        let Capture {
+            builder,
+            contents,
+            sources,
+            chosen,
+            ..
+        } = capture;
+        let plan = builder.build().map_err(refused)?;
+        if let Some(read) = plan.unwritten_reads().first() {
+            return Err(Error::execution(format!(
+                "{} is read before it is written, and is no input: {read:?}",
+                plan.buffer_label(read.range.buffer)
+            )));
+        }
+
+        let mut writer = BundleWriter::new(&plan);
+        writer.producer("svod 0.1.0-alpha.3");
+        for (kernel, code) in sources.iter().enumerate() {
+            writer
+                .source(kernel, code.source.clone())
+                .map_err(refused)?;
+        }
+        for (buffer, content) in contents {
+            writer.contents(buffer, content).map_err(refused)?;
+        }
+        let record = |named: &Named<'_>| Ok((named.name.to_owned(), array(named)?.into()));
+        let inputs = names.inputs.iter().map(record).collect::<Result<_>>()?;
+        self.execute()?;
+        writer.test(Recording {
+            variables: chosen,
+            inputs,
+            outputs: names.outputs.iter().map(record).collect::<Result<_>>()?,
+            tolerance: Tolerance {
+                rtol: 1e-4,
+                atol: 1e-5,
+            },
+            truth: None,
+        });
+        writer.write(path).map_err(refused)
+    }
+}
+
+struct Capture<'a> {
+    plan: &'a ExecutionPlan,
+    builder: PlanBuilder,
+    /// The bundle's buffer for each storage.
+    storages: HashMap<BufferId, usize>,
+    contents: Vec<(usize, Constant)>,
+    /// The number of each kernel, by the address of its code.
+    kernels: HashMap<*const Code, usize>,
+    sources: Vec<Arc<Code>>,
+    variables: HashMap<String, VariableId>,
+    /// What the variables are now.
+    chosen: Vec<(String, i64)>,
+}
+
+impl Capture<'_> {
+    /// Declares a buffer for each storage.
+    fn declare(&mut self, names: &Names<'_>) -> Result<()> {
+        let plan = self.plan;
+        let written = written(plan)?;
+        for input in names.inputs {
+            let (name, buffer) = (input.name, input.buffer);
+            if buffer.offset() != 0 || buffer.size() != buffer.total_size() {
+                return Err(Error::execution(format!(
+                    "the input `{name}` is a part of a storage: give it one of its own"
+                )));
+            }
+            if written.contains(&buffer.storage_id()) {
+                return Err(Error::execution(format!(
+                    "the plan writes its input `{name}`"
+                )));
+            }
+            let role = Role::Input;
+            let dtype = element(buffer)?;
+            let declared = self.builder.buffer(Some(name), role, dtype, input.shape);
+            self.storages
+                .insert(buffer.storage_id(), declared.map_err(refused)?);
+        }
+        for buffer in plan.buffers() {
+            if self.storages.contains_key(&buffer.storage_id()) {
+                continue;
+            }
+            let is_it = |named: &&Named<'_>| named.buffer.storage_id() == buffer.storage_id();
+            let output = names.outputs.iter().find(is_it);
+            let role = match (output, written.contains(&buffer.storage_id())) {
+                (Some(_), _) => Role::Output,
+                (None, true) => Role::Temp,
+                (None, false) => Role::Constant,
+            };
+            // Elements where all views are of one type and whole, bytes otherwise.
+            let views = || {
+                let all = plan.buffers().iter();
+                all.filter(|b| b.storage_id() == buffer.storage_id())
+            };
+            let dtype = element(buffer)?;
+            let size = dtype.size();
+            let total = buffer.total_size();
+            let fits = |view: &Buffer| {
+                element(view).is_ok_and(|d| d == dtype) && view.offset().is_multiple_of(size)
+            };
+            let name = match output {
+                Some(output) => output.name.to_owned(),
+                None => format!("storage {}", buffer.storage_id().0),
+            };
+            let number = match views().all(fits) && total.is_multiple_of(size) {
+                true => self
+                    .builder
+                    .buffer(Some(&name), role, dtype, &[total / size]),
+                false => self.builder.bytes(Some(&name), role, total),
+            };
+            let number = number.map_err(refused)?;
+            if role == Role::Constant {
+                self.contents.push((number, content(buffer, total)?));
+            }
+            self.storages.insert(buffer.storage_id(), number);
+        }
+        Ok(())
+    }
+
+    fn range(&self, buffer: &Buffer) -> Result<BufferRange> {
+        let number = self.storages.get(&buffer.storage_id()).ok_or_else(|| {
+            let storage = buffer.storage_id().0;
+            Error::execution(format!("storage {storage} is none of the plan's"))
+        })?;
+        Ok(BufferRange {
+            buffer: *number,
+            offset: buffer.offset(),
+            bytes: buffer.size(),
+        })
+    }
+
+    fn copy(&mut self, copy: &PreparedCopy) -> Result<()> {
+        let name = format!("copy {}", copy.id);
+        let &[to, from, ..] = &copy.buffer_indices[..] else {
+            return Err(Error::execution(format!("`{name}` has too few buffers")));
+        };
+        let buffers = self.plan.buffers();
+        let from = self.range(find(buffers, from, &name)?)?;
+        let to = self.range(find(buffers, to, &name)?)?;
+        self.builder.copy(from, to).map_err(refused)?;
+        Ok(())
+    }
+
+    fn kernel(&mut self, kernel: &PreparedKernel) -> Result<()> {
+        let name = &kernel.kernel.entry_point;
+        let refuse = |reason: &str| Err(Error::execution(format!("kernel `{name}`: {reason}")));
+        let Some(code) = code_of(&*kernel.kernel.program) else {
+            return refuse("its program is none of this runtime's");
+        };
+        let Some([grid, 1, 1]) = constant_launch_size(kernel) else {
+            return refuse("its grid depends on variables, or is no row");
+        };
+        let number = match self.kernels.get(&Arc::as_ptr(&code)) {
+            Some(number) => *number,
+            None => {
+                let bounded = bounded(&code.signature, &kernel.runtime_vars)?;
+                let number = self.builder.kernel(name.clone(), bounded);
+                self.kernels.insert(Arc::as_ptr(&code), number);
+                self.sources.push(Arc::clone(&code));
+                number
+            }
+        };
+        let buffers = kernel.buffer_indices.iter();
+        let args = buffers.map(|&i| self.range(find(self.plan.buffers(), i, name)?));
+        let args = args.collect::<Result<Vec<_>>>()?;
+        let mut scalars = Vec::new();
+        let names = kernel.kernel.var_names.iter().enumerate();
+        for ((i, name), &value) in names.zip(&kernel.vals) {
+            if Some(i) != code.index {
+                let value = match is_free(name, &kernel.fixedvars) {
+                    true => self.variable(name, value, &kernel.runtime_vars)?,
+                    false => Value::from(value),
+                };
+                scalars.push((name.as_str(), value));
+            }
+        }
+        let grid = grid as i64;
+        self.builder
+            .launch(number, &args, &scalars, grid)
+            .map_err(refused)?;
+        Ok(())
+    }
+
+    fn variable(&mut self, name: &str, value: i64, vars: &[RuntimeVar]) -> Result<Value> {
+        if let Some(known) = self.variables.get(name) {
+            return Ok((*known).into());
+        }
+        let var = vars.iter().find(|var| var.name == name);
+        let var = var.ok_or_else(|| Error::execution(format!("`{name}` has no bounds")))?;
+        let id = self
+            .builder
+            .variable(name, var.min_val, var.max_val)
+            .map_err(refused)?;
+        self.variables.insert(name.to_owned(), id);
+        let value = value.clamp(var.min_val, var.max_val);
+        self.chosen.push((name.to_owned(), value));
+        Ok(id.into())
+    }
+}
+
+/// The storages that some op writes.
+fn written(plan: &ExecutionPlan) -> Result<Vec<BufferId>> {
+    let mut written = Vec::new();
+    for op in plan.prepared_ops() {
+        match op {
+            PreparedOp::CompiledProgram(kernel) => {
+                for &i in &kernel.output_indices {
+                    let name = &kernel.kernel.entry_point;
+                    let buffer = find(plan.buffers(), kernel.buffer_indices[i], name)?;
+                    written.push(buffer.storage_id());
+                }
+            }
+            PreparedOp::BufferCopy(copy) => {
+                if let Some(&to) = copy.buffer_indices.first() {
+                    written.push(find(plan.buffers(), to, "copy")?.storage_id());
+                }
+            }
+            PreparedOp::BufferView(_) | PreparedOp::CustomFunction(_) => {}
+        }
+    }
+    Ok(written)
+}
+
+/// The signature, with the bounds that Svod's variables have.
+fn bounded(signature: &Signature, vars: &[RuntimeVar]) -> Result<Signature> {
+    let mut params = signature.params().to_vec();
+    for param in &mut params {
+        if let Param::Scalar(scalar) = param
+            && let Some(var) = vars.iter().find(|var| var.name == scalar.name)
+        {
+            let holds = |v: i64| Scalar::from_number(scalar.dtype, Number::Int(v.into())).is_some();
+            if !holds(var.min_val) || !holds(var.max_val) {
+                return Err(Error::execution(format!(
+                    "`{}`, a {}, may be {} to {}",
+                    scalar.name, scalar.dtype, var.min_val, var.max_val
+                )));
+            }
+            scalar.bounds = Bounds::integers(var.min_val.into(), var.max_val.into());
+        }
+    }
+    let signature = Signature::new(params, signature.convention(), signature.returns());
+    signature.map_err(refused)
+}
+
+/// The type of a buffer's elements.
+fn element(buffer: &Buffer) -> Result<DType> {
+    let dtype = buffer.dtype();
+    signature::dtype(dtype.base())
+        .ok_or_else(|| Error::execution(format!("a bundle has no elements of type {dtype:?}")))
+}
+
+/// What a storage holds, from any view of it.
+fn content(buffer: &Buffer, bytes: usize) -> Result<Constant> {
+    let dtype = element(buffer)?;
+    let whole = bytes.is_multiple_of(dtype.size());
+    let dtype = if whole { dtype } else { DType::U8 };
+    Ok(elements(buffer, 0, dtype, bytes)?.into())
+}
+
+/// What a named buffer holds, as an array.
+fn array(named: &Named<'_>) -> Result<Array> {
+    let Named { buffer, shape, .. } = named;
+    Ok(Array {
+        shape: shape.to_vec(),
+        elements: elements(buffer, buffer.offset(), element(buffer)?, buffer.size())?,
+    })
+}
+
+/// A copy of `bytes` bytes of a buffer's storage.
+fn elements(buffer: &Buffer, offset: usize, dtype: DType, bytes: usize) -> Result<engine::Buffer> {
+    buffer.ensure_allocated()?;
+    let len = bytes / dtype.size();
+    let mut copy = engine::Buffer::zeroed(dtype, len).map_err(refused)?;
+    // SAFETY: it is allocated. The storage begins so many bytes before the view, and the callers
+    // ask for bytes of it.
+    let start = unsafe { buffer.as_raw_ptr() };
+    let start = start
+        .wrapping_byte_sub(buffer.offset())
+        .wrapping_byte_add(offset);
+    let start = NonNull::new(start).ok_or_else(|| Error::execution("a buffer at null"))?;
+    // SAFETY: as many bytes, which Svod wrote as elements of this type, and which nothing writes
+    // meanwhile, since no run of the plan is on.
+    let held = unsafe { View::from_raw(start, dtype, len) };
+    copy.as_view_mut().copy_from(held).map_err(refused)?;
+    Ok(copy)
+}
+
+fn refused(error: engine::Error) -> Error {
+    Error::execution(error.to_string())
+}
