@@ -155,6 +155,7 @@ impl Capture<'_> {
     fn declare(&mut self, names: &Names<'_>) -> Result<()> {
         let plan = self.plan;
         let written = written(plan)?;
+        let types = types(plan)?;
         for input in names.inputs {
             let (name, buffer) = (input.name, input.buffer);
             if buffer.offset() != 0 || buffer.size() != buffer.total_size() {
@@ -184,30 +185,31 @@ impl Capture<'_> {
                 (None, true) => Role::Temp,
                 (None, false) => Role::Constant,
             };
-            // Elements where all views are of one type and whole, bytes otherwise.
-            let views = || {
-                let all = plan.buffers().iter();
-                all.filter(|b| b.storage_id() == buffer.storage_id())
+            // Elements where all kernels agree on their type, bytes otherwise: the memory planner
+            // puts any types on top of each other, and its buffers are of bytes.
+            let (total, types) = (buffer.total_size(), &types[&buffer.storage_id()]);
+            let dtype = match types[..] {
+                [one] if output.is_none_or(|o| element(o.buffer).is_ok_and(|d| d == one)) => one,
+                [] => element(buffer)?,
+                _ => DType::U8,
             };
-            let dtype = element(buffer)?;
-            let size = dtype.size();
-            let total = buffer.total_size();
-            let fits = |view: &Buffer| {
-                element(view).is_ok_and(|d| d == dtype) && view.offset().is_multiple_of(size)
-            };
+            let whole = total.is_multiple_of(dtype.size());
+            let dtype = if whole { dtype } else { DType::U8 };
             let name = match output {
                 Some(output) => output.name.to_owned(),
                 None => format!("storage {}", buffer.storage_id().0),
             };
-            let number = match views().all(fits) && total.is_multiple_of(size) {
-                true => self
-                    .builder
-                    .buffer(Some(&name), role, dtype, &[total / size]),
+            let number = match whole && types.len() < 2 {
+                true => {
+                    let shape = [total / dtype.size()];
+                    self.builder.buffer(Some(&name), role, dtype, &shape)
+                }
                 false => self.builder.bytes(Some(&name), role, total),
             };
             let number = number.map_err(refused)?;
             if role == Role::Constant {
-                self.contents.push((number, content(buffer, total)?));
+                self.contents
+                    .push((number, elements(buffer, 0, dtype, total)?.into()));
             }
             self.storages.insert(buffer.storage_id(), number);
         }
@@ -318,6 +320,25 @@ fn written(plan: &ExecutionPlan) -> Result<Vec<BufferId>> {
     Ok(written)
 }
 
+/// As what the kernels take each storage, each type once.
+fn types(plan: &ExecutionPlan) -> Result<HashMap<BufferId, Vec<DType>>> {
+    let storages = plan.buffers().iter().map(|b| (b.storage_id(), Vec::new()));
+    let mut types: HashMap<_, Vec<DType>> = storages.collect();
+    for kernel in plan.prepared_kernels() {
+        let Some(code) = code_of(&*kernel.kernel.program) else {
+            continue;
+        };
+        for (&i, param) in kernel.buffer_indices.iter().zip(code.signature.buffers()) {
+            let buffer = find(plan.buffers(), i, &kernel.kernel.entry_point)?;
+            let types = types.entry(buffer.storage_id()).or_default();
+            if !types.contains(&param.dtype) {
+                types.push(param.dtype);
+            }
+        }
+    }
+    Ok(types)
+}
+
 /// The signature, with the bounds that Svod's variables have.
 fn bounded(signature: &Signature, vars: &[RuntimeVar]) -> Result<Signature> {
     let mut params = signature.params().to_vec();
@@ -344,14 +365,6 @@ fn element(buffer: &Buffer) -> Result<DType> {
     let dtype = buffer.dtype();
     signature::dtype(dtype.base())
         .ok_or_else(|| Error::execution(format!("a bundle has no elements of type {dtype:?}")))
-}
-
-/// What a storage holds, from any view of it.
-fn content(buffer: &Buffer, bytes: usize) -> Result<Constant> {
-    let dtype = element(buffer)?;
-    let whole = bytes.is_multiple_of(dtype.size());
-    let dtype = if whole { dtype } else { DType::U8 };
-    Ok(elements(buffer, 0, dtype, bytes)?.into())
 }
 
 /// What a named buffer holds, as an array.
