@@ -6,8 +6,8 @@
 //! kernels, execution plans and their builder, profiles, benchmarks, custom functions. What
 //! stands behind it is the library, `engine` in this crate:
 //!
-//! - A kernel that the device is given as text is not compiled at once: it is [put
-//!   down](code) to be compiled beside Svod's own work, together with those that come
+//! - A kernel that the device is given as text is not compiled at once: it is put
+//!   down to be compiled beside Svod's own work, together with those that come
 //!   meanwhile, and is waited for where it is needed.
 //! - An [execution plan](execution_plan) becomes a plan of the library over the memory that
 //!   Svod's buffers have. Hazards, schedule, threads and calls are the library's.

@@ -19,16 +19,13 @@ pub(crate) fn by_levels(
     let waits_for = resolve(ids, deps, instance_deps)?;
     let mut levels = vec![None; ids.len()];
     let mut left: Vec<usize> = (0..ids.len()).collect();
-    let mut order = Vec::with_capacity(ids.len());
     // An op whose level is known when its turn comes is in the first round for most plans,
     // since Svod hands ops over in an order that is right.
     while !left.is_empty() {
         let before = left.len();
         left.retain(|&op| {
-            let known = waits_for[op].iter().map(|&d| levels[d]);
-            let level = known.fold(Some(0), |most: Option<usize>, level| {
-                Some(most?.max(level? + 1))
-            });
+            let mut known = waits_for[op].iter().map(|&d| levels[d]);
+            let level = known.try_fold(0, |most: usize, level| Some(most.max(level? + 1)));
             levels[op] = level;
             level.is_none()
         });
@@ -39,7 +36,7 @@ pub(crate) fn by_levels(
             )));
         }
     }
-    order.extend(0..ids.len());
+    let mut order: Vec<usize> = (0..ids.len()).collect();
     order.sort_by_key(|&op| levels[op]);
     Ok(order)
 }

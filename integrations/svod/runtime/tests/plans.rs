@@ -1,0 +1,296 @@
+//! Plans of Svod's, run by this runtime: what comes out is what the tensors mean.
+
+// A test says what it expects by failing.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use engine::bundle::Bundle;
+use svod_device::Buffer;
+use svod_device::device::Program;
+use svod_dtype::{DType, DeviceSpec};
+use svod_ir::UOp;
+use svod_runtime::capture::{Named, Names};
+use svod_runtime::{
+    CachedKernel, CpuBackend, ExecutionPlanBuilder, PreparedBufferView, PreparedCopy,
+    PreparedKernel, PreparedOp,
+};
+use svod_tensor::{PrepareConfig, Tensor};
+
+fn matrix(seed: usize) -> Vec<f32> {
+    (0..64)
+        .map(|i| ((i * 7 + seed) % 11) as f32 - 5.0)
+        .collect()
+}
+
+fn product(a: &[f32], b: &[f32]) -> Vec<f32> {
+    let at = |i: usize| (0..8).map(|k| a[i / 8 * 8 + k] * b[k * 8 + i % 8]).sum();
+    (0..64).map(at).collect()
+}
+
+fn tensor(values: &[f32]) -> Tensor {
+    Tensor::from_slice(values).try_reshape([8, 8]).unwrap()
+}
+
+fn floats(buffer: &Buffer) -> Vec<f32> {
+    let bytes = buffer.as_host_bytes().unwrap().chunks_exact(4);
+    bytes
+        .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
+        .collect()
+}
+
+fn bytes(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|v| v.to_le_bytes()).collect()
+}
+
+#[test]
+fn a_plan_runs_again_over_what_its_inputs_hold_with_either_backend() {
+    for backend in [CpuBackend::Clang, CpuBackend::Llvm] {
+        let (a, b) = (tensor(&matrix(1)), tensor(&matrix(2)));
+        // Products between which temporaries share memory.
+        let mut c = a.matmul(&b).unwrap().contiguous();
+        for _ in 0..3 {
+            c = c.matmul(&b).unwrap().contiguous();
+        }
+        let plan = c
+            .prepare_with(&PrepareConfig::for_cpu_backend(backend))
+            .unwrap();
+        for seed in [1, 3, 4] {
+            let mut input = a.buffer().unwrap();
+            input.copyin(&bytes(&matrix(seed))).unwrap();
+            plan.execute().unwrap();
+            let mut expected = matrix(seed);
+            (0..4).for_each(|_| expected = product(&expected, &matrix(2)));
+            assert_eq!(
+                floats(plan.output_buffer().unwrap()),
+                expected,
+                "{backend:?} {seed}"
+            );
+        }
+        let profile = plan.execute_profiled().unwrap();
+        assert_eq!(profile.len(), plan.prepared_kernels().len());
+        assert!(
+            profile
+                .iter()
+                .all(|p| !p.elapsed.is_zero() && p.num_buffers > 1)
+        );
+    }
+}
+
+#[test]
+fn a_captured_plan_gives_the_same_bits_without_svod() {
+    let (a, b) = (tensor(&matrix(5)), tensor(&matrix(6)));
+    let mut c = a.matmul(&b).unwrap().contiguous().matmul(&b).unwrap();
+    let plan = c
+        .prepare_with(&PrepareConfig::for_cpu_backend(CpuBackend::Clang))
+        .unwrap();
+    let (x, y) = (a.buffer().unwrap(), plan.output_buffer().unwrap().clone());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("c.svod");
+    let named = |name, buffer| Named {
+        name,
+        buffer,
+        shape: &[8, 8],
+    };
+    let names = Names {
+        model: "c",
+        inputs: &[named("a", &x)],
+        outputs: &[named("c", &y)],
+    };
+    plan.capture(&names, &path).unwrap();
+
+    let runtime = engine::Runtime::new().unwrap();
+    // SAFETY: the bundle was written above, from kernels of Svod's.
+    let executable = unsafe { Bundle::open(&path).unwrap().load(&runtime, &|_| ()) }.unwrap();
+    let mut instance = executable.instance().unwrap();
+    instance
+        .set_input("a", engine::View::from_slice(&matrix(5)))
+        .unwrap();
+    instance.run(&[]).unwrap();
+    let expected = product(&product(&matrix(5), &matrix(6)), &matrix(6));
+    assert_eq!(
+        instance.output("c").unwrap().as_slice::<f32>().unwrap(),
+        expected
+    );
+}
+
+#[test]
+fn what_a_bundle_cannot_hold_is_refused_by_name() {
+    let a = tensor(&matrix(5));
+    let mut c = a.matmul(&a).unwrap();
+    let plan = c.prepare().unwrap();
+    let y = plan.output_buffer().unwrap().clone();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("c.svod");
+    let named = |name, buffer| Named {
+        name,
+        buffer,
+        shape: &[8, 8],
+    };
+    // The plan writes what is said to be an input.
+    let names = Names {
+        model: "c",
+        inputs: &[named("y", &y)],
+        outputs: &[],
+    };
+    let refused = plan.capture(&names, &path).unwrap_err().to_string();
+    assert!(refused.contains("writes its input `y`"), "{refused}");
+    assert!(!path.exists());
+}
+
+/// A program of no device's: it writes down what it is called with.
+struct Recorder(Arc<Mutex<Vec<Vec<i64>>>>);
+
+impl Program for Recorder {
+    unsafe fn execute(
+        &self,
+        _buffers: &[*mut u8],
+        vals: &[i64],
+        _global_size: Option<[usize; 3]>,
+        _local_size: Option<[usize; 3]>,
+    ) -> svod_device::Result<()> {
+        self.0.lock().unwrap().push(vals.to_vec());
+        Ok(())
+    }
+
+    fn name(&self) -> &str {
+        "recorder"
+    }
+}
+
+fn recorder(calls: &Arc<Mutex<Vec<Vec<i64>>>>, id: u64, waits_for: Vec<u64>) -> PreparedKernel {
+    let one = || UOp::index_const(1);
+    let var = svod_runtime::execution_plan::RuntimeVar {
+        name: "n".into(),
+        min_val: 1,
+        max_val: 9,
+    };
+    PreparedKernel {
+        id,
+        ast: one(),
+        kernel: Arc::new(CachedKernel {
+            program: Box::new(Recorder(Arc::clone(calls))),
+            device: "test".into(),
+            code: String::new(),
+            entry_point: "recorder".into(),
+            var_names: vec!["n".into(), "op".into()],
+            globals: vec![0],
+            outs: vec![0],
+            ins: vec![],
+            host_parallel_safe: true,
+            global_size: [one(), one(), one()],
+            local_size: None,
+        }),
+        device: DeviceSpec::Cpu,
+        buffer_indices: vec![0],
+        output_indices: vec![0],
+        vals: vec![3, id as i64],
+        fixedvars: HashMap::from([("op".to_owned(), id as i64)]),
+        dependencies: waits_for,
+        buffer_ptrs: Vec::new(),
+        buffer_ids: Vec::new(),
+        runtime_vars: vec![var],
+    }
+}
+
+fn buffer(floats: usize) -> Buffer {
+    let cpu = svod_device::registry::cpu().unwrap();
+    Buffer::allocate(cpu, DType::Float32, vec![floats], Default::default()).unwrap()
+}
+
+fn builder(buffers: &[&Buffer]) -> ExecutionPlanBuilder {
+    let mut builder = ExecutionPlanBuilder::new(DeviceSpec::Cpu);
+    for (i, buffer) in buffers.iter().enumerate() {
+        builder.add_buffer(i as u64, (*buffer).clone());
+    }
+    builder.set_output_buffer(0);
+    builder
+}
+
+#[test]
+fn programs_of_others_are_called_in_order_with_their_variables() {
+    let calls = Arc::default();
+    let mut builder = builder(&[&buffer(4)]);
+    builder.add_kernel(recorder(&calls, 7, vec![8]));
+    builder.add_kernel(recorder(&calls, 8, vec![]));
+    let mut plan = builder.build().unwrap();
+    plan.execute().unwrap();
+    plan.execute_with_vars(&[("n", 5), ("op", 100)]).unwrap();
+    let too_much = plan
+        .execute_with_vars(&[("n", 10)])
+        .unwrap_err()
+        .to_string();
+    assert!(too_much.contains("n is 10"), "{too_much}");
+    plan.execute().unwrap();
+    let expected = [[3, 8], [3, 7], [5, 8], [5, 7], [5, 8], [5, 7]];
+    assert_eq!(*calls.lock().unwrap(), expected);
+}
+
+#[test]
+fn copies_follow_views_and_wrong_ops_fail_when_it_is_their_turn() {
+    let (mut from, to) = (buffer(8), buffer(4));
+    from.copyin(&bytes(&[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]))
+        .unwrap();
+    let part = from.view(16, 16).unwrap();
+    let copy = |id, buffers: [usize; 2]| {
+        PreparedOp::BufferCopy(PreparedCopy {
+            id,
+            buffer_indices: buffers.to_vec(),
+            dependencies: vec![],
+        })
+    };
+    let view = |byte_offset| {
+        PreparedOp::BufferView(PreparedBufferView {
+            id: 1,
+            buffer_indices: vec![2, 1],
+            byte_offset,
+            byte_size: 16,
+            dependencies: vec![],
+        })
+    };
+    let run = |ops: Vec<PreparedOp>| {
+        let mut builder = builder(&[&to, &from, &part]);
+        ops.into_iter().for_each(|op| builder.add_op(op));
+        builder.build().unwrap().execute()
+    };
+    run(vec![view(16), copy(2, [0, 2])]).unwrap();
+    assert_eq!(floats(&to), [4.0, 5.0, 6.0, 7.0]);
+    let wrong = run(vec![view(8)]).unwrap_err().to_string();
+    assert!(wrong.contains("from byte 8"), "{wrong}");
+    let wrong = run(vec![copy(2, [0, 1])]).unwrap_err().to_string();
+    assert!(
+        wrong.contains("copy 2") && wrong.contains("size mismatch"),
+        "{wrong}"
+    );
+    let wrong = run(vec![copy(2, [0, 9])]).unwrap_err().to_string();
+    assert!(wrong.contains("buffer 9"), "{wrong}");
+}
+
+#[test]
+fn a_plan_that_makes_no_sense_is_not_built() {
+    let calls = Arc::default();
+    let mut no_output = ExecutionPlanBuilder::new(DeviceSpec::Cpu);
+    no_output.add_buffer(0, buffer(1));
+    assert!(
+        no_output
+            .build()
+            .unwrap_err()
+            .to_string()
+            .contains("outputs")
+    );
+    let mut unknown = builder(&[&buffer(1)]);
+    unknown.add_kernel(recorder(&calls, 1, vec![5]));
+    assert!(unknown.build().unwrap_err().to_string().contains("op 5"));
+    let mut nowhere = builder(&[&buffer(1)]);
+    let mut kernel = recorder(&calls, 1, vec![]);
+    kernel.buffer_indices = vec![4];
+    nowhere.add_kernel(kernel);
+    assert!(
+        nowhere
+            .build()
+            .unwrap_err()
+            .to_string()
+            .contains("buffer 4")
+    );
+}
