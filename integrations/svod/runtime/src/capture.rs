@@ -154,7 +154,7 @@ impl Capture<'_> {
     /// Declares a buffer for each storage.
     fn declare(&mut self, names: &Names<'_>) -> Result<()> {
         let plan = self.plan;
-        let written = written(plan)?;
+        let written = written(plan);
         let types = types(plan)?;
         for input in names.inputs {
             let (name, buffer) = (input.name, input.buffer);
@@ -298,26 +298,11 @@ impl Capture<'_> {
 }
 
 /// The storages that some op writes.
-fn written(plan: &ExecutionPlan) -> Result<Vec<BufferId>> {
-    let mut written = Vec::new();
-    for op in plan.prepared_ops() {
-        match op {
-            PreparedOp::CompiledProgram(kernel) => {
-                for &i in &kernel.output_indices {
-                    let name = &kernel.kernel.entry_point;
-                    let buffer = find(plan.buffers(), kernel.buffer_indices[i], name)?;
-                    written.push(buffer.storage_id());
-                }
-            }
-            PreparedOp::BufferCopy(copy) => {
-                if let Some(&to) = copy.buffer_indices.first() {
-                    written.push(find(plan.buffers(), to, "copy")?.storage_id());
-                }
-            }
-            PreparedOp::BufferView(_) | PreparedOp::CustomFunction(_) => {}
-        }
-    }
-    Ok(written)
+fn written(plan: &ExecutionPlan) -> Vec<BufferId> {
+    let ops = plan.prepared_ops().iter();
+    let buffers = ops.flat_map(|op| op.written());
+    let buffers = buffers.filter_map(|i| plan.buffers().get(i));
+    buffers.map(Buffer::storage_id).collect()
 }
 
 /// As what the kernels take each storage, each type once.

@@ -162,6 +162,22 @@ impl PreparedOp {
         }
     }
 
+    /// The numbers of the buffers that it writes, whether the plan has them or not.
+    pub(crate) fn written(&self) -> Vec<usize> {
+        match self {
+            PreparedOp::CompiledProgram(op) => {
+                let outputs = op.output_indices.iter();
+                outputs
+                    .filter_map(|&i| op.buffer_indices.get(i).copied())
+                    .collect()
+            }
+            PreparedOp::BufferCopy(op) => op.buffer_indices.iter().take(1).copied().collect(),
+            PreparedOp::BufferView(_) => Vec::new(),
+            // Which of them, nobody says.
+            PreparedOp::CustomFunction(op) => op.buffer_indices.clone(),
+        }
+    }
+
     /// Its variables, and which of them are fixed.
     fn variables(&self) -> Option<(&[RuntimeVar], &HashMap<String, i64>)> {
         match self {

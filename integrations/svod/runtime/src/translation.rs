@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use engine::plan::{
     BufferRange, Executable, HostArg, HostError, Instance, Plan, PlanBuilder, Role, Value,
 };
+use engine::signature::BufferParam;
 use engine::{DType, Kernel};
 use svod_device::device::ProgramSpec;
 use svod_device::{Buffer, BufferId};
@@ -206,15 +207,7 @@ fn storages(ops: &[PreparedOp], buffers: &[Buffer]) -> Result<HashMap<BufferId, 
         });
     }
     for op in ops {
-        let written: Vec<usize> = match op {
-            PreparedOp::CompiledProgram(kernel) => {
-                let outputs = kernel.output_indices.iter();
-                outputs.map(|&i| kernel.buffer_indices[i]).collect()
-            }
-            PreparedOp::BufferCopy(copy) => copy.buffer_indices.iter().take(1).copied().collect(),
-            PreparedOp::BufferView(_) => Vec::new(),
-            PreparedOp::CustomFunction(custom) => custom.buffer_indices.clone(),
-        };
+        let written = op.written();
         for buffer in written.iter().filter_map(|&i| buffers.get(i)) {
             if let Some(storage) = storages.get_mut(&buffer.storage_id()) {
                 storage.written = true;
@@ -288,8 +281,18 @@ impl Making<'_> {
     ) -> Result<std::result::Result<usize, String>> {
         let name = &kernel.kernel.entry_point;
         let mut args = Vec::with_capacity(kernel.buffer_indices.len());
-        for &i in &kernel.buffer_indices {
-            args.push(self.range(find(self.buffers, i, name)?));
+        let mut params = code.signature.buffers();
+        for (argument, &i) in kernel.buffer_indices.iter().enumerate() {
+            let buffer = find(self.buffers, i, name)?;
+            let needed = params.next().map_or(0, BufferParam::bytes);
+            if buffer.size() < needed {
+                let size = buffer.size();
+                return Err(Error::execution(format!(
+                    "`{name}` may touch {needed} bytes of its argument {argument}, and is given a \
+                     buffer of {size}"
+                )));
+            }
+            args.push(self.range(buffer));
         }
         let names = &kernel.kernel.var_names;
         if names.len() != kernel.vals.len() {

@@ -268,6 +268,22 @@ fn copies_follow_views_and_wrong_ops_fail_when_it_is_their_turn() {
 }
 
 #[test]
+fn a_kernel_is_not_given_less_than_it_touches() {
+    let (a, b) = (tensor(&matrix(1)), tensor(&matrix(2)));
+    let mut c = a.matmul(&b).unwrap();
+    let plan = c.prepare().unwrap();
+    let mut kernel = plan.prepared_kernels()[0].clone();
+    let small: Vec<Buffer> = kernel.buffer_indices.iter().map(|_| buffer(63)).collect();
+    kernel.buffer_indices = (0..small.len()).collect();
+    kernel.dependencies.clear();
+    let mut builder = builder(&small.iter().collect::<Vec<_>>());
+    builder.add_kernel(kernel);
+    let refused = builder.build().unwrap_err().to_string();
+    assert!(refused.contains("may touch 256 bytes"), "{refused}");
+    assert!(refused.contains("a buffer of 252"), "{refused}");
+}
+
+#[test]
 fn a_plan_that_makes_no_sense_is_not_built() {
     let calls = Arc::default();
     let mut no_output = ExecutionPlanBuilder::new(DeviceSpec::Cpu);
