@@ -34,10 +34,10 @@ use svod_runtime::plan::Executable;
 use svod_runtime::pool::Pool;
 use svod_runtime::{Guard, OptLevel, RuntimeBuilder};
 
-use crate::given::check_known;
+use crate::given::Given;
 use crate::loading::{self, Loading};
 use crate::schedule::LEARNING;
-use crate::{Failure, Outcome, json, name_and_file, name_and_number, show};
+use crate::{Failure, Outcome, json, show};
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -72,17 +72,8 @@ pub(crate) struct BenchArgs {
     /// with commas between them, are compared
     #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(crate::THREADS))]
     threads: Vec<u16>,
-    /// Take inputs and variables from this recorded test; from the first, where this is
-    /// left out. Without tests, inputs are zeros and variables as small as they may be
-    #[arg(long, value_name = "N")]
-    test: Option<usize>,
-    /// Give an input as a NumPy array file, once for each input, in the place of the
-    /// test's
-    #[arg(long = "input", value_name = "NAME=FILE.npy", value_parser = name_and_file)]
-    inputs: Vec<(String, PathBuf)>,
-    /// Choose a variable, once for each variable, in the place of the test's choice
-    #[arg(long = "var", value_name = "NAME=N", value_parser = name_and_number)]
-    variables: Vec<(String, i64)>,
+    #[command(flatten)]
+    given: Given,
     /// Take so many samples of each candidate
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000), conflicts_with = "time")]
     rounds: Option<u32>,
@@ -97,7 +88,7 @@ pub(crate) struct BenchArgs {
     json: bool,
 }
 
-fn opt_level(text: &str) -> Result<OptLevel, String> {
+pub(crate) fn opt_level(text: &str) -> Result<OptLevel, String> {
     let levels = OptLevel::ALL.into_iter();
     let mut levels = levels.filter(|level| level.flag().strip_prefix("-O") == Some(text));
     levels
@@ -105,7 +96,7 @@ fn opt_level(text: &str) -> Result<OptLevel, String> {
         .ok_or_else(|| "a level is 0, 1, 2 or 3".into())
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     let seconds = text.parse().ok();
     let seconds = seconds.and_then(|s| Duration::try_from_secs_f64(s).ok());
     seconds.ok_or_else(|| "it is no number of seconds".into())
@@ -128,11 +119,8 @@ pub(crate) fn bench(args: &BenchArgs, out: &mut dyn Write) -> Outcome {
     let mut bundles = Vec::new();
     for path in &args.bundles {
         let bundle = Bundle::open(path)?;
-        check_given(args, &bundle)?;
-        let mut inputs = Vec::new();
-        for (name, file) in &args.inputs {
-            inputs.push(bundle.read_input(name, file)?);
-        }
+        args.given.check(&bundle)?;
+        let inputs = args.given.read(&bundle)?;
         bundles.push((bundle, inputs));
     }
     let mut entrants = Vec::new();
@@ -193,25 +181,6 @@ fn or_default<T>(given: &[T]) -> Vec<Option<&T>> {
     }
 }
 
-/// Whether the bundle has all that is given, each of it once.
-fn check_given(args: &BenchArgs, bundle: &Bundle) -> Result<(), Failure> {
-    let path = bundle.path().display();
-    let tests = bundle.tests().len();
-    if let Some(test) = args.test.filter(|test| *test >= tests) {
-        let tests = show::count(tests, "recorded test");
-        return Err(Failure::Usage(format!(
-            "{path} has {tests}, counted from 0; there is no test {test}"
-        )));
-    }
-    let (plan, path) = (bundle.plan(), path.to_string());
-    let inputs: Vec<_> = plan.inputs().filter_map(|b| b.name.as_deref()).collect();
-    let given: Vec<_> = args.inputs.iter().map(|(name, _)| name.as_str()).collect();
-    check_known(&path, "input", &inputs, &given)?;
-    let variables: Vec<_> = plan.variables().iter().map(|v| v.name.as_str()).collect();
-    let given: Vec<_> = args.variables.iter().map(|(n, _)| n.as_str()).collect();
-    check_known(&path, "variable", &variables, &given)
-}
-
 fn load<'a>(
     bundle: &'a Bundle,
     inputs: &'a [Array],
@@ -258,25 +227,10 @@ impl Entrant<'_> {
         self.executable.pool().threads()
     }
 
-    /// The recorded test that it is given the inputs of.
-    fn test(&self, args: &BenchArgs) -> Option<usize> {
-        args.test
-            .or_else(|| (!self.bundle.tests().is_empty()).then_some(0))
-    }
-
     /// An instance with what it is to be run on.
     fn replay(&self, args: &BenchArgs) -> Result<Replay<'_>, Failure> {
-        let mut replay = Replay::new(&self.executable)?;
-        if let Some(test) = self.test(args) {
-            replay.set_test(self.bundle, test)?;
-        }
-        for ((name, _), array) in args.inputs.iter().zip(self.inputs) {
-            replay.set_input(name, array.elements.as_view())?;
-        }
-        for (name, value) in &args.variables {
-            replay.set_variable(name, *value)?;
-        }
-        Ok(replay)
+        args.given
+            .replay(self.bundle, &self.executable, self.inputs)
     }
 
     fn ops(&self) -> usize {
@@ -314,19 +268,11 @@ fn list(
             i + 1,
             show::plain(&path),
         )?;
-        let given = match entrant.test(args) {
-            Some(test) => format!("test {test}"),
-            None if entrant.bundle.plan().inputs().next().is_none() => "no inputs".into(),
-            None if args.inputs.is_empty() => "inputs zero".into(),
-            None => "given inputs, others zero".into(),
-        };
-        let variables = replay.variables();
-        let variables = variables.map(|(name, value)| format!(", {} = {value}", show::plain(name)));
+        let given = args.given.line(entrant.bundle, replay);
         let kernels = entrant.executable.kernels().len();
         writeln!(
             out,
-            "    {given}{}; {}; {}; {}{} ready in {}",
-            variables.collect::<String>(),
+            "    {given}; {}; {}; {}{} ready in {}",
             show::count(entrant.threads(), "thread"),
             show::count(entrant.ops(), "op"),
             show::count(kernels, "kernel"),
@@ -384,7 +330,7 @@ fn table(entrants: &[Entrant<'_>], race: &Race, out: &mut dyn Write) -> Result<(
 }
 
 /// The unit for times about as long, and how many nanoseconds it has.
-fn unit(ns: f64) -> (&'static str, f64) {
+pub(crate) fn unit(ns: f64) -> (&'static str, f64) {
     match ns {
         ..1e3 => ("ns", 1.0),
         ..1e6 => ("µs", 1e3),
@@ -394,7 +340,7 @@ fn unit(ns: f64) -> (&'static str, f64) {
 }
 
 /// Four digits, where it has no more before the point.
-fn four_digits(v: f64) -> String {
+pub(crate) fn four_digits(v: f64) -> String {
     const WITH_POINT: usize = 5;
     let with = |decimals: usize| format!("{v:.decimals$}");
     let mut texts = (0..=3).rev().map(with);
@@ -435,7 +381,7 @@ fn as_json(
             "compiler": entrant.compiler.as_ref().map(compiler),
             "opt_level": entrant.compiler.as_ref().map(|_| entrant.opt_level.flag()),
             "threads": entrant.threads(),
-            "test": entrant.test(args),
+            "test": args.given.test(entrant.bundle),
             "variables": replay.variables().collect::<BTreeMap<_, _>>(),
             "kernels": entrant.executable.kernels().len(),
             "compiled": entrant.bundle.kernels_to_compile(),

@@ -12,6 +12,7 @@ mod inspect;
 mod json;
 mod loading;
 mod pictures;
+mod profile;
 mod run;
 mod schedule;
 mod show;
@@ -65,6 +66,7 @@ Examples:
   svod inspect model.svod --explain 7
   svod inspect model.svod --schedule --threads 2
   svod bench model.svod --cc clang-19 --cc gcc
+  svod profile model.svod --html model.html
   svod run model.svod --quick
   svod cache explain model.svod
   svod compile model.svod -o fast.svod --cpu x86-64-v3 --cpu x86-64-v2")]
@@ -85,6 +87,8 @@ enum Command {
     Inspect(InspectArgs),
     /// Measure how long a run takes, of one or more bundles and settings side by side
     Bench(bench::BenchArgs),
+    /// Show where the time of runs goes, and how far each kernel is from what this machine can do
+    Profile(profile::ProfileArgs),
     /// Compile a bundle ahead of time: write one that carries objects, and starts without
     /// a compiler
     Compile(compile::CompileArgs),
@@ -289,6 +293,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(args, &mut out),
         Command::Inspect(args) => inspect::inspect(args, &mut out),
         Command::Bench(args) => bench::bench(args, &mut out),
+        Command::Profile(args) => profile::profile(args, &mut out),
         Command::Compile(args) => compile::compile(args, &mut out),
         Command::Cache(command) => cache::cache(command, &mut out),
     };
@@ -305,6 +310,7 @@ fn main() -> ExitCode {
                 Command::Run(_) => "run",
                 Command::Inspect(_) => "inspect",
                 Command::Bench(_) => "bench",
+                Command::Profile(_) => "profile",
                 Command::Compile(_) => "compile",
                 Command::Cache(_) => "cache",
             };

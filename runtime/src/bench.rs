@@ -34,7 +34,7 @@ use std::time::{Duration, Instant};
 use crate::Error;
 use crate::bundle::Bundle;
 use crate::memory::View;
-use crate::plan::{Executable, Instance, Plan, Run};
+use crate::plan::{Executable, Instance, Plan, Run, Trace};
 
 /// What takes part in a [`race`]. A closure `FnMut() -> Result<(), Error>` does, as
 /// one that needs no preparation.
@@ -378,6 +378,20 @@ impl<'a> Replay<'a> {
             self.run()?;
         }
         Ok(!self.instance.executable().is_learning())
+    }
+
+    /// Runs once from the initial states, and has the trace say what ran when.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Candidate::run).
+    pub fn trace(&mut self, trace: &mut Trace) -> Result<(), Error> {
+        self.prepare()?;
+        self.instance.run_with(Run {
+            variables: &self.variables,
+            trace: Some(trace),
+            ..Run::default()
+        })
     }
 
     /// Chooses a variable.

@@ -13,6 +13,7 @@
 //! plan        PlanBuilder ──► Plan ──► Executable ──► Instance
 //! bundle      files ──► Plan ──► Executable
 //! bench       what takes how long, side by side
+//! profile     where the time of runs goes
 //! ```
 //!
 //! [`Runtime`] holds what kernels are made with; [`Kernel::launch`] is a checked
@@ -63,6 +64,7 @@ pub mod link;
 pub mod memory;
 pub mod plan;
 pub mod pool;
+pub mod profile;
 pub mod signature;
 
 mod error;

@@ -245,6 +245,22 @@ impl Executable {
         Ok(self)
     }
 
+    /// The same plan with the same constants, threads and, fixed, the schedule that it follows
+    /// now, and with [kernels that do nothing](Kernel::empty): what its runs take is what the
+    /// runtime takes for itself, its copies, fills and host functions.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Schedule`] where the schedule is one that breaks the plan.
+    pub fn with_empty_kernels(&self) -> Result<Executable, Error> {
+        let kernels = self.plan().kernels.iter();
+        let kernels = kernels.map(|k| Kernel::empty(k.entry.clone(), k.signature.clone()));
+        let mut empty = self.clone();
+        empty.program = Arc::new(Program::new(self.plan().clone(), kernels.collect())?);
+        empty.provisional = None;
+        empty.with_schedule(&self.schedule())
+    }
+
     /// Whether runs are still being measured to learn a schedule: the first ones, and a few
     /// more where the machine, its work or the code has changed. Guarded and observed runs teach
     /// nothing, and [provisional](Self::with_provisional_code) code is not learned about.

@@ -38,6 +38,7 @@ mod schedule;
 mod scheduling;
 mod storage;
 mod timings;
+mod trace;
 mod unwritten;
 mod value;
 
@@ -56,6 +57,7 @@ pub use op::{BufferRange, HostArg, HostCall, HostError, HostFunction, Launch, Op
 pub use run::Run;
 pub use schedule::{Schedule, Task};
 pub use timings::{OpTime, Timings};
+pub use trace::{Span, Trace};
 pub use unwritten::UnwrittenRead;
 pub use value::{Expression, Operator, Value, Variable, VariableId};
 
@@ -327,6 +329,14 @@ impl Plan {
     #[must_use]
     pub fn critical_path(&self) -> Vec<usize> {
         self.layout.graph.critical_path()
+    }
+
+    /// What an op waits for: those of the ops before it that nothing else between has waited
+    /// for already. None where there is no such op.
+    pub fn predecessors(&self, op: usize) -> impl Iterator<Item = usize> {
+        let known = op < self.ops.len();
+        let ops = known.then(|| self.layout.graph.predecessors(op));
+        ops.unwrap_or_default().iter().map(|&op| op as usize)
     }
 
     /// How many pairs of ops must keep their order, without those that follow from

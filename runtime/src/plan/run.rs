@@ -3,7 +3,7 @@
 use std::ptr::NonNull;
 use std::time::Instant;
 
-use super::{Cancel, InputId, OutputId, Plan, PlanBuffer, PlanOutput, Role, Timings};
+use super::{Cancel, InputId, OutputId, Plan, PlanBuffer, PlanOutput, Role, Timings, Trace};
 use crate::Error;
 use crate::memory::{Stray, View, ViewMut};
 use crate::signature::DType;
@@ -50,6 +50,8 @@ pub struct Run<'r, 'm> {
     pub deadline: Option<Instant>,
     /// Has each op's time added.
     pub timings: Option<&'r mut Timings>,
+    /// Is overwritten with when each op ran, on which thread.
+    pub trace: Option<&'r mut Trace>,
 }
 
 /// Refuses memory of the caller's that overlaps, where one is written, and two for the

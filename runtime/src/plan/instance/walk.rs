@@ -39,6 +39,12 @@ impl Instance {
         let script = trial.as_ref().map_or(&self.script, |trial| &trial.script);
         self.generation = script.code().generation();
 
+        let mut trace = run.trace.take();
+        let is_watched = guarded || self.observer.is_some();
+        let with_team = script.is_shared() && self.executable.pool().threads() > 1 && !is_watched;
+        if let Some(trace) = &mut trace {
+            trace.begin(script, with_team, trial.is_some());
+        }
         let start = trial.is_some().then(Instant::now);
         let Instance {
             frames,
@@ -56,6 +62,7 @@ impl Instance {
             cancel: run.cancel,
             deadline: run.deadline,
             clocks: (measures_ops || run.timings.is_some()).then_some(&*clocks),
+            spans: trace.as_ref().map(|trace| trace.open()),
         };
         let mut watch = Watch {
             before: observer.as_mut().map(|o| &mut *o.0 as _),
@@ -63,7 +70,6 @@ impl Instance {
         };
         let running = Running::start(running);
         let (plan, pool) = (executable.plan(), executable.pool());
-        let with_team = script.is_shared() && pool.threads() > 1 && watch.is_idle();
         // SAFETY: the plan was checked when it was built: every argument is
         // within its buffer, aligned, long enough, and overlaps no other
         // that is written; temps that share bytes live at different times; scalars and
@@ -84,6 +90,9 @@ impl Instance {
             }
         };
         drop(running);
+        if let Some(trace) = trace {
+            trace.end();
+        }
         if trial.is_some() || run.timings.is_some() {
             let took = start.map_or_else(Default::default, |start| start.elapsed());
             self.account(run, trial.filter(|_| result.is_ok()), took);

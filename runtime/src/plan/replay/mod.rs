@@ -32,6 +32,7 @@ pub(super) use script::Script;
 pub(super) use team::Clocks;
 
 use super::builder::as_grid;
+use super::trace::Spans;
 use super::{Cancel, Value};
 use crate::Error;
 use crate::dispatch::{Kernel, Slots};
@@ -151,6 +152,7 @@ pub(super) struct Asked<'a> {
     pub(super) cancel: Option<&'a Cancel>,
     pub(super) deadline: Option<Instant>,
     pub(super) clocks: Option<&'a Clocks>,
+    pub(super) spans: Option<Spans<'a>>,
 }
 
 impl Asked<'_> {
@@ -160,6 +162,7 @@ impl Asked<'_> {
             cancel: None,
             deadline: None,
             clocks: None,
+            spans: None,
         } = self
         else {
             return false;
@@ -179,6 +182,27 @@ impl Asked<'_> {
             return Err(Error::DeadlinePassed { op, done, of });
         }
         Ok(())
+    }
+
+    /// The time, if that of ops is asked for.
+    #[inline]
+    fn clock(&self) -> Option<Instant> {
+        (self.clocks.is_some() || self.spans.is_some()).then(Instant::now)
+    }
+
+    /// Takes down that an op, or the part of one whose span this is, has run since `start`.
+    #[inline]
+    fn note(&self, op: usize, span: usize, start: Option<Instant>) {
+        let Some(start) = start else {
+            return;
+        };
+        let end = Instant::now();
+        if let Some(clocks) = self.clocks {
+            clocks.add(op, end.duration_since(start));
+        }
+        if let Some(spans) = &self.spans {
+            spans.put(span, start, end);
+        }
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Instant;
 
+use super::super::trace::Place;
 use super::super::{Op, Plan, Schedule, Task};
 use super::step::{Step, run_all};
 use super::{Asked, Code, Frames, Watch};
@@ -49,6 +49,8 @@ pub(super) struct Unit {
     pub(super) packed: Option<u32>,
     /// How many of its steps come before the first that writes a state.
     pub(super) before_state: u32,
+    /// The first of its spans in a [trace](super::super::trace).
+    pub(super) span: u32,
 }
 
 // SAFETY: as for `Code`, whose steps these are, and which the script keeps beside them.
@@ -91,7 +93,10 @@ impl Script {
         }
         let before_state = script.steps.iter().position(|step| step.writes_state);
         script.before_state = before_state.unwrap_or(script.steps.len());
+        let mut spans = 0;
         for unit in &mut script.units {
+            unit.span = spans;
+            spans += unit.end - unit.start;
             let steps = &script.steps[unit.start as usize..unit.end as usize];
             let before = steps.iter().position(|step| step.writes_state);
             unit.before_state = before.unwrap_or(steps.len()) as u32;
@@ -117,6 +122,7 @@ impl Script {
             slots: 0,
             packed: None,
             before_state: 0,
+            span: 0,
         };
         if task.parts > 1
             && let Op::Launch(launch) = &plan.ops[task.ops[0]]
@@ -157,6 +163,31 @@ impl Script {
     /// The schedule that it follows.
     pub(in crate::plan) fn schedule(&self) -> &Schedule {
         &self.schedule
+    }
+
+    /// Adds the place of each span of a run, in the order in which they are numbered.
+    pub(in crate::plan) fn places(&self, with_team: bool, places: &mut Vec<Place>) {
+        let whole = |step: &Step| Place {
+            op: step.op,
+            part: 0,
+            parts: 1,
+            phase: 0,
+        };
+        if !with_team {
+            places.extend(self.steps.iter().map(whole));
+            return;
+        }
+        for (phase, units) in self.phases.iter().enumerate() {
+            for unit in &self.units[units.start as usize..units.end as usize] {
+                let steps = &self.steps[unit.start as usize..unit.end as usize];
+                places.extend(steps.iter().map(|step| Place {
+                    part: unit.part,
+                    parts: unit.parts,
+                    phase: phase as u32,
+                    ..whole(step)
+                }));
+            }
+        }
     }
 
     /// The code that its steps call.
@@ -220,12 +251,10 @@ impl Script {
             if done == self.before_state {
                 *torn = true;
             }
-            let start = asked.clocks.is_some().then(Instant::now);
+            let start = asked.clock();
             // SAFETY: promised by the caller.
             let result = unsafe { step.run(plan, table) };
-            if let (Some(clocks), Some(start)) = (asked.clocks, start) {
-                clocks.add(op, start.elapsed());
-            }
+            asked.note(op, done, start);
             // Whatever a kernel says that it came to, what `after` finds may be the
             // reason.
             if let Some(after) = &watch.after {

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::super::Plan;
 use super::script::{MAX_OWN_SLOTS, Script, Unit};
@@ -223,12 +223,10 @@ impl TeamRun<'_> {
             if step.writes_state {
                 self.tear();
             }
-            let start = asked.clocks.is_some().then(Instant::now);
+            let start = asked.clock();
             // SAFETY: promised by the caller.
             let result = unsafe { self.run_steps(unit, std::slice::from_ref(step)) };
-            if let (Some(clocks), Some(start)) = (asked.clocks, start) {
-                clocks.add(op, start.elapsed());
-            }
+            asked.note(op, unit.span as usize + i, start);
             result?;
         }
         Ok(())

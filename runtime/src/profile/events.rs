@@ -1,0 +1,80 @@
+//! A trace as events that Perfetto and chrome://tracing show.
+
+use std::io::{self, Write};
+
+use serde_json::json;
+
+use crate::plan::{Plan, Span, Trace};
+
+/// Writes a trace in the [Trace Event Format], as JSON: a track for each thread, on it what ran
+/// when, and an arrow from each op to those that wait for it.
+///
+/// [Trace Event Format]: https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU
+///
+/// # Errors
+///
+/// What writing returns.
+pub fn write_events(plan: &Plan, trace: &Trace, mut out: impl Write) -> io::Result<()> {
+    let mut events = Vec::new();
+    let mut event = |event: serde_json::Value| events.push(event);
+    event(json!({"ph": "M", "pid": 1, "name": "process_name", "args": {"name": plan.name()}}));
+    for thread in 0..trace.threads() {
+        let name = match thread {
+            0 => "caller".to_owned(),
+            helper => format!("helper {helper}"),
+        };
+        event(
+            json!({"ph": "M", "pid": 1, "tid": thread, "name": "thread_name", "args": {"name": name}}),
+        );
+        event(json!({
+            "ph": "M", "pid": 1, "tid": thread, "name": "thread_sort_index",
+            "args": {"sort_index": thread},
+        }));
+    }
+    // Where arrows begin and end: the last part of an op to end, and the first to begin.
+    let mut first: Vec<Option<Span>> = vec![None; plan.ops().len()];
+    let mut last = first.clone();
+    for span in trace.spans() {
+        if first[span.op].is_none_or(|other| span.start < other.start) {
+            first[span.op] = Some(span);
+        }
+        if last[span.op].is_none_or(|other| span.end > other.end) {
+            last[span.op] = Some(span);
+        }
+        let mut args = json!({"op": span.op, "phase": span.phase});
+        if span.parts > 1 {
+            args["part"] = json!(format!("{} of {}", span.part + 1, span.parts));
+        }
+        event(json!({
+            "ph": "X", "pid": 1, "tid": span.thread, "cat": "op", "name": plan.op_label(span.op),
+            "ts": micros(span.start), "dur": micros(span.time()), "args": args,
+        }));
+    }
+    let mut arrow = 0;
+    for op in 0..plan.ops().len() {
+        for before in plan.predecessors(op) {
+            let (Some(from), Some(to)) = (last[before], first[op]) else {
+                continue;
+            };
+            // An arrow begins within the one span and ends within the other.
+            let ends = [("s", from, from.end), ("f", to, to.start)];
+            for (ph, span, at) in ends {
+                event(json!({
+                    "ph": ph, "bp": "e", "pid": 1, "tid": span.thread, "cat": "waits",
+                    "name": "waits", "id": arrow,
+                    "ts": micros(at.saturating_sub(if ph == "s" { NANOSECOND } else { std::time::Duration::ZERO })),
+                }));
+            }
+            arrow += 1;
+        }
+    }
+    let all = json!({"displayTimeUnit": "ns", "traceEvents": events});
+    serde_json::to_writer(&mut out, &all)?;
+    out.flush()
+}
+
+const NANOSECOND: std::time::Duration = std::time::Duration::from_nanos(1);
+
+fn micros(time: std::time::Duration) -> f64 {
+    time.as_nanos() as f64 / 1e3
+}
