@@ -24,12 +24,16 @@ impl Plan {
         ];
         for (what, ours, theirs) in counts {
             if ours != theirs {
-                return unlike(what.into(), format!("one plan has {ours}, the other {theirs}"));
+                return unlike(
+                    what.into(),
+                    format!("one plan has {ours}, the other {theirs}"),
+                );
             }
         }
         for (i, (a, b)) in self.variables.iter().zip(&other.variables).enumerate() {
             if a != b {
-                let variable = |v: &super::Variable| format!("`{}` in {}..={}", v.name, v.min, v.max);
+                let variable =
+                    |v: &super::Variable| format!("`{}` in {}..={}", v.name, v.min, v.max);
                 let reason = format!("one is {}, the other {}", variable(a), variable(b));
                 return unlike(Place::at("variables", i), reason);
             }
@@ -42,7 +46,9 @@ impl Plan {
         }
         for (i, (a, b)) in self.buffers.iter().zip(&other.buffers).enumerate() {
             let named = a.role != super::Role::Input || a.name == b.name;
-            if !named || (a.role, a.dtype, &a.shape, a.bytes) != (b.role, b.dtype, &b.shape, b.bytes) {
+            if !named
+                || (a.role, a.dtype, &a.shape, a.bytes) != (b.role, b.dtype, &b.shape, b.bytes)
+            {
                 let [ours, theirs] = [self, other].map(|plan| plan.typed(i));
                 let reason = format!("one is {ours}, the other {theirs}");
                 return unlike(Place::at("buffers", i), reason);

@@ -137,12 +137,14 @@ impl Pair {
     /// Runs the plan once, in the plan's order, each op by both codes, with a value for each
     /// variable, and tells `visit` of it.
     ///
-    /// Where an op fails on the right alone, the run goes on with what the left one has done.
+    /// Where an op fails on the right alone, the run goes on with what the left one has done. A
+    /// host function is called twice as well.
     ///
     /// # Errors
     ///
-    /// As [`Instance::run`] for what the left code does; `visit` was told of it then. And
-    /// whatever `visit` returns, which ends the run.
+    /// As [`Instance::run`] for what the left code does, and [`Error::Overrun`] for either, where
+    /// the instance is guarded; `visit` was told of it then. And whatever `visit` returns, which
+    /// ends the run.
     pub fn run(
         &mut self,
         variables: &[(&str, i64)],
@@ -207,7 +209,12 @@ impl Pair {
                 op,
                 failed: [on_left.as_ref().err(), on_right.as_ref().err()],
                 written: places.iter().map(|place| self.written(place)).collect(),
-            }))
+            }))?;
+            match on_right {
+                // What it has written beside its arguments would be found again after each op.
+                Err(error @ Error::Overrun { .. }) => Err(error),
+                _ => Ok(()),
+            }
         });
         self.exchange(&places, Exchange::Restore);
         on_left.and(told)
@@ -343,7 +350,11 @@ fn places(plan: &Plan, op: usize) -> (Vec<Place>, usize) {
         }
         places.push(Place {
             range: touch.range,
-            dtype: dtypes.get(i).copied().flatten().unwrap_or_else(|| typed(&touch.range)),
+            dtype: dtypes
+                .get(i)
+                .copied()
+                .flatten()
+                .unwrap_or_else(|| typed(&touch.range)),
             aside: bytes,
         });
         bytes += touch.range.bytes.next_multiple_of(BUFFER_ALIGN);
