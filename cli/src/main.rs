@@ -6,6 +6,7 @@
 mod bench;
 mod cache;
 mod compile;
+mod diff;
 mod gallery;
 mod given;
 mod inspect;
@@ -65,6 +66,7 @@ Examples:
   svod inspect model.svod --explain 7
   svod inspect model.svod --schedule --threads 2
   svod bench model.svod --cc clang-19 --cc gcc
+  svod diff model.svod --left clang:-O3 --right gcc:-O1
   svod run model.svod --quick
   svod cache explain model.svod
   svod compile model.svod -o fast.svod --cpu x86-64-v3 --cpu x86-64-v2")]
@@ -85,6 +87,8 @@ enum Command {
     Inspect(InspectArgs),
     /// Measure how long a run takes, of one or more bundles and settings side by side
     Bench(bench::BenchArgs),
+    /// Find the op that does not compute the same with another compiler, level or bundle
+    Diff(Box<diff::DiffArgs>),
     /// Compile a bundle ahead of time: write one that carries objects, and starts without
     /// a compiler
     Compile(compile::CompileArgs),
@@ -289,6 +293,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(args, &mut out),
         Command::Inspect(args) => inspect::inspect(args, &mut out),
         Command::Bench(args) => bench::bench(args, &mut out),
+        Command::Diff(args) => diff::diff(args, &mut out),
         Command::Compile(args) => compile::compile(args, &mut out),
         Command::Cache(command) => cache::cache(command, &mut out),
     };
@@ -305,6 +310,7 @@ fn main() -> ExitCode {
                 Command::Run(_) => "run",
                 Command::Inspect(_) => "inspect",
                 Command::Bench(_) => "bench",
+                Command::Diff(_) => "diff",
                 Command::Compile(_) => "compile",
                 Command::Cache(_) => "cache",
             };

@@ -80,7 +80,7 @@ pub use report::{
 use crate::Error;
 use crate::bundle::{Test, Tolerance, compare, npy};
 use crate::memory::View;
-use crate::plan::{Executable, Instance, Pair, PairEvent, Plan, RanTwice, Schedule, Side};
+use crate::plan::{Executable, Instance, Pair, PairEvent, Plan, Schedule, Side};
 
 /// In how many parts a thread's share of a launch is cut in a run of its own.
 const PARTS: u32 = 4;
