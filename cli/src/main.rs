@@ -252,6 +252,8 @@ enum Failure {
     Usage(String),
     /// The library refused, or the run failed.
     Library(svod_runtime::Error),
+    /// Likewise, in this part of what was asked.
+    Part(String, svod_runtime::Error),
     /// The output could not be written.
     Output(io::Error),
     /// The process in which the bundle ran was ended by a signal.
@@ -328,6 +330,10 @@ fn main() -> ExitCode {
             ExitCode::from(1)
         }
         Err(Failure::Ended(status)) => ExitCode::from(u8::try_from(status).unwrap_or(1)),
+        Err(Failure::Part(part, error)) => {
+            report(&format!("{part}: {error}"), error.source());
+            ExitCode::from(1)
+        }
         Err(Failure::Library(error)) => {
             report(&error.to_string(), error.source());
             ExitCode::from(1)

@@ -39,7 +39,7 @@ The folder of another bundle may stand in the place of COMPILER. What is left ou
 `svod run` has it, but on one thread.
 
 Without --exact, --rtol or --atol, floating-point numbers have room for the roundings
-of one op, rtol and atol: f64 1e-9 and 1e-12, f32 1e-4 and 1e-6, f16 1e-2 and 1e-3, bf16
+of one op, rtol and atol: f64 1e-9 and 1e-12, f32 1e-4 and 1e-5, f16 1e-2 and 1e-3, bf16
 5e-2 and 1e-2. Compilers contract a * b + c, and with some flags sum in another order.
 The outputs of whole runs have as much as the recorded test allows, if that is more.
 Integers have none.
@@ -125,7 +125,10 @@ pub(crate) fn diff(args: &DiffArgs, out: &mut dyn Write) -> Outcome {
     } else {
         Vec::new()
     };
-    let loaded = [sides[0].load(&left)?, sides[1].load(right)?];
+    let loaded = [
+        sides[0].load("left", &left)?,
+        sides[1].load("right", right)?,
+    ];
     let closeness = Closeness {
         exact: args.exact,
         rtol: args.rtol,

@@ -167,18 +167,19 @@ impl Side {
         Ok(builder.build()?)
     }
 
-    /// Makes a bundle's kernels ready.
-    pub(crate) fn load(&self, bundle: &Bundle) -> Result<Loaded, Failure> {
+    /// Makes a bundle's kernels ready, for the side of this name.
+    pub(crate) fn load(&self, name: &str, bundle: &Bundle) -> Result<Loaded, Failure> {
         let to_compile = bundle.kernels_to_compile();
         if self.carried && to_compile > 0 {
             let kernels = show::count(bundle.plan().kernels().len(), "kernel");
             return Err(Failure::Usage(format!(
-                "`carried`: of {to_compile} of its {kernels}, {} has no object that this CPU runs",
+                "`carried`, the {name} side: of {to_compile} of its {kernels}, {} has no object that this CPU runs",
                 bundle.path().display()
             )));
         }
         let runtime = self.runtime()?;
-        let (executable, loading) = loading::load(bundle, &runtime, !self.compiles())?;
+        let (executable, loading) = loading::load(bundle, &runtime, !self.compiles())
+            .map_err(|error| Failure::Part(format!("the {name} side"), error))?;
         Ok(Loaded {
             setting: self.setting(&runtime, &loading),
             executable,

@@ -31,7 +31,7 @@ impl Closeness {
         let (rtol, atol) = match dtype {
             _ if self.exact => return Tolerance::default(),
             DType::F64 => (1e-9, 1e-12),
-            DType::F32 => (1e-4, 1e-6),
+            DType::F32 => (1e-4, 1e-5),
             DType::F16 => (1e-2, 1e-3),
             DType::BF16 => (5e-2, 1e-2),
             _ => return Tolerance::default(),
@@ -376,7 +376,7 @@ mod tests {
             ..Closeness::default()
         };
         let tolerance = stated.tolerance(DType::F32);
-        assert_eq!((tolerance.rtol, tolerance.atol), (0.5, 1e-6));
+        assert_eq!((tolerance.rtol, tolerance.atol), (0.5, 1e-5));
         assert_eq!(stated.tolerance(DType::I32), Tolerance::default());
         let test = Tolerance {
             rtol: 0.1,
