@@ -145,7 +145,7 @@ fn the_wrong_op_is_named_with_where_and_by_how_much() {
         "test 0 (n = 1)",
         "3 ops from the same bytes: 2 the same bit for bit, 0 within tolerance, 1 DIFFER",
         "ops[0] DIFFERS, launch of `half`: output `y`, [2, 4] of f32",
-        "1 of 8 elements, by up to 1 (relative 0.2500, ",
+        "1 of 8 elements, by up to 1.0000 (relative 0.2500, ",
         "rtol 1e-4, atol 1e-5",
         "first: [1, 1] element 5: left 3.0, right 4.0",
         "output `y` DIFFERS",
@@ -387,7 +387,7 @@ fn bad_usage_is_said() {
             &[digits, "--right", "-O1", "--rtol=-1"],
             "no number from 0 on",
         ),
-        (&[digits, digits, digits], "unexpected argument"),
+        (&[digits, digits, digits], "unexpected value"),
     ] {
         let (_, err) = svod(&[&["diff"][..], args].concat()).ends_with(2);
         assert!(err.contains(words), "{words}: {err}");
