@@ -253,7 +253,7 @@ enum Failure {
     /// The library refused, or the run failed.
     Library(svod_runtime::Error),
     /// Likewise, in this part of what was asked.
-    Part(String, svod_runtime::Error),
+    Part(String, Box<svod_runtime::Error>),
     /// The output could not be written.
     Output(io::Error),
     /// The process in which the bundle ran was ended by a signal.

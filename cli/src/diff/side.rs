@@ -179,7 +179,7 @@ impl Side {
         }
         let runtime = self.runtime()?;
         let (executable, loading) = loading::load(bundle, &runtime, !self.compiles())
-            .map_err(|error| Failure::Part(format!("the {name} side"), error))?;
+            .map_err(|error| Failure::Part(format!("the {name} side"), Box::new(error)))?;
         Ok(Loaded {
             setting: self.setting(&runtime, &loading),
             executable,

@@ -157,7 +157,7 @@ impl Difference {
             && !got.is_nan()
             && !expected.is_nan()
         {
-            let [a, b] = [bits.0, bits.1].map(|bits| rank(bits));
+            let [a, b] = [bits.0, bits.1].map(rank);
             *most = (*most).max(a.abs_diff(b));
         }
         let allowed = tolerance.atol + tolerance.rtol * expected.abs();
