@@ -65,7 +65,7 @@ pub(crate) struct DiffArgs {
     /// The other side
     #[arg(long, value_name = "SIDE", value_parser = side::parse, allow_hyphen_values = true)]
     right: Option<Side>,
-    /// Run this recorded test alone, with the states that the initial ones are
+    /// Run this recorded test alone, from the initial states
     #[arg(long, value_name = "N", conflicts_with_all = ["inputs", "variables"])]
     test: Option<usize>,
     /// Give an input as a NumPy array file, once for each input, instead of the recorded tests
@@ -159,7 +159,11 @@ pub(crate) fn diff(args: &DiffArgs, out: &mut dyn Write) -> Outcome {
             }
             run.once(&mut diff, None, &variables)?;
         }
-        _ => {
+        [first, ..] => {
+            // What a test leaves out is given as by those before.
+            for test in &left.tests()[..first] {
+                diff.give(test)?;
+            }
             for &test in &tests {
                 let recorded = &left.tests()[test];
                 if run.once(&mut diff, Some((test, recorded)), &[])? {

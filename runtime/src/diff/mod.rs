@@ -52,7 +52,7 @@
 //! #     let y = plan.output("y", DType::F32, &[4])?;
 //! #     let signature = Signature::builder().write(DType::F32, 4).read(DType::F32, 4).build()?;
 //! #     let kernel = plan.kernel("scale", signature.clone());
-//! #     plan.launch(kernel, &[y, x])?;
+//! #     plan.launch(kernel, &[y, x], &[], 1)?;
 //! #     let scale = unsafe { runtime.load(&Source::c("scale", text), signature)? };
 //! #     Executable::new(plan.build()?, vec![scale], [])
 //! # };

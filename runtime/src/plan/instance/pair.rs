@@ -175,6 +175,7 @@ impl Pair {
             return Err(Error::Torn);
         }
         let plan = instance.executable.plan();
+        instance.computed = false;
         instance.variables = plan.variable_values(variables)?;
         instance.bind(&Run::default())?;
         let replay = instance.executable.replay();
@@ -225,7 +226,6 @@ impl Pair {
         let Instance {
             frames,
             storage,
-            hint,
             executable,
             ..
         } = &mut self.instance;
@@ -240,7 +240,8 @@ impl Pair {
             _ => threads.saturating_mul(PARTS).clamp(1, plan.max_parts(op)),
         };
         let script = Script::of_op(plan, code.clone(), op, parts)?;
-        let torn = &mut false;
+        // Pools are different ones, so that where the last run was says nothing.
+        let (torn, hint) = (&mut false, &mut 0);
         // SAFETY: as in a run of the instance: the ops before this one in the plan's order have
         // run, by code that does what the same signatures say, and memory holds what they left;
         // the frames depend on signatures alone, and are those of the instance, whose plan is
