@@ -6,6 +6,7 @@
 mod bench;
 mod cache;
 mod compile;
+mod diff;
 mod gallery;
 mod given;
 mod inspect;
@@ -67,6 +68,7 @@ Examples:
   svod inspect model.svod --schedule --threads 2
   svod bench model.svod --cc clang-19 --cc gcc
   svod profile model.svod --html model.html
+  svod diff model.svod --left clang:-O3 --right gcc:-O1
   svod run model.svod --quick
   svod cache explain model.svod
   svod compile model.svod -o fast.svod --cpu x86-64-v3 --cpu x86-64-v2")]
@@ -89,6 +91,8 @@ enum Command {
     Bench(bench::BenchArgs),
     /// Show where the time of runs goes, and how far each kernel is from what this machine can do
     Profile(profile::ProfileArgs),
+    /// Find the op that does not compute the same with another compiler, level or bundle
+    Diff(Box<diff::DiffArgs>),
     /// Compile a bundle ahead of time: write one that carries objects, and starts without
     /// a compiler
     Compile(compile::CompileArgs),
@@ -252,6 +256,8 @@ enum Failure {
     Usage(String),
     /// The library refused, or the run failed.
     Library(svod_runtime::Error),
+    /// Likewise, in this part of what was asked.
+    Part(String, Box<svod_runtime::Error>),
     /// The output could not be written.
     Output(io::Error),
     /// The process in which the bundle ran was ended by a signal.
@@ -294,6 +300,7 @@ fn main() -> ExitCode {
         Command::Inspect(args) => inspect::inspect(args, &mut out),
         Command::Bench(args) => bench::bench(args, &mut out),
         Command::Profile(args) => profile::profile(args, &mut out),
+        Command::Diff(args) => diff::diff(args, &mut out),
         Command::Compile(args) => compile::compile(args, &mut out),
         Command::Cache(command) => cache::cache(command, &mut out),
     };
@@ -311,6 +318,7 @@ fn main() -> ExitCode {
                 Command::Inspect(_) => "inspect",
                 Command::Bench(_) => "bench",
                 Command::Profile(_) => "profile",
+                Command::Diff(_) => "diff",
                 Command::Compile(_) => "compile",
                 Command::Cache(_) => "cache",
             };
@@ -328,6 +336,10 @@ fn main() -> ExitCode {
             ExitCode::from(1)
         }
         Err(Failure::Ended(status)) => ExitCode::from(u8::try_from(status).unwrap_or(1)),
+        Err(Failure::Part(part, error)) => {
+            report(&format!("{part}: {error}"), error.source());
+            ExitCode::from(1)
+        }
         Err(Failure::Library(error)) => {
             report(&error.to_string(), error.source());
             ExitCode::from(1)
