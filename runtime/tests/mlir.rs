@@ -465,6 +465,27 @@ fn many_at_once_are_each_compiled_or_each_refused() {
 }
 
 #[test]
+fn what_is_lowered_together_gives_the_code_that_it_gives_alone() {
+    let Some(runtime) = runtime() else { return };
+    let mut sources: Vec<Source> = MATH
+        .iter()
+        .map(|(name, _)| {
+            let text = SQUARE.replace("math.fma %v, %v, %one", &format!("math.{name} %v"));
+            Source::mlir("square", text)
+        })
+        .collect();
+    // Comments that do not end, and the same names in each.
+    sources.push(Source::mlir("square", format!("{SQUARE}// the end")));
+    sources.push(Source::mlir("square", LOWERED));
+    let together = runtime.compile_all(&sources, &|_, _| ());
+    for (source, together) in sources.iter().zip(together) {
+        let alone = runtime.compile(source).unwrap();
+        let text = String::from_utf8_lossy(source.contents());
+        assert!(together.unwrap().bytes() == alone.bytes(), "{text}");
+    }
+}
+
+#[test]
 fn clang_takes_what_the_library_does_not() {
     let Some(runtime) = runtime() else { return };
     let compiler = runtime.toolchain().c_compiler("square").ok();

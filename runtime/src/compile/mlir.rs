@@ -5,6 +5,7 @@
 //! other. MLIR's own library is not called in this process, as LLVM's is: its C interface
 //! changes with each version, and what a pass crashes on would take the process along.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -232,6 +233,28 @@ impl Mlir {
         })
     }
 
+    /// Many modules that may share them, through two processes. `None` where not as many come
+    /// out: one of them is at fault, and who lowers it alone hears of it.
+    pub(super) fn lower_all(&self, sources: &[&Source]) -> Option<Vec<Vec<u8>>> {
+        let first = sources.first()?;
+        let marker = format!("\n{MARKER}\n");
+        let pieces = sources.iter().enumerate().flat_map(|(i, source)| {
+            let between = if i == 0 { "" } else { &marker };
+            [between.as_bytes(), &source.contents]
+        });
+        let flags = opt_flags(&first.contents);
+        let split = ["--split-input-file", OUTPUT_MARKER];
+        let flags: Vec<&str> = flags.iter().map(String::as_str).chain(split).collect();
+        let pieces: Vec<&[u8]> = pieces.collect();
+        let lowered = self.run(first, &self.opt, &flags, &pieces).ok()?;
+        let flags = [TRANSLATE_FLAGS, &split].concat();
+        let translated = self.run(first, &self.translate, &flags, &[&lowered]).ok()?;
+        let translated = String::from_utf8(translated).ok()?;
+        let modules = translated.split(&marker).map(|ir| ir.as_bytes().to_vec());
+        let modules: Vec<Vec<u8>> = modules.collect();
+        (modules.len() == sources.len()).then_some(modules)
+    }
+
     fn opt(&self, source: &Source, more: &[&str]) -> Result<Vec<u8>, Error> {
         let flags = opt_flags(&source.contents);
         let flags: Vec<&str> = flags
@@ -295,6 +318,28 @@ impl Mlir {
         };
         (!left.is_empty()).then(|| left.iter().take(MOST_LEFT).map(line).collect())
     }
+}
+
+/// What stands in a line of its own between modules, to both programs.
+const MARKER: &str = "// -----";
+const OUTPUT_MARKER: &str = "--output-split-marker=// -----";
+
+/// The numbers of sources that [may share](may_share) processes, in lists of those that do. Of
+/// each kind there are about as many lists as `threads`.
+pub(super) fn batches(sources: &[(usize, &Source)], threads: usize) -> Vec<Vec<usize>> {
+    let mut by_flags: BTreeMap<Vec<String>, Vec<usize>> = BTreeMap::new();
+    for (number, source) in sources {
+        let flags = opt_flags(&source.contents);
+        by_flags.entry(flags).or_default().push(*number);
+    }
+    let lists = by_flags.values();
+    let lists = lists.flat_map(|numbers| numbers.chunks(numbers.len().div_ceil(threads)));
+    lists.map(<[usize]>::to_vec).collect()
+}
+
+/// Whether a module is text in which nothing looks like the end of it.
+pub(super) fn may_share(source: &Source) -> bool {
+    std::str::from_utf8(&source.contents).is_ok_and(|text| !text.contains(MARKER))
 }
 
 /// What `mlir-translate` is told.

@@ -270,10 +270,20 @@ fn compile_mlir(
         kernel: source.entry.clone(),
         reason: why.to_owned(),
     })?;
-    let ir = mlir.lower(source)?;
+    compile_lowered(toolchain, source, mlir.lower(source)?, options)
+}
+
+/// Compiles the LLVM IR that a source of MLIR was lowered to.
+fn compile_lowered(
+    toolchain: &Toolchain,
+    source: &Source,
+    ir: Vec<u8>,
+    options: &Options,
+) -> Result<Vec<u8>, Error> {
     let name = format!("{}.ll", source.name);
     let ir = Source::llvm_ir(&source.entry, ir).named(name);
-    compile_ir(toolchain, &ir, options, Some(mlir.version()))
+    let made_by = toolchain.mlir().ok().map(Mlir::version);
+    compile_ir(toolchain, &ir, options, made_by)
 }
 
 /// Whether LLVM IR is compiled in this process: not where that cannot be, and not where it was
