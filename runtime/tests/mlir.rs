@@ -8,6 +8,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 use svod_runtime::compile::cache::Explanation;
 use svod_runtime::compile::cpu::CpuLevel;
 use svod_runtime::compile::{Family, Origin};
@@ -653,6 +654,50 @@ fn origin(runtime: &Runtime, source: &Source) -> Origin {
     let told = told.into_inner().unwrap();
     assert_eq!(told.len(), 1);
     told[0]
+}
+
+/// Does something on a thread that cannot start programs.
+fn starting_nothing<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    let execve = if cfg!(target_arch = "aarch64") {
+        221
+    } else {
+        59
+    };
+    let filter = SeccompFilter::new(
+        [(execve, Vec::new())].into(),
+        SeccompAction::Allow,
+        SeccompAction::Errno(1),
+        std::env::consts::ARCH.try_into().unwrap(),
+    );
+    let filter: BpfProgram = filter.unwrap().try_into().unwrap();
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            seccompiler::apply_filter(&filter).unwrap();
+            work()
+        });
+        thread.join().unwrap()
+    })
+}
+
+#[test]
+fn what_is_kept_is_used_with_no_process_started() {
+    let Some(runtime) = runtime() else { return };
+    // Plain names show no version, so that they have to be asked, once.
+    let dir = tempfile::tempdir().unwrap();
+    for (tool, name) in tools(&runtime).iter().zip(["mlir-opt", "mlir-translate"]) {
+        symlink(tool, dir.path().join(name)).unwrap();
+    }
+    for tools in [None, Some(dir.path())] {
+        let cache = tempfile::tempdir().unwrap();
+        let source = Source::mlir("square", SQUARE);
+        let new = || keeping(cache.path(), tools);
+        assert_eq!(origin(&new(), &source), Origin::Compiled);
+        assert_eq!(starting_nothing(|| origin(&new(), &source)), Origin::Cached);
+        // The thread can indeed start nothing.
+        let other = Source::mlir("square", LOWERED);
+        let error = starting_nothing(|| new().compile(&other)).unwrap_err();
+        assert!(matches!(error, Error::NoMlir { .. }), "{error}");
+    }
 }
 
 #[test]
