@@ -21,6 +21,9 @@ const VERSIONS: std::ops::RangeInclusive<u32> = 19..=40;
 const OPT: &str = "mlir-opt";
 const TRANSLATE: &str = "mlir-translate";
 
+/// Where Debian has a folder for each version of LLVM.
+const DEBIAN: &str = "/usr/lib";
+
 /// The passes, in their order: what has structure first, then what computes, then what is
 /// called. Some make ops that a later one takes.
 const STRUCTURE: &str = "func.func(lower-vector-mask,lower-vector-multi-reduction),\
@@ -68,7 +71,7 @@ impl Mlir {
         memory: Option<&Path>,
     ) -> Result<Mlir, String> {
         let Some(named) = named else {
-            return Mlir::search(folders, memory);
+            return Mlir::search(folders, Path::new(DEBIAN), memory);
         };
         let opt = if named.is_dir() {
             let numbers = VERSIONS.rev().map(|version| format!("{OPT}-{version}"));
@@ -89,11 +92,11 @@ impl Mlir {
         Mlir::of(opt, memory)
     }
 
-    fn search(folders: &[PathBuf], memory: Option<&Path>) -> Result<Mlir, String> {
+    fn search(folders: &[PathBuf], debian: &Path, memory: Option<&Path>) -> Result<Mlir, String> {
         let numbered = VERSIONS.rev().find_map(|version| {
             let beside = |folder: &PathBuf| folder.join(format!("{OPT}-{version}"));
-            let debian = PathBuf::from(format!("/usr/lib/llvm-{version}/bin/{OPT}"));
-            let mut opts = folders.iter().map(beside).chain([debian]);
+            let there = debian.join(format!("llvm-{version}/bin/{OPT}"));
+            let mut opts = folders.iter().map(beside).chain([there]);
             opts.find_map(|opt| {
                 Some(Mlir {
                     version,
@@ -120,7 +123,8 @@ impl Mlir {
             let (oldest, searched) = (VERSIONS.start(), list(folders));
             format!(
                 "looked for {OPT}-N and {TRANSLATE}-N, with N from {oldest} on, and for {OPT} and \
-                 {TRANSLATE} in {searched} and in /usr/lib/llvm-N/bin{why}"
+                 {TRANSLATE} in {searched} and in {}/llvm-N/bin{why}",
+                debian.display()
             )
         })
     }
@@ -426,3 +430,6 @@ fn list(folders: &[PathBuf]) -> String {
         folders.join(", ")
     }
 }
+
+#[cfg(test)]
+mod tests;
