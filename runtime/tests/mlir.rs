@@ -3,9 +3,9 @@
 // A helper that fails is a test that fails.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::fs::Permissions;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Mutex;
 
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
@@ -124,14 +124,25 @@ fn refused(runtime: &Runtime, text: &str) -> String {
     diagnostics.clone()
 }
 
+/// Writes a script. Another process does, since what this one has open for writing, one that a
+/// thread beside starts may have open as well, and then it cannot be executed.
+fn script(path: &Path, text: &str) {
+    let status = Command::new("/bin/sh")
+        .args([
+            "-c",
+            "printf '#!/bin/sh\\n%s\\n' \"$1\" > \"$0\" && chmod 755 \"$0\"",
+        ])
+        .arg(path)
+        .arg(text)
+        .status();
+    assert!(status.unwrap().success());
+}
+
 /// A folder with these scripts in the place of the two programs.
 fn scripts(opt: &str, translate: &str) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    for (name, text) in [("mlir-opt-19", opt), ("mlir-translate-19", translate)] {
-        let path = dir.path().join(name);
-        std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
-        std::fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
-    }
+    script(&dir.path().join("mlir-opt-19"), opt);
+    script(&dir.path().join("mlir-translate-19"), translate);
     dir
 }
 
@@ -154,7 +165,7 @@ fn what_is_lowered_already_and_bytecode_are_as_good() {
     let (text, bytecode) = (dir.path().join("k.mlir"), dir.path().join("k.mlirbc"));
     std::fs::write(&text, SQUARE).unwrap();
     let [opt, _] = tools(&runtime);
-    let status = std::process::Command::new(opt)
+    let status = Command::new(opt)
         .args(["--emit-bytecode", "-o"])
         .args([&bytecode, &text])
         .status();
@@ -577,11 +588,7 @@ fn without_the_tools_it_says_what_to_install() {
 fn tools_that_are_too_old_or_of_two_versions_are_not_used() {
     let say = |version: u32| format!("echo 'LLVM version {version}.1.0'");
     let dir = tempfile::tempdir().unwrap();
-    let write = |name: &str, text: String| {
-        let path = dir.path().join(name);
-        std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
-        std::fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
-    };
+    let write = |name: &str, text: String| script(&dir.path().join(name), &text);
     let error = || {
         let runtime = builder().mlir(dir.path()).build().unwrap();
         let error = runtime.compile(&Source::mlir("square", SQUARE));
@@ -719,7 +726,8 @@ fn what_was_compiled_once_is_kept_and_what_decides_it_is_in_its_key() {
     let copies = dir.path().join("tools");
     std::fs::create_dir(&copies).unwrap();
     for (tool, name) in tools(&runtime).iter().zip(["mlir-opt", "mlir-translate"]) {
-        std::fs::copy(tool, copies.join(name)).unwrap();
+        let copy = Command::new("cp").arg(tool).arg(copies.join(name)).status();
+        assert!(copy.unwrap().success());
     }
     assert_eq!(
         origin(&keeping(&cache, Some(&copies)), &source),

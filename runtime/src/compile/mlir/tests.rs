@@ -1,17 +1,20 @@
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 
 use super::*;
 
-/// A program that says a version.
+/// A program that says a version. Another process writes it, since what this one has open for
+/// writing, one that a thread beside starts may have open as well.
 fn program(path: &Path, version: u32) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(
-        path,
-        format!("#!/bin/sh\necho LLVM version {version}.1.0\n"),
-    )
-    .unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    let status = Command::new("/bin/sh")
+        .args([
+            "-c",
+            "printf '%s\\n' \"$1\" \"$2\" > \"$0\" && chmod 755 \"$0\"",
+        ])
+        .arg(path)
+        .args(["#!/bin/sh", &format!("echo LLVM version {version}.1.0")])
+        .status();
+    assert!(status.unwrap().success());
 }
 
 #[test]
