@@ -42,6 +42,8 @@ Environment:
               gcc, then cc, found in PATH
   SVOD_LLVM   libLLVM, a path or a name, which compiles LLVM IR; without it the newest that
               is found, and without any clang
+  SVOD_MLIR   the folder of mlir-opt and mlir-translate, or the former, a path or a name, which
+              lower MLIR; without it the newest that are found
   SVOD_CACHE_DIR
               where compiled kernels are kept; without it .cache/svod in the home folder
   SVOD_CACHE  off: none are kept, and none that were are used

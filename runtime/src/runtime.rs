@@ -286,6 +286,7 @@ impl Runtime {
 pub struct RuntimeBuilder {
     cc: Option<PathBuf>,
     llvm: Option<PathBuf>,
+    mlir: Option<PathBuf>,
     cache: Option<PathBuf>,
     cache_limit: Option<u64>,
     path: OsString,
@@ -312,6 +313,7 @@ impl RuntimeBuilder {
     /// | --- | --- | --- |
     /// | `SVOD_CC` | the C compiler, a path or a name | [`cc`](Self::cc) |
     /// | `SVOD_LLVM` | libLLVM, a path or a name that the system looks for | [`llvm`](Self::llvm) |
+    /// | `SVOD_MLIR` | the folder of `mlir-opt` and `mlir-translate`, or the former, a path or a name | [`mlir`](Self::mlir) |
     /// | `PATH` | where compilers are looked for | [`search_path`](Self::search_path) |
     /// | `SVOD_CACHE_DIR` | the folder of the object cache; `svod` in `XDG_CACHE_HOME`, or else in `.cache` of `HOME`, without it | [`cache_dir`](Self::cache_dir) |
     /// | `SVOD_CACHE` | `off`: no cache of objects | [`no_cache`](Self::no_cache) |
@@ -329,6 +331,7 @@ impl RuntimeBuilder {
         }
         let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
         builder.llvm = variable("SVOD_LLVM").map(PathBuf::from);
+        builder.mlir = variable("SVOD_MLIR").map(PathBuf::from);
         builder.cache = variable("SVOD_CACHE_DIR")
             .map(PathBuf::from)
             .or_else(|| Some(PathBuf::from(variable("XDG_CACHE_HOME")?).join("svod")))
@@ -383,6 +386,15 @@ impl RuntimeBuilder {
     /// one, the newest from version 15 on that is found is used, and without any clang.
     pub fn llvm(mut self, library: impl Into<PathBuf>) -> Self {
         self.llvm = Some(library.into());
+        self
+    }
+
+    /// What lowers MLIR to LLVM IR: the folder that has an `mlir-opt` and an `mlir-translate`,
+    /// or an `mlir-opt`, a path or a name that is looked for in the search path, with an
+    /// `mlir-translate` of the same number beside it. Without it, the newest from version 19 on
+    /// that are found there, or in `/usr/lib/llvm-N/bin`, are used.
+    pub fn mlir(mut self, tools: impl Into<PathBuf>) -> Self {
+        self.mlir = Some(tools.into());
         self
     }
 
@@ -542,7 +554,9 @@ impl RuntimeBuilder {
             let threads = available_threads();
             Pool::builder().threads(threads).build()
         });
-        let toolchain = Toolchain::new(self.cc, self.path).with_llvm(self.llvm);
+        let toolchain = Toolchain::new(self.cc, self.path)
+            .with_llvm(self.llvm)
+            .with_mlir(self.mlir);
         Ok(Runtime {
             pool,
             toolchain: Arc::new(match &self.cache {

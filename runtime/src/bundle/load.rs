@@ -184,12 +184,7 @@ impl KernelSource {
                 Source::c(entry, read_text(path)?).include_dir(dir)
             }
             RawLanguage::LlvmIr => Source::llvm_ir(entry, read_bytes(path)?),
-            RawLanguage::Mlir => {
-                return Err(Error::Language {
-                    kernel: entry.to_owned(),
-                    language: language.name().to_owned(),
-                });
-            }
+            RawLanguage::Mlir => Source::mlir(entry, read_bytes(path)?),
         };
         Ok(Some(source.named(name)))
     }

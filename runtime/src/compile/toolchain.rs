@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 
 use super::identity::Identity;
 use super::llvm::Llvm;
+use super::mlir::Mlir;
 use crate::Error;
 
 /// Whose command line and dialect a compiler speaks.
@@ -56,6 +57,10 @@ pub struct Toolchain {
     named_llvm: Option<PathBuf>,
     llvm: OnceLock<Result<Llvm, String>>,
     llvm_identity: OnceLock<Result<String, String>>,
+    /// Likewise the programs that lower MLIR.
+    named_mlir: Option<PathBuf>,
+    mlir: OnceLock<Result<Mlir, String>>,
+    mlir_identity: OnceLock<Result<String, String>>,
     /// Where it is remembered who compilers are.
     memory: Option<PathBuf>,
     found: OnceLock<CCompiler>,
@@ -74,6 +79,9 @@ impl Toolchain {
             named_llvm: None,
             llvm: OnceLock::new(),
             llvm_identity: OnceLock::new(),
+            named_mlir: None,
+            mlir: OnceLock::new(),
+            mlir_identity: OnceLock::new(),
             memory: None,
             found: OnceLock::new(),
             identity: OnceLock::new(),
@@ -91,6 +99,35 @@ impl Toolchain {
     pub(crate) fn with_llvm(mut self, llvm: Option<PathBuf>) -> Toolchain {
         self.named_llvm = llvm;
         self
+    }
+
+    /// The same, which lowers MLIR by the programs in this folder, or by this `mlir-opt`, a path
+    /// or a name, and the `mlir-translate` beside it.
+    pub(crate) fn with_mlir(mut self, mlir: Option<PathBuf>) -> Toolchain {
+        self.named_mlir = mlir;
+        self
+    }
+
+    /// The programs that lower MLIR to LLVM IR: those that were named, or the newest that are
+    /// found.
+    ///
+    /// # Errors
+    ///
+    /// Why there are none.
+    pub fn mlir(&self) -> Result<&Mlir, &str> {
+        let found = self.mlir.get_or_init(|| {
+            let folders: Vec<PathBuf> = self.folders().collect();
+            Mlir::find(self.named_mlir.as_deref(), &folders, self.memory.as_deref())
+        });
+        found.as_ref().map_err(String::as_str)
+    }
+
+    /// Which programs lower MLIR, file by file, as a part of keys; or why that cannot be told.
+    pub(super) fn mlir_identity(&self) -> Result<&str, &str> {
+        let identity = self
+            .mlir_identity
+            .get_or_init(|| self.mlir()?.identity(self.memory.as_deref()));
+        identity.as_deref().map_err(String::as_str)
     }
 
     /// The libLLVM that compiles LLVM IR in this process: the one that was named, or the newest
@@ -247,7 +284,7 @@ impl Toolchain {
     }
 }
 
-fn executable(path: &Path) -> bool {
+pub(super) fn executable(path: &Path) -> bool {
     path.metadata()
         .is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
 }
