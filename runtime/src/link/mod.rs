@@ -34,6 +34,7 @@
 
 mod aarch64;
 mod architecture;
+pub mod disassembly;
 mod elf;
 mod header;
 mod image;
