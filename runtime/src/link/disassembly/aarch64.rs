@@ -48,17 +48,12 @@ impl Machine for A64 {
     }
 
     fn is_padding(&self) -> bool {
-        matches!(self.instruction.opcode, Opcode::UDF)
-            || self.instruction.opcode == Opcode::HINT
-                && matches!(
-                    self.instruction.operands[0],
-                    Operand::ControlReg(_) | Operand::Nothing
-                )
+        self.instruction.opcode == Opcode::UDF || self.instruction.to_string() == "nop"
     }
 
     fn text(&self, names: &Names<'_>, place: &Place<'_>) -> Text {
-        let text = self.instruction.to_string();
-        let relocation = place.relocations.first();
+        let text = self.plain();
+        let relocation = place.relocations.first().copied();
         let name = match relocation {
             Some(relocation) => Some(names.of(relocation, place)),
             None => self
@@ -70,7 +65,7 @@ impl Machine for A64 {
             let (lane, count) = self.reads()?;
             names.constant(relocation, place, lane, count)
         });
-        let prefix = relocation.map_or(String::new(), |r| prefix(r));
+        let prefix = relocation.map_or_else(String::new, prefix);
         let named = |name: Name| with_name(&text, &format!("{prefix}{}", name.into_text()));
         Text {
             text: name.map_or_else(|| text.clone(), named),
@@ -122,6 +117,24 @@ impl Machine for A64 {
 }
 
 impl A64 {
+    /// The text without names.
+    fn plain(&self) -> String {
+        let text = self.instruction.to_string();
+        // Of all elements, or of one: the decoder calls both a move.
+        match text.strip_prefix("mov ") {
+            Some(operands)
+                if self.instruction.opcode == Opcode::DUP
+                    && matches!(
+                        self.instruction.operands[0],
+                        Operand::SIMDRegisterElements(..)
+                    ) =>
+            {
+                format!("dup {operands}")
+            }
+            _ => text,
+        }
+    }
+
     fn is_branch(&self) -> bool {
         matches!(
             self.instruction.opcode,
@@ -171,13 +184,18 @@ impl A64 {
             )
         });
         // Registers are cleared, and copied, like this.
-        let is_plain = opcode == Opcode::MOVI || opcode == Opcode::ORR && operands[1] == operands[2];
+        let is_plain =
+            opcode == Opcode::MOVI || opcode == Opcode::ORR && operands[1] == operands[2];
         if on_stack || is_plain {
             return 0;
         }
         let bits = operands.iter().map(|operand| match operand {
             Operand::SIMDRegisterElements(size, ..) | Operand::SIMDRegisterGroup(size, ..) => {
-                if *size == SIMDSizeCode::Q { 128 } else { 64 }
+                if *size == SIMDSizeCode::Q {
+                    128
+                } else {
+                    64
+                }
             }
             Operand::SIMDRegister(SIMDSizeCode::Q, _) => 128,
             _ => 0,
@@ -238,7 +256,9 @@ fn prefix(relocation: &Relocation) -> String {
 /// The text with a name in the place of what the linker will fill: a distance, or a zero.
 fn with_name(text: &str, name: &str) -> String {
     if let Some(at) = text.find('$') {
-        let after = text[at..].find([',', ' ']).map_or("", |end| &text[at + end..]);
+        let after = text[at..]
+            .find([',', ' '])
+            .map_or("", |end| &text[at + end..]);
         return format!("{}{name}{after}", &text[..at]);
     }
     if let Some((before, after)) = text.rsplit_once("#0x0") {

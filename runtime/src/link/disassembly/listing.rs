@@ -48,7 +48,9 @@ impl<'a, M: Machine> Lister<'a, M> {
             .collect();
         self.find_labels(&items);
         let stretches = self.names.stretches.iter().zip(&items);
-        stretches.map(|(s, items)| self.function(s, items)).collect()
+        stretches
+            .map(|(s, items)| self.function(s, items))
+            .collect()
     }
 
     /// The functions, none of which reaches into the next, and what code lies between them.
@@ -136,7 +138,10 @@ impl<'a, M: Machine> Lister<'a, M> {
         while at < range.end {
             let start = usize::try_from(at).unwrap_or(usize::MAX);
             let end = usize::try_from(range.end).unwrap_or(usize::MAX);
-            let Some(rest) = data.get(start..end.min(data.len())).filter(|r| !r.is_empty()) else {
+            let Some(rest) = data
+                .get(start..end.min(data.len()))
+                .filter(|r| !r.is_empty())
+            else {
                 break;
             };
             let is_data = self.is_data(section, at);
@@ -212,9 +217,7 @@ impl<'a, M: Machine> Lister<'a, M> {
     /// Where in code a relocation leads.
     fn in_code(&self, relocation: &Relocation, end: u64) -> Option<(usize, u64)> {
         match self.names.target(relocation, end) {
-            Target::Section(section, offset)
-                if self.object.sections[section].rights.executes() =>
-            {
+            Target::Section(section, offset) if self.object.sections[section].rights.executes() => {
                 Some((section, offset))
             }
             _ => None,

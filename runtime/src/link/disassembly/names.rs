@@ -79,7 +79,9 @@ impl<'a> Names<'a> {
         for symbol in &object.symbols {
             if let SymbolAt::Section { section, offset } = symbol.at
                 && !object.sections[section].rights.executes()
+                // Marks of the kind of `$d` say what is data, and name nothing.
                 && !symbol.name.is_empty()
+                && !symbol.name.starts_with('$')
             {
                 data.insert((section, offset), (symbol.name, symbol.size));
             }
@@ -148,8 +150,10 @@ impl<'a> Names<'a> {
                     _ => Name::Global(further(&stretch.name, offset - stretch.start)),
                 };
             }
-        } else if let Some((&(_, start), &(name, size))) =
-            self.data.range((section, 0)..=(section, offset)).next_back()
+        } else if let Some((&(_, start), &(name, size))) = self
+            .data
+            .range((section, 0)..=(section, offset))
+            .next_back()
             && (offset == start || offset - start < size)
         {
             return Name::Global(further(&cut(name), offset - start));
@@ -159,8 +163,13 @@ impl<'a> Names<'a> {
 
     /// What a relocation's field refers to.
     pub(super) fn of(&self, relocation: &Relocation, place: &Place<'_>) -> Name {
+        let symbol = cut(self.object.symbols[relocation.symbol].name);
         match self.target(relocation, place.end) {
-            Target::Section(section, offset) => self.at(section, offset, place),
+            Target::Section(section, offset) => match self.stretch(section, offset) {
+                // Of several names, the one that was used.
+                Some(s) if s.start == offset && s.aliases.contains(&symbol) => Name::Global(symbol),
+                _ => self.at(section, offset, place),
+            },
             Target::Other(name) => Name::Global(name),
         }
     }

@@ -223,15 +223,18 @@ fn packed_bits(instruction: &Instruction) -> u32 {
     // The registers of scalars are cleared, copied, and have their signs changed like this.
     let is_logic = starts(&["xor", "pxor", "and", "pand", "or", "por"]);
     let is_move = starts(&["mova", "movu", "movdq"]);
-    let has_memory = base != Register::None && base != Register::RIP;
-    if is_move && on_stack || (is_move || is_logic) && width == 128 && !has_memory {
+    let in_memory = instruction.op_kinds().any(|kind| kind == OpKind::Memory);
+    let is_data = in_memory && base != Register::RIP;
+    let is_preparation = starts(&["broadcast"]) && width == 128;
+    if is_preparation || is_move && on_stack || (is_move || is_logic) && width == 128 && !is_data {
         return 0;
     }
-    let is_scalar = !starts(&["broadcast"])
-        && (["ss", "sd", "sh", "si"].iter().any(|e| mnemonic.ends_with(e))
-            || starts(&["movd", "movq", "pinsr", "pextr", "insertps", "extractps"])
-                && !starts(&["movdqa", "movdqu", "movddup"])
-            || starts(&["cvtph2ps", "cvtps2ph"]) && instruction.memory_size().size() < 8);
+    let is_scalar = (["ss", "sd", "sh", "si"]
+        .iter()
+        .any(|e| mnemonic.ends_with(e))
+        || starts(&["movd", "movq", "pinsr", "pextr", "insertps", "extractps"])
+            && !starts(&["movdqa", "movdqu", "movddup"])
+        || starts(&["cvtph2ps", "cvtps2ph"]) && !in_memory);
     if is_scalar && width == 128 { 0 } else { width }
 }
 
