@@ -97,7 +97,7 @@ pub(crate) struct BenchArgs {
     json: bool,
 }
 
-fn opt_level(text: &str) -> Result<OptLevel, String> {
+pub(crate) fn opt_level(text: &str) -> Result<OptLevel, String> {
     let levels = OptLevel::ALL.into_iter();
     let mut levels = levels.filter(|level| level.flag().strip_prefix("-O") == Some(text));
     levels

@@ -10,6 +10,7 @@ mod gallery;
 mod given;
 mod inspect;
 mod json;
+mod kernel;
 mod loading;
 mod pictures;
 mod run;
@@ -26,7 +27,8 @@ use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
 use clap::{Args, Parser, Subcommand};
-use svod_runtime::Guard;
+use svod_runtime::compile::cpu::CpuLevel;
+use svod_runtime::{Guard, OptLevel};
 
 /// Runs, inspects and measures plan bundles: compiled models as folders of kernels, a
 /// plan and weights.
@@ -63,6 +65,7 @@ Examples:
   svod run model.svod --input image=photo.npy --output results
   svod inspect model.svod
   svod inspect model.svod --explain 7
+  svod inspect model.svod softmax --cpu x86-64-v3
   svod inspect model.svod --schedule --threads 2
   svod bench model.svod --cc clang-19 --cc gcc
   svod run model.svod --quick
@@ -81,7 +84,8 @@ enum Command {
     /// Compile a bundle's kernels and run it, on its recorded tests or on given
     /// inputs
     Run(RunArgs),
-    /// Show what is in a bundle; only --schedule compiles and runs anything
+    /// Show what is in a bundle, or what one of its kernels is, down to its instructions;
+    /// only --schedule runs anything
     Inspect(InspectArgs),
     /// Measure how long a run takes, of one or more bundles and settings side by side
     Bench(bench::BenchArgs),
@@ -184,6 +188,30 @@ impl RunArgs {
 struct InspectArgs {
     /// The bundle's folder
     bundle: PathBuf,
+    /// Show this kernel instead: its signature, source, object and assembly. A kernel is the
+    /// name of an entry, or its number as `svod inspect BUNDLE` shows it. It is compiled where
+    /// neither the bundle nor the cache has its object
+    #[arg(conflicts_with_all = ["explain", "schedule"])]
+    kernel: Option<String>,
+    /// Show the kernel's assembly and nothing else
+    #[arg(long, requires = "kernel", conflicts_with_all = ["source", "json"])]
+    asm: bool,
+    /// Show the kernel's source and nothing else
+    #[arg(long, requires = "kernel", conflicts_with = "json")]
+    source: bool,
+    /// Compile the kernel with this C compiler, a path or a name
+    #[arg(long, requires = "kernel", value_name = "CC")]
+    cc: Option<PathBuf>,
+    /// Compile the kernel at this level, 0 to 3
+    #[arg(short = 'O', long = "opt-level", requires = "kernel", value_name = "LEVEL", value_parser = bench::opt_level)]
+    opt_level: Option<OptLevel>,
+    /// Show the object for this CPU, or level of CPUs: native, x86-64, x86-64-v2, x86-64-v3,
+    /// x86-64-v4 or aarch64
+    #[arg(long, requires = "kernel", value_name = "NAME", value_parser = CpuLevel::named)]
+    cpu: Option<CpuLevel>,
+    /// Compile the kernel if it has a source, also if the bundle carries its object
+    #[arg(long, requires = "kernel")]
+    recompile: bool,
     /// Show what one op waits for, and why, instead; ops are counted from 0
     #[arg(long, value_name = "OP", conflicts_with = "json")]
     explain: Option<usize>,

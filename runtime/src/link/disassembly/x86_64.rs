@@ -229,12 +229,13 @@ fn packed_bits(instruction: &Instruction) -> u32 {
     if is_preparation || is_move && on_stack || (is_move || is_logic) && width == 128 && !is_data {
         return 0;
     }
-    let is_scalar = (["ss", "sd", "sh", "si"]
+    let of_one = ["ss", "sd", "sh", "si"]
         .iter()
-        .any(|e| mnemonic.ends_with(e))
-        || starts(&["movd", "movq", "pinsr", "pextr", "insertps", "extractps"])
-            && !starts(&["movdqa", "movdqu", "movddup"])
-        || starts(&["cvtph2ps", "cvtps2ph"]) && !in_memory);
+        .any(|e| mnemonic.ends_with(e));
+    let into_one = starts(&["movd", "movq", "pinsr", "pextr", "insertps", "extractps"])
+        && !starts(&["movdqa", "movdqu", "movddup"]);
+    let half_of_one = starts(&["cvtph2ps", "cvtps2ph"]) && !in_memory;
+    let is_scalar = of_one || into_one || half_of_one;
     if is_scalar && width == 128 { 0 } else { width }
 }
 
