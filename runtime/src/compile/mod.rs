@@ -18,6 +18,7 @@ mod lexer;
 mod llvm;
 mod many;
 mod merge;
+mod probe;
 mod split;
 mod toolchain;
 
@@ -25,6 +26,7 @@ use std::path::{Path, PathBuf};
 
 pub use llvm::Llvm;
 pub use many::compile_all;
+pub use probe::{Abilities, Ailment, probe};
 pub(crate) use many::{cached, compile_until, keys};
 pub use toolchain::{CCompiler, Family, Toolchain};
 
