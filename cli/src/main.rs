@@ -6,6 +6,7 @@
 mod bench;
 mod cache;
 mod compile;
+mod doctor;
 mod gallery;
 mod given;
 mod inspect;
@@ -70,6 +71,7 @@ Examples:
   svod bench model.svod --cc clang-19 --cc gcc
   svod run model.svod --quick
   svod cache explain model.svod
+  svod doctor
   svod compile model.svod -o fast.svod --cpu x86-64-v3 --cpu x86-64-v2")]
 struct Cli {
     #[command(subcommand)]
@@ -95,6 +97,9 @@ enum Command {
     /// Look after the cache of compiled kernels
     #[command(subcommand)]
     Cache(cache::CacheCommand),
+    /// Say what works on this machine, which compilers are used and why, and what to do where
+    /// something is missing; exit status 1 if no kernel can run here
+    Doctor(doctor::DoctorArgs),
 }
 
 #[derive(Args)]
@@ -319,6 +324,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::bench(args, &mut out),
         Command::Compile(args) => compile::compile(args, &mut out),
         Command::Cache(command) => cache::cache(command, &mut out),
+        Command::Doctor(args) => doctor::doctor(args, &mut out),
     };
     let outcome = outcome.and_then(|ok| {
         out.flush()?;
@@ -335,6 +341,7 @@ fn main() -> ExitCode {
                 Command::Bench(_) => "bench",
                 Command::Compile(_) => "compile",
                 Command::Cache(_) => "cache",
+                Command::Doctor(_) => "doctor",
             };
             say(&format!(
                 "\nFor more information, try 'svod {command} --help'."

@@ -13,6 +13,7 @@
 //! plan        PlanBuilder ──► Plan ──► Executable ──► Instance
 //! bundle      files ──► Plan ──► Executable
 //! bench       what takes how long, side by side
+//! doctor      what of all this works here
 //! ```
 //!
 //! [`Runtime`] holds what kernels are made with; [`Kernel::launch`] is a checked
@@ -59,6 +60,7 @@ pub mod bench;
 pub mod bundle;
 pub mod compile;
 pub mod dispatch;
+pub mod doctor;
 pub mod link;
 pub mod memory;
 pub mod plan;

@@ -26,8 +26,9 @@ use std::path::{Path, PathBuf};
 
 pub use llvm::Llvm;
 pub use many::compile_all;
-pub use probe::{Abilities, Ailment, probe};
 pub(crate) use many::{cached, compile_until, keys};
+pub use probe::Abilities;
+pub(crate) use probe::{Ailment, probe};
 pub use toolchain::{CCompiler, Family, Toolchain};
 
 use crate::Error;

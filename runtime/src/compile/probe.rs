@@ -38,7 +38,7 @@ pub struct Abilities {
 
 /// Why a compiler does not say what it can do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ailment {
+pub(crate) enum Ailment {
     /// It did not answer in time.
     Silent,
     /// It cannot be started, or is no C compiler.
@@ -57,7 +57,7 @@ const BFLOAT16: &str = "__bf16 k(__bf16 x) { return x + x; }\n";
 /// # Errors
 ///
 /// What is wrong with it. One that is silent once is asked no more.
-pub fn probe(compiler: &Path, limit: Duration) -> Result<Abilities, Ailment> {
+pub(crate) fn probe(compiler: &Path, limit: Duration) -> Result<Abilities, Ailment> {
     let ask = |command: &mut Command, input: &str| {
         let answer = run(command, input, limit);
         let answer = answer.map_err(|e| Ailment::Broken(format!("it cannot be started: {e}")))?;
@@ -137,5 +137,56 @@ fn wait(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
         }
         thread::sleep(nap);
         nap = (2 * nap).min(Duration::from_millis(20));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn script(text: &str) -> (tempfile::TempDir, std::path::PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("cc");
+        fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+        (dir, path)
+    }
+
+    #[test]
+    fn what_hangs_is_ended_with_all_that_it_started() {
+        let (dir, path) = script("echo $$ > $0.pid; sleep 1000; true");
+        let limit = Duration::from_millis(500);
+        assert_eq!(probe(&path, limit), Err(Ailment::Silent));
+        // Its group has nobody in it any more.
+        let pid = fs::read_to_string(dir.path().join("cc.pid")).unwrap();
+        let group = Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
+        let is_gone = || rustix::process::test_kill_process_group(group).is_err();
+        // Whoever adopted the sleeper takes note of its end when it likes.
+        let end = Instant::now() + Duration::from_secs(20);
+        while !is_gone() && Instant::now() < end {
+            thread::yield_now();
+        }
+        assert!(is_gone());
+    }
+
+    #[test]
+    fn what_is_no_compiler_is_told() {
+        let broken = |path: &Path| match probe(path, Duration::from_secs(20)) {
+            Err(Ailment::Broken(why)) => why,
+            other => panic!("{other:?}"),
+        };
+        let (_dir, path) = script("exit 0");
+        assert!(broken(&path).contains("neither a clang nor a gcc"));
+        let (_dir, path) = script("echo '#define __clang_major__ 19'; exit 1");
+        assert!(broken(&path).contains("neither a clang nor a gcc"));
+        assert!(broken(Path::new("/no/such/cc")).contains("cannot be started"));
+        // One that says who it is and does nothing.
+        let (_dir, path) = script("case $1 in -dM) echo '#define __GNUC__ 99';; *) exit 1;; esac");
+        let abilities = probe(&path, Duration::from_secs(20)).unwrap();
+        assert_eq!((abilities.family, abilities.major), (Family::Gcc, 99));
+        assert!(!abilities.c && !abilities.float16 && abilities.targets.is_empty());
     }
 }

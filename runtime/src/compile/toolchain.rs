@@ -263,7 +263,9 @@ impl Toolchain {
             .iter()
             .flat_map(|name| folders.iter().map(move |folder| folder.join(name)));
         let mut seen = std::collections::HashSet::new();
-        let all = named.into_iter().chain(places.filter(|path| executable(path)));
+        let all = named
+            .into_iter()
+            .chain(places.filter(|path| executable(path)));
         // Two names of one script may do two things; of one program they do not.
         all.filter(|path| seen.insert(path.canonicalize().unwrap_or_else(|_| path.clone())))
             .collect()
@@ -310,8 +312,8 @@ fn identify(path: &Path) -> Result<CCompiler, Error> {
         ));
     }
     let macros = String::from_utf8_lossy(&output.stdout);
-    let (family, major) = family_of(&macros)
-        .ok_or_else(|| bad("it is neither a clang nor a gcc".into(), None))?;
+    let (family, major) =
+        family_of(&macros).ok_or_else(|| bad("it is neither a clang nor a gcc".into(), None))?;
     Ok(CCompiler {
         path: path.to_owned(),
         family,

@@ -47,8 +47,8 @@ mod symbols;
 mod x86_64;
 
 pub use architecture::Architecture;
-pub use image::{Image, LoadOptions};
 pub(crate) use image::try_executable_memory;
+pub use image::{Image, LoadOptions};
 pub use layout::{Layout, Rights, Segment, layout, layout_all};
 pub use object_file::ObjectFile;
 pub use observe::Observers;
