@@ -7,10 +7,12 @@ mod bench;
 mod cache;
 mod compile;
 mod diff;
+mod doctor;
 mod gallery;
 mod given;
 mod inspect;
 mod json;
+mod kernel;
 mod loading;
 mod pictures;
 mod profile;
@@ -28,7 +30,8 @@ use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
 use clap::{Args, Parser, Subcommand};
-use svod_runtime::Guard;
+use svod_runtime::compile::cpu::CpuLevel;
+use svod_runtime::{Guard, OptLevel};
 
 /// Runs, inspects and measures plan bundles: compiled models as folders of kernels, a
 /// plan and weights.
@@ -67,12 +70,14 @@ Examples:
   svod run model.svod --input image=photo.npy --output results
   svod inspect model.svod
   svod inspect model.svod --explain 7
+  svod inspect model.svod softmax --cpu x86-64-v3
   svod inspect model.svod --schedule --threads 2
   svod bench model.svod --cc clang-19 --cc gcc
   svod profile model.svod --html model.html
   svod diff model.svod --left clang:-O3 --right gcc:-O1
   svod run model.svod --quick
   svod cache explain model.svod
+  svod doctor
   svod compile model.svod -o fast.svod --cpu x86-64-v3 --cpu x86-64-v2")]
 struct Cli {
     #[command(subcommand)]
@@ -87,7 +92,8 @@ enum Command {
     /// Compile a bundle's kernels and run it, on its recorded tests or on given
     /// inputs
     Run(RunArgs),
-    /// Show what is in a bundle; only --schedule compiles and runs anything
+    /// Show what is in a bundle, or what one of its kernels is, down to its instructions;
+    /// only --schedule runs anything
     Inspect(InspectArgs),
     /// Measure how long a run takes, of one or more bundles and settings side by side
     Bench(bench::BenchArgs),
@@ -101,6 +107,9 @@ enum Command {
     /// Look after the cache of compiled kernels
     #[command(subcommand)]
     Cache(cache::CacheCommand),
+    /// Say what works on this machine, which compilers are used and why, and what to do where
+    /// something is missing; exit status 1 if no kernel can run here
+    Doctor(doctor::DoctorArgs),
 }
 
 #[derive(Args)]
@@ -194,6 +203,30 @@ impl RunArgs {
 struct InspectArgs {
     /// The bundle's folder
     bundle: PathBuf,
+    /// Show this kernel instead: its signature, source, object and assembly. A kernel is the
+    /// name of an entry, or its number as `svod inspect BUNDLE` shows it. It is compiled where
+    /// neither the bundle nor the cache has its object
+    #[arg(conflicts_with_all = ["explain", "schedule"])]
+    kernel: Option<String>,
+    /// Show the kernel's assembly and nothing else
+    #[arg(long, requires = "kernel", conflicts_with_all = ["source", "json"])]
+    asm: bool,
+    /// Show the kernel's source and nothing else
+    #[arg(long, requires = "kernel", conflicts_with = "json")]
+    source: bool,
+    /// Compile the kernel with this C compiler, a path or a name
+    #[arg(long, requires = "kernel", value_name = "CC")]
+    cc: Option<PathBuf>,
+    /// Compile the kernel at this level, 0 to 3
+    #[arg(short = 'O', long = "opt-level", requires = "kernel", value_name = "LEVEL", value_parser = bench::opt_level)]
+    opt_level: Option<OptLevel>,
+    /// Show the object for this CPU, or level of CPUs: native, x86-64, x86-64-v2, x86-64-v3,
+    /// x86-64-v4 or aarch64
+    #[arg(long, requires = "kernel", value_name = "NAME", value_parser = CpuLevel::named)]
+    cpu: Option<CpuLevel>,
+    /// Compile the kernel if it has a source, also if the bundle carries its object
+    #[arg(long, requires = "kernel")]
+    recompile: bool,
     /// Show what one op waits for, and why, instead; ops are counted from 0
     #[arg(long, value_name = "OP", conflicts_with = "json")]
     explain: Option<usize>,
@@ -305,6 +338,7 @@ fn main() -> ExitCode {
         Command::Diff(args) => diff::diff(args, &mut out),
         Command::Compile(args) => compile::compile(args, &mut out),
         Command::Cache(command) => cache::cache(command, &mut out),
+        Command::Doctor(args) => doctor::doctor(args, &mut out),
     };
     let outcome = outcome.and_then(|ok| {
         out.flush()?;
@@ -323,6 +357,7 @@ fn main() -> ExitCode {
                 Command::Diff(_) => "diff",
                 Command::Compile(_) => "compile",
                 Command::Cache(_) => "cache",
+                Command::Doctor(_) => "doctor",
             };
             say(&format!(
                 "\nFor more information, try 'svod {command} --help'."

@@ -15,6 +15,7 @@
 //! diff        which op does not compute the same, side by side
 //! bench       what takes how long, side by side
 //! profile     where the time of runs goes
+//! doctor      what of all this works here
 //! ```
 //!
 //! [`Runtime`] holds what kernels are made with; [`Kernel::launch`] is a checked
@@ -62,6 +63,7 @@ pub mod bundle;
 pub mod compile;
 pub mod diff;
 pub mod dispatch;
+pub mod doctor;
 pub mod link;
 pub mod memory;
 pub mod plan;

@@ -1,7 +1,7 @@
 //! The runtime: a toolchain, its options, and the symbol list, in one handle.
 
 use std::ffi::{OsString, c_void};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
@@ -10,7 +10,7 @@ use crate::compile::cache::{Cache, DEFAULT_LIMIT, Explanation};
 use crate::compile::cpu::CpuLevel;
 use crate::compile::{self, Object, OptLevel, Options, Origin, Source, Toolchain};
 use crate::dispatch::Kernel;
-use crate::link::{Image, LoadOptions, ObjectFile, Symbols};
+use crate::link::{Image, LoadOptions, ObjectFile, Observers, Symbols};
 use crate::memory::{BUFFER_ALIGN, Buffer, Guard};
 use crate::pool::{MAX_THREADS, Pool, available_threads};
 use crate::signature::{DType, Signature};
@@ -100,6 +100,17 @@ impl Runtime {
     #[must_use]
     pub fn cache(&self) -> Option<&Cache> {
         self.cache.as_ref()?.get()
+    }
+
+    /// The folder of the cache, whether it can be used or not, and the bytes that it may take.
+    pub(crate) fn cache_folder(&self) -> Option<(&Path, u64)> {
+        let cache = self.cache.as_ref()?;
+        Some((&cache.folder, cache.limit))
+    }
+
+    /// Who is told of kernels.
+    pub(crate) const fn observers(&self) -> Observers {
+        self.load.observers
     }
 
     /// Compiles a source, unless the cache has its object.

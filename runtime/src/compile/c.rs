@@ -171,7 +171,7 @@ pub(super) fn compile_unit(
 /// The standard output, as a compiler takes it for its object. clang knows it by a
 /// dash, and would try to remove a file that it is given by name when it fails; gcc's
 /// assembler takes names alone.
-const fn output_name(family: Family) -> &'static str {
+pub(super) const fn output_name(family: Family) -> &'static str {
     match family {
         Family::Clang => "-",
         Family::Gcc => "/proc/self/fd/1",

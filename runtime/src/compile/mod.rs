@@ -19,6 +19,7 @@ mod llvm;
 mod many;
 mod merge;
 mod mlir;
+mod probe;
 mod process;
 mod split;
 mod toolchain;
@@ -29,6 +30,8 @@ pub use llvm::Llvm;
 pub use many::compile_all;
 pub(crate) use many::{cached, compile_until, keys};
 pub use mlir::Mlir;
+pub use probe::Abilities;
+pub(crate) use probe::{Ailment, probe};
 pub use toolchain::{CCompiler, Family, Toolchain};
 
 use crate::Error;
