@@ -77,6 +77,7 @@ impl Bundle {
     /// [`Error::Bundle`], whose source says what was refused, and where.
     pub fn open(path: impl AsRef<Path>) -> Result<Bundle, Error> {
         let path = path.as_ref();
+        let _open = tracing::info_span!("open", bundle = %path.display()).entered();
         read::open(path).map_err(|e| in_bundle(path, e))
     }
 
@@ -128,6 +129,8 @@ impl Bundle {
         runtime: &Runtime,
         load: &Load<'_>,
     ) -> Result<Executable, Error> {
+        let (plan, kernels) = (self.plan.name(), self.plan.kernels().len());
+        let _load = tracing::info_span!("load", plan, kernels).entered();
         // SAFETY: promised by the caller.
         unsafe { load::load(self, runtime, load) }.map_err(|e| in_bundle(self.path(), e))
     }

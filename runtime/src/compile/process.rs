@@ -58,6 +58,8 @@ pub(super) fn run(mut command: Command, input: &[&[u8]]) -> Result<Vec<u8>, Fail
         .try_clone()
         .map_err(|e| Failure::System("share a file in memory", e))?;
     command.stdin(source).stdout(stdout).stderr(Stdio::piped());
+    let program = command.get_program().display();
+    let _process = tracing::debug_span!("process", program = %program).entered();
     let output = command.output().map_err(Failure::Start)?;
     if !output.status.success() {
         return Err(Failure::Diagnostics(said(&output.stderr, output.status)));

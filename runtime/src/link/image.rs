@@ -235,6 +235,7 @@ impl Mapping {
         };
         // An object with no code still gets a page, so that there is a mapping.
         let size = usize::try_from(layout.size().max(page_size())).unwrap_or(usize::MAX);
+        let _link = tracing::debug_span!("link", objects = objects.len(), bytes = size).entered();
         let mut flags = MapFlags::PRIVATE;
         if size <= MAX_POPULATED.saturating_mul(objects.len()) {
             flags |= MapFlags::POPULATE;
@@ -284,7 +285,6 @@ impl Mapping {
         for object in objects {
             tracing::debug!(kernel = object.kernel, "linked");
         }
-        tracing::debug!(objects = objects.len(), bytes = size, "loaded");
         Ok(mapping)
     }
 }

@@ -177,6 +177,7 @@ impl Llvm {
         let Some(machine) = Machine::of(options) else {
             return Err(Failure::Elsewhere);
         };
+        let _llvm = tracing::debug_span!("llvm", kernel = source.entry).entered();
         let (api, (told, answer)) = (self.api, channel());
         let contents = source.contents.clone();
         let name = CString::new(source.name.replace('\0', "?")).unwrap_or_default();

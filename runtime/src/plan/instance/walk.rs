@@ -21,6 +21,7 @@ impl Instance {
         if self.is_torn() {
             return Err(Error::Torn);
         }
+        let _run = tracing::trace_span!("run", plan = self.executable.plan().name()).entered();
         self.bind(run)?;
         if !self.computed {
             let replay = self.executable.replay();
