@@ -387,6 +387,15 @@ impl<'a> Replay<'a> {
     /// As [`run`](Candidate::run).
     pub fn trace(&mut self, trace: &mut Trace) -> Result<(), Error> {
         self.prepare()?;
+        self.trace_on(trace)
+    }
+
+    /// As [`trace`](Self::trace), from the states that the last run left.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Candidate::run).
+    pub fn trace_on(&mut self, trace: &mut Trace) -> Result<(), Error> {
         self.instance.run_with(Run {
             variables: &self.variables,
             trace: Some(trace),
