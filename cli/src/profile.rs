@@ -11,7 +11,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use svod_runtime::bench::Replay;
 use svod_runtime::bundle::Bundle;
 use svod_runtime::plan::Trace;
-use svod_runtime::profile::{KernelReport, Machine, Profile, Report, overhead, write_events};
+use svod_runtime::profile::{
+    Counters, Counts, KernelReport, Machine, NoCounters, Profile, Report, overhead, write_events,
+};
 use svod_runtime::{Error, Guard, OptLevel, RuntimeBuilder};
 
 use crate::bench::{opt_level, seconds};
@@ -88,6 +90,8 @@ pub(crate) fn profile(args: &ProfileArgs, out: &mut dyn Write) -> Outcome {
         builder = builder.threads(threads.into());
     }
     let runtime = builder.build()?;
+    // Before there are other threads: those that come are counted too.
+    let counters = Counters::open();
     let (executable, loading) = loading::load(&bundle, &runtime, true)?;
     let machine = match (args.no_peaks, args.measure) {
         (true, _) => None,
@@ -97,9 +101,17 @@ pub(crate) fn profile(args: &ProfileArgs, out: &mut dyn Write) -> Outcome {
     let mut replay = args.given.replay(&bundle, &executable, &arrays)?;
     let given = args.given.line(&bundle, &replay);
 
-    let (profile, trace) = record(args, &mut replay)?;
+    replay.learn(LEARNING)?;
+    let (mut profile, mut trace) = (Profile::new(&executable), Trace::new());
+    let counts = counted(counters, || {
+        record(args, &mut replay, &mut profile, &mut trace)
+    })?;
     let overhead = overhead(&executable)?;
-    let report = profile.report(machine.as_ref(), overhead);
+    let mut report = profile.report(machine.as_ref(), overhead);
+    report.counts = counts
+        .as_ref()
+        .ok()
+        .map(|counts| counts.per_run(report.runs));
     if let Some(file) = &args.trace {
         write_file(file, |out| write_events(bundle.plan(), &trace, out))?;
     }
@@ -118,6 +130,10 @@ pub(crate) fn profile(args: &ProfileArgs, out: &mut dyn Write) -> Outcome {
     )?;
     table(&report, args.ops, out)?;
     totals(&report, out)?;
+    match &counts {
+        Ok(_) => count_line(&report, out)?,
+        Err(why) => writeln!(out, "not counted: {why}")?,
+    }
     if let Some(file) = &args.trace {
         writeln!(
             out,
@@ -128,13 +144,26 @@ pub(crate) fn profile(args: &ProfileArgs, out: &mut dyn Write) -> Outcome {
     Ok(true)
 }
 
+/// Does this, and says what the processor counted meanwhile, or why it did not.
+fn counted(
+    counters: Result<Counters, NoCounters>,
+    act: impl FnOnce() -> Result<(), Error>,
+) -> Result<Result<Counts, NoCounters>, Error> {
+    let counters = counters.and_then(|counters| Ok(counters.start().map(|()| counters)?));
+    act()?;
+    Ok(counters.and_then(|counters| {
+        counters.stop()?;
+        Ok(counters.counts()?)
+    }))
+}
+
 /// Runs, and takes down what that takes; the trace is that of the last run.
-fn record(args: &ProfileArgs, replay: &mut Replay<'_>) -> Result<(Profile, Trace), Error> {
-    replay.learn(LEARNING)?;
-    let mut profile = Profile::new(replay.instance().executable());
-    let mut trace = Trace::new();
-    // The first finds cold caches.
-    replay.trace(&mut trace)?;
+fn record(
+    args: &ProfileArgs,
+    replay: &mut Replay<'_>,
+    profile: &mut Profile,
+    trace: &mut Trace,
+) -> Result<(), Error> {
     let bar = bar(args);
     let start = Instant::now();
     for run in 0_u32.. {
@@ -145,12 +174,12 @@ fn record(args: &ProfileArgs, replay: &mut Replay<'_>) -> Result<(Profile, Trace
         if done {
             break;
         }
-        replay.trace(&mut trace)?;
-        profile.add(&trace);
+        replay.trace(trace)?;
+        profile.add(trace);
         bar.inc(1);
     }
     bar.finish_and_clear();
-    Ok((profile, trace))
+    Ok(())
 }
 
 fn bar(args: &ProfileArgs) -> ProgressBar {
@@ -319,6 +348,27 @@ fn totals(report: &Report, out: &mut dyn Write) -> std::io::Result<()> {
         )?;
     }
     Ok(())
+}
+
+/// What the processor counted in a run.
+fn count_line(report: &Report, out: &mut dyn Write) -> std::io::Result<()> {
+    let Some(counts) = &report.counts else {
+        return Ok(());
+    };
+    let number = crate::bench::four_digits;
+    write!(
+        out,
+        "counted, a run: {} million instructions, {} a cycle",
+        number(counts.instructions / 1e6),
+        number(counts.instructions / counts.cycles.max(1.0)),
+    )?;
+    if let Some(misses) = counts.cache_misses {
+        write!(out, "; {} thousand cache misses", number(misses / 1e3))?;
+    }
+    if let Some(misses) = counts.branch_misses {
+        write!(out, "; {} thousand branch misses", number(misses / 1e3))?;
+    }
+    writeln!(out)
 }
 
 fn time(nanos: f64) -> String {

@@ -11,6 +11,7 @@ use crate::compile::cpu::{CpuLevel, features};
 use crate::link::{Observers, try_executable_memory};
 use crate::memory::{Buffer, Guard};
 use crate::pool::cpus;
+use crate::profile::{self, NoCounters};
 use crate::signature::DType;
 
 /// What kernels are compiled to use, where the processor has it.
@@ -139,12 +140,11 @@ fn guard_problem(root: &Path) -> Option<String> {
 }
 
 pub(super) fn observers(root: &Path, observers: Observers) -> Observed {
-    let refused = system_calls::count_cycles().map_err(|error| error.raw_os_error());
-    let counters = match refused {
-        Ok(()) => Counters::Available,
-        Err(Some(libc::ENOENT | libc::EOPNOTSUPP | libc::ENODEV)) => Counters::Absent,
-        Err(Some(libc::EACCES | libc::EPERM)) => Counters::Forbidden,
-        Err(_) => Counters::Failing,
+    let counters = match profile::Counters::open() {
+        Ok(_) => Counters::Available,
+        Err(NoCounters::Absent) => Counters::Absent,
+        Err(NoCounters::Forbidden) => Counters::Forbidden,
+        Err(NoCounters::Failing(_)) => Counters::Failing,
     };
     Observed {
         perf_map: observers.perf_map,

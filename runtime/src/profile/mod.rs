@@ -26,6 +26,7 @@
 //! # Ok::<(), svod_runtime::Error>(())
 //! ```
 
+mod counters;
 mod events;
 mod machine;
 mod peaks;
@@ -34,6 +35,7 @@ mod traffic;
 
 use std::time::Duration;
 
+pub use counters::{Counters, Counts, NoCounters};
 pub use events::write_events;
 pub use machine::{Bandwidth, Machine, Rates};
 pub use report::{Bound, KernelReport, OpReport, Report, Spread, ThreadReport, Totals};

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Kept, Machine, Profile, nanos, traffic};
+use super::{Counts, Kept, Machine, Profile, nanos, traffic};
 use crate::bench;
 use crate::plan::{Op, Plan};
 use crate::signature::{DType, Param};
@@ -28,6 +28,9 @@ pub struct Report {
     pub threads: Vec<ThreadReport>,
     /// What a run comes to.
     pub totals: Totals,
+    /// What the processor counted in a run in the mean; none until somebody who has
+    /// [counted](super::Counters) puts it here.
+    pub counts: Option<Counts>,
     /// The machine, where it was measured.
     pub machine: Option<Machine>,
     /// By kernel, the most costly first; copies and fills are one each, and so is each host
@@ -256,6 +259,7 @@ pub(super) fn make(
         run_ns: Spread::of(&profile.walls),
         threads,
         totals,
+        counts: None,
         machine: machine.cloned(),
         kernels,
         ops,
