@@ -18,8 +18,9 @@ const SIZES: [usize; 4] = [16 << 10, 256 << 10, 4 << 20, 256 << 20];
 const TRY: Duration = Duration::from_millis(2);
 const TRIES: usize = 16;
 
-/// Fused multiplications and additions between two looks at the clock.
+/// Fused multiplications and additions of each chain, and bytes, between two looks at the clock.
 const ROUNDS: usize = 4096;
+const BETWEEN_LOOKS: usize = 1 << 20;
 
 pub(super) fn measure(threads: usize) -> Rates {
     measure_with(threads, &SIZES)
@@ -37,12 +38,16 @@ fn measure_with(threads: usize, sizes: &[usize]) -> Rates {
 fn bandwidth(threads: usize, size: usize) -> Bandwidth {
     // Whole chunks of what the reading kernel takes at a time.
     let words = (size / threads / 8).next_multiple_of(CHUNK);
+    // Few bytes take no longer than a look at the clock.
+    let times = (BETWEEN_LOOKS / (words * 8)).max(1);
     let read = together(
         threads,
         |_| vec![1_u64; words],
         |data| {
-            black_box(sum(black_box(data)));
-            words * 8
+            for _ in 0..times {
+                black_box(sum(black_box(data)));
+            }
+            times * words * 8
         },
     );
     let half = words / 2;
@@ -50,9 +55,11 @@ fn bandwidth(threads: usize, size: usize) -> Bandwidth {
         threads,
         |_| (vec![1_u64; half], vec![0_u64; half]),
         |(from, to)| {
-            to.copy_from_slice(black_box(from));
-            black_box(to);
-            half * 16
+            for _ in 0..times {
+                add_one(black_box(from), to);
+                black_box(&mut *to);
+            }
+            times * half * 16
         },
     );
     Bandwidth { size, read, copy }
@@ -110,12 +117,21 @@ fn sum_of(data: &[u64]) -> u64 {
     sums.iter().fold(0, |all, sum| all.wrapping_add(*sum))
 }
 
+/// A copy that compilers make no call of `memcpy` of, which on some processors takes instructions
+/// for strings that are slower by far than a kernel's loads and stores.
+#[inline(always)]
+fn one_more(from: &[u64], to: &mut [u64]) {
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = from.wrapping_add(1);
+    }
+}
+
 #[cfg(not(target_arch = "x86_64"))]
 use self::portable::{fma_f32, fma_f64};
 #[cfg(target_arch = "x86_64")]
-use self::x86_64::{fma_f32, fma_f64, sum};
+use self::x86_64::{add_one, fma_f32, fma_f64, sum};
 #[cfg(not(target_arch = "x86_64"))]
-use sum_of as sum;
+use {one_more as add_one, sum_of as sum};
 
 /// As many independent chains as hide the time that one operation takes.
 const CHAINS: usize = 12;
@@ -158,7 +174,7 @@ mod x86_64 {
         _mm512_fmadd_ps, _mm512_set1_pd, _mm512_set1_ps,
     };
 
-    use super::{CHAINS, black_box, sum_of};
+    use super::{CHAINS, black_box, one_more, sum_of};
 
     macro_rules! vectors {
         ($name:ident, $feature:literal, $lanes:literal, $set:ident, $fma:ident) => {
@@ -204,6 +220,28 @@ mod x86_64 {
         }
     }
 
+    #[target_feature(enable = "avx512f")]
+    fn add_one_avx512(from: &[u64], to: &mut [u64]) {
+        one_more(from, to);
+    }
+
+    #[target_feature(enable = "avx2")]
+    fn add_one_avx2(from: &[u64], to: &mut [u64]) {
+        one_more(from, to);
+    }
+
+    pub(super) fn add_one(from: &[u64], to: &mut [u64]) {
+        if is_x86_feature_detected!("avx512f") {
+            // SAFETY: this CPU has what it was compiled for.
+            unsafe { add_one_avx512(from, to) }
+        } else if is_x86_feature_detected!("avx2") {
+            // SAFETY: as above.
+            unsafe { add_one_avx2(from, to) }
+        } else {
+            one_more(from, to);
+        }
+    }
+
     macro_rules! widest {
         ($name:ident, $avx512:ident, $avx2:ident, $float:ty, $lanes:literal) => {
             pub(super) fn $name(rounds: usize) -> usize {
@@ -238,6 +276,9 @@ mod tests {
         assert!(level.read > 1e5 && level.copy > 1e5, "{rates:?}");
         let data: Vec<u64> = (0..64).collect();
         assert_eq!(sum(&data), 63 * 32);
+        let mut to = vec![0; 63];
+        add_one(&data, &mut to);
+        assert_eq!(to, data[1..]);
     }
 
     #[test]
