@@ -1,6 +1,6 @@
 //! `svod profile`
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -11,7 +11,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use svod_runtime::bench::Replay;
 use svod_runtime::bundle::Bundle;
 use svod_runtime::plan::Trace;
-use svod_runtime::profile::{KernelReport, Machine, Profile, Report, overhead, write_events};
+use svod_runtime::profile::{
+    KernelReport, KernelText, Machine, Page, Profile, Report, overhead, write_events, write_page,
+};
 use svod_runtime::{Error, Guard, OptLevel, RuntimeBuilder};
 
 use crate::bench::{opt_level, seconds};
@@ -68,6 +70,9 @@ pub(crate) struct ProfileArgs {
     /// chrome://tracing
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
+    /// Write a page that shows all of it: one file, for any browser
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
     /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
@@ -103,6 +108,15 @@ pub(crate) fn profile(args: &ProfileArgs, out: &mut dyn Write) -> Outcome {
     if let Some(file) = &args.trace {
         write_file(file, |out| write_events(bundle.plan(), &trace, out))?;
     }
+    if let Some(file) = &args.html {
+        let page = Page {
+            plan: bundle.plan(),
+            report: &report,
+            trace: &trace,
+            texts: &texts(&bundle),
+        };
+        write_file(file, |out| write_page(&page, out))?;
+    }
     if args.json {
         let value = serde_json::to_value(&report).unwrap_or_default();
         writeln!(out, "{}", json::text(&value))?;
@@ -125,7 +139,26 @@ pub(crate) fn profile(args: &ProfileArgs, out: &mut dyn Write) -> Outcome {
             file.display()
         )?;
     }
+    if let Some(file) = &args.html {
+        writeln!(
+            out,
+            "the page is {}; open it in a browser",
+            file.display()
+        )?;
+    }
     Ok(true)
+}
+
+/// The kernels' texts: of those of a bundle without sources, none.
+fn texts(bundle: &Bundle) -> Vec<KernelText> {
+    let text = |kernel| {
+        let source = bundle.source_file(kernel).and_then(|file| fs::read(file).ok());
+        KernelText {
+            source: source.map(|source| String::from_utf8_lossy(&source).into_owned()),
+            assembly: None,
+        }
+    };
+    (0..bundle.plan().kernels().len()).map(text).collect()
 }
 
 /// Runs, and takes down what that takes; the trace is that of the last run.

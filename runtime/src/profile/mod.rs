@@ -28,6 +28,7 @@
 
 mod events;
 mod machine;
+mod page;
 mod peaks;
 mod report;
 mod traffic;
@@ -36,6 +37,7 @@ use std::time::Duration;
 
 pub use events::write_events;
 pub use machine::{Bandwidth, Machine, Rates};
+pub use page::{KernelText, Page, write_page};
 pub use report::{Bound, KernelReport, OpReport, Report, Spread, ThreadReport, Totals};
 
 use crate::Error;
