@@ -8,6 +8,7 @@ let isOpen = false;
 /** Opens them; the focus goes there, and comes back to where it was. */
 function openDetails(from = document.activeElement) {
   if (selection.group === null) return;
+  tip.hide();
   opener = from;
   isOpen = true;
   showDetails();

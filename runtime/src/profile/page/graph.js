@@ -93,14 +93,13 @@
     const isChosen = selection.op === op || related.has(op);
     if (isChosen || ops[op].critical) {
       ctx.strokeStyle = isChosen ? colours.accent : colours.fg;
-      ctx.lineWidth = selection.op === op ? 4 : Math.min(2.5, halfX);
+      ctx.lineWidth = selection.op === op ? 4 : clamp(halfX * 0.4, 0.8, 2.5);
       ctx.strokeRect(left, top, wide, tall);
     }
     if (wide > 12 && tall > 11) {
-      const rank = group < COLOURED ? `${group + 1} ` : "";
-      const label = wide < 40 ? view.cut(rank.trim(), 99) : view.cut(`${rank}${names[group]}`, wide - 8);
+      const label = view.nameIn(group, wide - 6);
       ctx.fillStyle = text;
-      if (label) ctx.fillText(label, wide < 40 ? x - view.letter / 2 : left + 4, y + 1);
+      if (label) ctx.fillText(label, x - label.length * view.letter / 2, y + 1);
     }
     ctx.globalAlpha = 1;
   }

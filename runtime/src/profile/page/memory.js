@@ -20,9 +20,15 @@
   /** How many bytes live, from each place on at which that changes. */
   function live() {
     const changes = temps.flatMap(temp => [[from(temp), temp.bytes], [to(temp), -temp.bytes]]);
-    changes.sort((a, b) => a[0] - b[0] || a[1] - b[1]);
+    changes.sort((a, b) => a[0] - b[0]);
+    const all = [];
     let now = 0;
-    return changes.map(([at, by]) => [at, now += by]);
+    for (const [at, by] of changes) {
+      now += by;
+      if (all.at(-1)?.[0] === at) all.at(-1)[1] = now;
+      else all.push([at, now]);
+    }
+    return all;
   }
   let steps = live();
 
@@ -74,10 +80,13 @@
         ctx.lineWidth = 2;
         ctx.strokeRect(x0 + 1, y0 + 1, Math.max(wide - 2, 1), Math.max(tall - 2, 1));
       }
-      if (tall > 12 && wide > 30) {
-        const left = Math.max(x0, 0) + 4;
-        const room = Math.min(x1, view.wide) - left - 4;
-        const label = [`${bufferName(temp.buffer)}, ${bytes(temp.bytes)}`, bytes(temp.bytes)]
+      if (tall > 12 && wide > 12) {
+        const left = Math.max(x0, 0) + 3;
+        const room = Math.min(x1, view.wide) - left - 3;
+        const group = groupOf[temp.writer];
+        const rank = group < COLOURED ? String(group + 1) : "";
+        const texts = [`${bufferName(temp.buffer)}, ${bytes(temp.bytes)}`, bytes(temp.bytes), ""];
+        const label = texts.map(text => rank && text ? `${rank}: ${text}` : rank || text)
           .find(label => label.length * view.letter <= room);
         ctx.fillStyle = text;
         if (label) ctx.fillText(label, left, (y0 + y1) / 2 + 1);
@@ -136,8 +145,7 @@
     const wrote = [...temps].sort((a, b) => a.first - b.first);
     view = new View(section, {
       label: `${plural(temps.length, "temp")} in an arena of ${bytes(memory.arena)}, over the run's order`,
-      hint: "A rectangle is a temp, from the op that uses it first to the one that uses it last, coloured by what writes it. "
-        + HINT,
+      hint: "A rectangle is a temp, from the op that uses it first to the one that uses it last, coloured by what writes it.",
       x: new Axis(...axis()),
       height: () => 360,
       tools: toggle,

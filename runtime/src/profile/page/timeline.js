@@ -52,13 +52,11 @@
     if (selection.op === span.op) {
       ctx.strokeStyle = colours.fg;
       ctx.lineWidth = 2;
-      ctx.strokeRect(x0 + 1, y + 1, Math.max(wide - 3, 1), barHigh - 2);
+      ctx.strokeRect(x0 - 1, y - 1, Math.max(wide + 1, 3), barHigh + 2);
     }
-    if (wide > 24 && barHigh > 11) {
+    if (wide > 14 && barHigh > 11) {
       const from = Math.max(x0, 0) + 4;
-      const group = groupOf[span.op];
-      const name = `${group < COLOURED ? `${group + 1} ` : ""}${names[group]}`;
-      const label = view.cut(name, Math.min(x1, view.wide) - from - 4);
+      const label = view.nameIn(groupOf[span.op], Math.min(x1, view.wide) - from - 4);
       ctx.fillStyle = text;
       if (label) ctx.fillText(label, from, y + barHigh / 2 + 1);
     }
@@ -142,8 +140,7 @@
 
   const byStart = [...spans].sort((a, b) => a.start - b.start);
   const inOrder = [...new Set(byStart.map(span => span.op))].map(op => ({ op }));
-  const section = $("timeline");
-  const view = new View(section, {
+  const view = new View($("timeline"), {
     label: `Timeline of one run of ${time(trace.took)} on ${plural(tracks.length, "thread")}`,
     x: new Axis(0, Math.max(trace.took, 1), Math.min(20, Math.max(trace.took, 1))),
     height: () => top + tracks.length * tall() + 10,

@@ -42,9 +42,10 @@ class View {
   constructor(section, options) {
     Object.assign(this, { height: () => 200, box: { left: 8, right: 8, top: 20, bottom: 8 } }, options);
     this.pointers = new Map();
-    const hint = el("p", { className: "hint", id: `${section.id}-keys` }, options.hint ?? HINT);
+    const hint = options.hint ? el("p", { className: "hint", id: `${section.id}-hint` }, options.hint) : null;
     this.canvas = el("canvas", {
-      tabIndex: 0, role: "application", "aria-label": options.label, "aria-describedby": hint.id,
+      tabIndex: 0, role: "application", "aria-label": options.label,
+      "aria-describedby": hint ? `keys ${hint.id}` : "keys",
     });
     this.seen = el("output", { className: "seen" });
     const button = (text, label, does) => {
@@ -61,7 +62,8 @@ class View {
     new ResizeObserver(() => this.resize()).observe(this.canvas);
     onSelect(() => this.ask());
     repaints.push(() => this.paint());
-    this.resize();
+    // It is drawn once it has been laid out.
+    this.canvas.style.height = `${this.height()}px`;
   }
 
   /** Draws it with the next frame. */
@@ -98,6 +100,14 @@ class View {
     this.letter = ctx.measureText("0").width;
     this.draw(ctx, this);
     this.seen.textContent = this.saySeen?.() ?? "";
+  }
+
+  /** A kernel's rank and name, or what of it fits. */
+  nameIn(group, width) {
+    const rank = group < COLOURED ? `${group + 1} ` : "";
+    const whole = this.cut(rank + names[group], width);
+    if (whole.length > 5 || whole.length === rank.length + names[group].length) return whole;
+    return rank && width >= this.letter ? rank.trim() : "";
   }
 
   /** As much of a text as fits, or nothing. */
@@ -233,8 +243,6 @@ class View {
   }
 }
 
-const HINT = "Drag, or arrow keys, to pan; + − or the wheel (once clicked, or with Ctrl) to zoom; 0 shows all; "
-  + "n and p go through the ops, Enter opens the details.";
 
 /** The first of sorted things for which `is` holds. */
 function firstThat(all, is) {
