@@ -140,11 +140,7 @@ pub(crate) fn profile(args: &ProfileArgs, out: &mut dyn Write) -> Outcome {
         )?;
     }
     if let Some(file) = &args.html {
-        writeln!(
-            out,
-            "the page is {}; open it in a browser",
-            file.display()
-        )?;
+        writeln!(out, "the page is {}; open it in a browser", file.display())?;
     }
     Ok(true)
 }
@@ -152,7 +148,9 @@ pub(crate) fn profile(args: &ProfileArgs, out: &mut dyn Write) -> Outcome {
 /// The kernels' texts: of those of a bundle without sources, none.
 fn texts(bundle: &Bundle) -> Vec<KernelText> {
     let text = |kernel| {
-        let source = bundle.source_file(kernel).and_then(|file| fs::read(file).ok());
+        let source = bundle
+            .source_file(kernel)
+            .and_then(|file| fs::read(file).ok());
         KernelText {
             source: source.map(|source| String::from_utf8_lossy(&source).into_owned()),
             assembly: None,

@@ -262,7 +262,8 @@ mod tests {
     /// leaves the data one element, and comes out of it as it went in.
     #[test]
     fn nothing_breaks_out_of_the_data() {
-        const HOSTILE: &str = "</script><script>alert(1)</script><!--<script>\u{2028}\u{2029}]]>\"'&\\{script}";
+        const HOSTILE: &str =
+            "</script><script>alert(1)</script><!--<script>\u{2028}\u{2029}]]>\"'&\\{script}";
         let mut plan = PlanBuilder::new(HOSTILE);
         let to = plan.output(HOSTILE, DType::F32, &[1]).unwrap();
         plan.host(HOSTILE, &[to.write()], |_| Ok(())).unwrap();

@@ -26,7 +26,9 @@
   }));
 
   const rates = machine && ratesFor(machine, Math.max(threads.length, 1));
-  const roles = data.memory.roles.filter(([, number]) => number);
+  const { memory } = data;
+  const roles = memory.roles.filter(([role, number]) => number && role !== "temp");
+  const constants = roles.find(([role]) => role === "constant")?.[2] ?? 0;
   $("totals").append(...pairs([
     ["A run", time(run.median), `median; ${time(run.lower)} to ${time(run.upper)} in half of ${plural(report.runs, "run")}`],
     ["Work", time(totals.work_ns), `in ops, of all threads; ${plural(totals.launches, "launch")}`],
@@ -40,7 +42,7 @@
       `of f32, ${giga(rates.f64_flops)} of f64; ${plural(rates.threads, "thread")}`] : null,
     rates ? ["Peak reads", `${giga(rates.bandwidth.at(-1).read)}${NARROW}GB/s`,
       `from memory; ${rates.bandwidth.slice(0, -1).map(l => `${giga(l.read)} of ${bytes(l.size)}`).join(", ")}`] : null,
-    ["Memory", bytes(data.memory.instance + roles.filter(([role]) => role === "constant").reduce((n, r) => n + r[2], 0)),
-      roles.map(([role, , size]) => `${role}s ${bytes(size)}`).join(", ")],
+    ["Memory", bytes(memory.instance + constants),
+      [...roles.map(([role, , size]) => `${role}s ${bytes(size)}`), `arena ${bytes(memory.arena)}`].join(", ")],
   ]));
 }
