@@ -34,6 +34,8 @@
     return { x0, x1, y0, y1: Math.max(y1, y0 + 1) };
   }
   let scale = null;
+  /** Where letters stand: left, middle, width. */
+  let taken = [];
   const LEFT = 58;
   const toX = at => LEFT + (at - scale.x0) / (scale.x1 - scale.x0) * (view.wide - LEFT - 16);
   const toY = at => view.high - 40 - (at - scale.y0) / (scale.y1 - scale.y0) * (view.high - 40 - 14);
@@ -103,6 +105,7 @@
 
   function letter(ctx, text, x, y) {
     const wide = text.length * view.letter;
+    taken.push([x - wide / 2, y, wide]);
     ctx.fillStyle = colours.card;
     ctx.fillRect(x - wide / 2 - 2, y - 7, wide + 4, 14);
     ctx.fillStyle = colours.fg;
@@ -125,12 +128,11 @@
       ctx.stroke();
     }
     ctx.globalAlpha = 1;
-    const taken = [];
-    for (const dot of dots.filter(dot => dot.group < COLOURED || dot.group === selection.group)) label(ctx, dot, taken);
+    for (const dot of dots.filter(dot => dot.group < COLOURED || dot.group === selection.group)) label(ctx, dot);
   }
 
   /** Puts a dot's name beside it, where there is room. */
-  function label(ctx, dot, taken) {
+  function label(ctx, dot) {
     const [x, y, r] = [toX(dot.x), toY(dot.y), radius(dot)];
     const name = dot.group < COLOURED ? `${dot.group + 1} ${names[dot.group]}` : names[dot.group];
     const long = view.cut(name, Math.min(200, view.wide * 0.5));
@@ -188,10 +190,15 @@
     scale = scales();
     view = new View(section, {
       label: `Roofline: ${plural(dots.length, "kernel")} by arithmetic and bytes`,
-      hint: "A dot is a kernel, its area its share of the time. The lines are what this machine can do: a kernel cannot be above the one of "
-        + "where its bytes lie. n and p go through the kernels, Enter opens the details.",
+      hint: "A dot is a kernel, its area its share of the time. The lines are what this machine can do: the flat ones of arithmetic, "
+        + "the others of reading data that goes through as much memory as it says. How far a kernel is below them is what it has left.",
       height: () => clamp(view ? view.canvas.clientWidth * 0.55 : 340, 300, 440),
-      draw: ctx => { drawGrid(ctx); drawRoofs(ctx); drawDots(ctx); },
+      draw: ctx => {
+        taken = [];
+        drawGrid(ctx);
+        drawRoofs(ctx);
+        drawDots(ctx);
+      },
       pick,
       sequence: () => dots.map(({ group }) => ({ group })),
       reveal: ({ group }) => {
