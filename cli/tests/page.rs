@@ -36,6 +36,10 @@ fn digits_page() -> (tempfile::TempDir, PathBuf) {
 }
 
 const FIRST_KERNEL: &str = "document.querySelector('.kernels tbody .name').innerText.trim()";
+/// What is wider than its place, and can't be scrolled.
+const CUT: &str = "[...document.querySelectorAll('body *')].filter(e => \
+    e.clientWidth && e.scrollWidth > e.clientWidth + 1 && !e.closest('pre, .scroll, .unseen') \
+    && getComputedStyle(e).display !== 'inline').map(e => `${e.tagName} ${e.textContent}`)";
 const SEEN: &str = "document.querySelector('#timeline .seen').textContent";
 
 #[test]
@@ -44,8 +48,8 @@ fn it_fits_any_window_in_light_and_dark_and_says_nothing_on_the_console() {
         return;
     };
     let (_dir, file) = digits_page();
-    for width in [400, 900, 1600] {
-        for theme in ["light", "dark"] {
+    for theme in ["light", "dark"] {
+        for width in [320, 400, 600, 800, 900, 1200, 1440, 1600] {
             browser.open(&file, width, 900, theme);
             let at = format!("{width} pixels, {theme}");
             assert_eq!(
@@ -58,6 +62,8 @@ fn it_fits_any_window_in_light_and_dark_and_says_nothing_on_the_console() {
             );
             let wide = browser.js("document.documentElement.scrollWidth");
             assert_eq!(wide, width, "{at}: something is wider than the window");
+            let cut = browser.js(CUT);
+            assert_eq!(cut, serde_json::json!([]), "{at}: wider than its place");
             let pictures = "[...document.querySelectorAll('canvas')].map(c => { \
                 const all = c.getContext('2d').getImageData(0, 0, c.width, c.height).data; \
                 const words = new Uint32Array(all.buffer); return new Set(words).size; })";

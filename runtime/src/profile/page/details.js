@@ -12,7 +12,7 @@ function openDetails(from = document.activeElement) {
   opener = from;
   isOpen = true;
   showDetails();
-  details.querySelector("h2").focus({ preventScroll: matchMedia("(min-width: 1300px)").matches });
+  details.querySelector("h2").focus({ preventScroll: matchMedia("(min-width: 1440px)").matches });
 }
 
 function closeDetails() {
