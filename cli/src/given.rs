@@ -9,7 +9,7 @@ use svod_runtime::bundle::npy::Array;
 use svod_runtime::plan::Executable;
 
 use crate::show;
-use crate::{Failure, RunArgs, name_and_file, name_and_number};
+use crate::{Failure, name_and_file, name_and_number};
 
 /// What a run that is measured is given.
 #[derive(Args)]
@@ -114,15 +114,20 @@ pub(crate) fn what_to_give(bundle: &Bundle) -> String {
 
 /// Whether each input and variable is given once, and nothing else, and the variables
 /// are within their bounds.
-pub(crate) fn check_names(bundle: &Bundle, args: &RunArgs) -> Result<(), Failure> {
+pub(crate) fn check_names(
+    bundle: &Bundle,
+    inputs: &[(String, PathBuf)],
+    variables: &[(String, i64)],
+) -> Result<(), Failure> {
     let plan = bundle.plan();
-    let inputs = plan.inputs().filter_map(|b| b.name.as_deref()).collect();
-    let given = args.inputs.iter().map(|(n, _)| n.as_str()).collect();
-    check_set("input", inputs, given)?;
-    let variables = plan.variables().iter().map(|v| v.name.as_str()).collect();
-    let given = args.variables.iter().map(|(n, _)| n.as_str()).collect();
-    check_set("variable", variables, given)?;
-    Ok(plan.check_variables(&args.variables())?)
+    let wanted = plan.inputs().filter_map(|b| b.name.as_deref()).collect();
+    let given = inputs.iter().map(|(n, _)| n.as_str()).collect();
+    check_set("input", wanted, given)?;
+    let wanted = plan.variables().iter().map(|v| v.name.as_str()).collect();
+    let given = variables.iter().map(|(n, _)| n.as_str()).collect();
+    check_set("variable", wanted, given)?;
+    let values = variables.iter().map(|(n, v)| (n.as_str(), *v));
+    Ok(plan.check_variables(&values.collect::<Vec<_>>())?)
 }
 
 fn check_set(what: &str, wanted: Vec<&str>, given: Vec<&str>) -> Result<(), Failure> {
@@ -168,10 +173,10 @@ fn names(what: &str, names: &[&str]) -> String {
 /// The arrays of the input files, each of its input's type and shape.
 pub(crate) fn read_inputs<'a>(
     bundle: &Bundle,
-    args: &'a RunArgs,
+    inputs: &'a [(String, PathBuf)],
 ) -> Result<Vec<(&'a str, Array)>, Failure> {
     let mut arrays = Vec::new();
-    for (name, path) in &args.inputs {
+    for (name, path) in inputs {
         arrays.push((name.as_str(), bundle.read_input(name, path)?));
     }
     Ok(arrays)

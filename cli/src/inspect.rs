@@ -15,6 +15,8 @@
 //! | `kernels` | entry, signature, source file, and how many ops launch it |
 //! | `tests` | how many there are |
 //! | `schedule` | with `--schedule`, what was learned, as in `schedules.json`; whether it was `carried` by the bundle; and an `explanation`, line by line |
+//!
+//! With a kernel, it is the one that `kernel.rs` describes.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -26,10 +28,13 @@ use svod_runtime::plan::{Op, Plan, PlanMemory, Role, UnwrittenRead};
 use svod_runtime::signature::{Convention, Param, Returns, Signature};
 
 use crate::show;
-use crate::{Failure, InspectArgs, Outcome, json, schedule};
+use crate::{Failure, InspectArgs, Outcome, json, kernel, schedule};
 
 pub(crate) fn inspect(args: &InspectArgs, out: &mut dyn Write) -> Outcome {
     let bundle = Bundle::open(&args.bundle)?;
+    if let Some(name) = &args.kernel {
+        return kernel::inspect(&bundle, name, args, out);
+    }
     if args.schedule {
         let (learned, carried) = schedule::of(&bundle, args.threads)?;
         let explanation = learned.explain(bundle.plan())?.to_string();
@@ -80,7 +85,7 @@ fn op_counts(plan: &Plan) -> (usize, usize, usize) {
 }
 
 /// How many ops launch each kernel.
-fn uses(plan: &Plan) -> BTreeMap<usize, usize> {
+pub(crate) fn uses(plan: &Plan) -> BTreeMap<usize, usize> {
     let mut uses = BTreeMap::new();
     for op in plan.ops() {
         if let Op::Launch(launch) = op {
@@ -153,12 +158,13 @@ fn text(bundle: &Bundle, out: &mut dyn Write) -> Result<(), Failure> {
 
     writeln!(out, "\n{bold}kernels{bold:#}")?;
     let uses = uses(plan);
+    let digits = plan.kernels().len().saturating_sub(1).to_string().len();
     for (i, kernel) in plan.kernels().iter().enumerate() {
         let times = uses.get(&i).copied().unwrap_or(0);
         let entry = show::plain(&kernel.entry);
         writeln!(
             out,
-            "  {entry}({})  × {times}",
+            "  {i:digits$}  {entry}({})  × {times}",
             signature(&kernel.signature)
         )?;
     }

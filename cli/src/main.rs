@@ -6,10 +6,13 @@
 mod bench;
 mod cache;
 mod compile;
+mod diff;
+mod doctor;
 mod gallery;
 mod given;
 mod inspect;
 mod json;
+mod kernel;
 mod loading;
 mod pictures;
 mod profile;
@@ -27,7 +30,8 @@ use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
 use clap::{Args, Parser, Subcommand};
-use svod_runtime::Guard;
+use svod_runtime::compile::cpu::CpuLevel;
+use svod_runtime::{Guard, OptLevel};
 
 /// Runs, inspects and measures plan bundles: compiled models as folders of kernels, a
 /// plan and weights.
@@ -41,6 +45,8 @@ Environment:
               gcc, then cc, found in PATH
   SVOD_LLVM   libLLVM, a path or a name, which compiles LLVM IR; without it the newest that
               is found, and without any clang
+  SVOD_MLIR   the folder of mlir-opt and mlir-translate, or the former, a path or a name, which
+              lower MLIR; without it the newest that are found
   SVOD_CACHE_DIR
               where compiled kernels are kept; without it .cache/svod in the home folder
   SVOD_CACHE  off: none are kept, and none that were are used
@@ -64,11 +70,14 @@ Examples:
   svod run model.svod --input image=photo.npy --output results
   svod inspect model.svod
   svod inspect model.svod --explain 7
+  svod inspect model.svod softmax --cpu x86-64-v3
   svod inspect model.svod --schedule --threads 2
   svod bench model.svod --cc clang-19 --cc gcc
   svod profile model.svod --html model.html
+  svod diff model.svod --left clang:-O3 --right gcc:-O1
   svod run model.svod --quick
   svod cache explain model.svod
+  svod doctor
   svod compile model.svod -o fast.svod --cpu x86-64-v3 --cpu x86-64-v2")]
 struct Cli {
     #[command(subcommand)]
@@ -83,18 +92,24 @@ enum Command {
     /// Compile a bundle's kernels and run it, on its recorded tests or on given
     /// inputs
     Run(RunArgs),
-    /// Show what is in a bundle; only --schedule compiles and runs anything
+    /// Show what is in a bundle, or what one of its kernels is, down to its instructions;
+    /// only --schedule runs anything
     Inspect(InspectArgs),
     /// Measure how long a run takes, of one or more bundles and settings side by side
     Bench(bench::BenchArgs),
     /// Show where the time of runs goes, and how far each kernel is from what this machine can do
     Profile(profile::ProfileArgs),
+    /// Find the op that does not compute the same with another compiler, level or bundle
+    Diff(Box<diff::DiffArgs>),
     /// Compile a bundle ahead of time: write one that carries objects, and starts without
     /// a compiler
     Compile(compile::CompileArgs),
     /// Look after the cache of compiled kernels
     #[command(subcommand)]
     Cache(cache::CacheCommand),
+    /// Say what works on this machine, which compilers are used and why, and what to do where
+    /// something is missing; exit status 1 if no kernel can run here
+    Doctor(doctor::DoctorArgs),
 }
 
 #[derive(Args)]
@@ -188,6 +203,30 @@ impl RunArgs {
 struct InspectArgs {
     /// The bundle's folder
     bundle: PathBuf,
+    /// Show this kernel instead: its signature, source, object and assembly. A kernel is the
+    /// name of an entry, or its number as `svod inspect BUNDLE` shows it. It is compiled where
+    /// neither the bundle nor the cache has its object
+    #[arg(conflicts_with_all = ["explain", "schedule"])]
+    kernel: Option<String>,
+    /// Show the kernel's assembly and nothing else
+    #[arg(long, requires = "kernel", conflicts_with_all = ["source", "json"])]
+    asm: bool,
+    /// Show the kernel's source and nothing else
+    #[arg(long, requires = "kernel", conflicts_with = "json")]
+    source: bool,
+    /// Compile the kernel with this C compiler, a path or a name
+    #[arg(long, requires = "kernel", value_name = "CC")]
+    cc: Option<PathBuf>,
+    /// Compile the kernel at this level, 0 to 3
+    #[arg(short = 'O', long = "opt-level", requires = "kernel", value_name = "LEVEL", value_parser = bench::opt_level)]
+    opt_level: Option<OptLevel>,
+    /// Show the object for this CPU, or level of CPUs: native, x86-64, x86-64-v2, x86-64-v3,
+    /// x86-64-v4 or aarch64
+    #[arg(long, requires = "kernel", value_name = "NAME", value_parser = CpuLevel::named)]
+    cpu: Option<CpuLevel>,
+    /// Compile the kernel if it has a source, also if the bundle carries its object
+    #[arg(long, requires = "kernel")]
+    recompile: bool,
     /// Show what one op waits for, and why, instead; ops are counted from 0
     #[arg(long, value_name = "OP", conflicts_with = "json")]
     explain: Option<usize>,
@@ -252,6 +291,8 @@ enum Failure {
     Usage(String),
     /// The library refused, or the run failed.
     Library(svod_runtime::Error),
+    /// Likewise, in this part of what was asked.
+    Part(String, Box<svod_runtime::Error>),
     /// The output could not be written.
     Output(io::Error),
     /// The process in which the bundle ran was ended by a signal.
@@ -294,8 +335,10 @@ fn main() -> ExitCode {
         Command::Inspect(args) => inspect::inspect(args, &mut out),
         Command::Bench(args) => bench::bench(args, &mut out),
         Command::Profile(args) => profile::profile(args, &mut out),
+        Command::Diff(args) => diff::diff(args, &mut out),
         Command::Compile(args) => compile::compile(args, &mut out),
         Command::Cache(command) => cache::cache(command, &mut out),
+        Command::Doctor(args) => doctor::doctor(args, &mut out),
     };
     let outcome = outcome.and_then(|ok| {
         out.flush()?;
@@ -311,8 +354,10 @@ fn main() -> ExitCode {
                 Command::Inspect(_) => "inspect",
                 Command::Bench(_) => "bench",
                 Command::Profile(_) => "profile",
+                Command::Diff(_) => "diff",
                 Command::Compile(_) => "compile",
                 Command::Cache(_) => "cache",
+                Command::Doctor(_) => "doctor",
             };
             say(&format!(
                 "\nFor more information, try 'svod {command} --help'."
@@ -328,6 +373,10 @@ fn main() -> ExitCode {
             ExitCode::from(1)
         }
         Err(Failure::Ended(status)) => ExitCode::from(u8::try_from(status).unwrap_or(1)),
+        Err(Failure::Part(part, error)) => {
+            report(&format!("{part}: {error}"), error.source());
+            ExitCode::from(1)
+        }
         Err(Failure::Library(error)) => {
             report(&error.to_string(), error.source());
             ExitCode::from(1)

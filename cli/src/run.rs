@@ -34,7 +34,7 @@ pub(crate) fn run(args: &RunArgs, out: &mut dyn Write) -> Outcome {
     // What is looked for here may well end the process that finds it.
     let risky = runtime.guard() != Guard::Off || args.fill;
     if risky && args.watched_by.is_none() {
-        return watch::run(args, runtime.guard());
+        return watch::run(&args.bundle, runtime.guard(), None);
     }
     let notes = Notes::new(args.watched_by)?;
     schedule::check(args, &runtime)?;
@@ -53,8 +53,8 @@ pub(crate) fn run(args: &RunArgs, out: &mut dyn Write) -> Outcome {
     }
     // What was given is looked at before the kernels take their time.
     let inputs = if given {
-        check_names(&bundle, args)?;
-        read_inputs(&bundle, args)?
+        check_names(&bundle, &args.inputs, &args.variables)?;
+        read_inputs(&bundle, &args.inputs)?
     } else {
         Vec::new()
     };

@@ -11,29 +11,32 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 use svod_runtime::bundle::Bundle;
-use svod_runtime::plan::{Instance, Launch, Op, Plan};
+use svod_runtime::plan::{Instance, Launch, Op, Plan, Side};
 use svod_runtime::{Error, Guard};
 
-use crate::{Failure, Outcome, RunArgs, show};
+use crate::{Failure, Outcome, show};
 
-/// Where in the notes the op is; the recorded test is before it. Each is a number of
-/// 8 bytes, one more than what it counts, so that 0 is none.
+/// Where in the notes the op is; the recorded test is before it, and the side of a comparison
+/// behind it. Each is a number of 8 bytes, one more than what it counts, so that 0 is none.
 const OP: u64 = 8;
+const SIDE: u64 = 16;
 
-/// Does in a second process what the command was asked to do.
-pub(crate) fn run(args: &RunArgs, guard: Guard) -> Outcome {
+/// Does in a second process what the command was asked to do, with the bundle in this folder;
+/// of a comparison, `sides` are what was said of each.
+pub(crate) fn run(bundle: &Path, guard: Guard, sides: Option<[String; 2]>) -> Outcome {
     let notes = memfd_create("svod-notes", MemfdFlags::CLOEXEC).map_err(io::Error::from);
     let notes = File::from(notes.map_err(system("create a file in memory"))?);
     let mut words = std::env::args_os().skip(1);
     let program = std::env::current_exe().map_err(system("find this program's file"))?;
     let status = Command::new(program)
-        .args(words.next()) // `run`, whose option comes next
+        .args(words.next()) // `run` or `diff`, whose option comes next
         .arg(format!("--watched-by={}", std::process::id()))
         .args(words)
         .stdin(
@@ -46,14 +49,10 @@ pub(crate) fn run(args: &RunArgs, guard: Guard) -> Outcome {
     match (status.code(), status.signal()) {
         (Some(code), _) => Err(Failure::Ended(code)),
         (None, signal) => {
-            let bundle = Bundle::open(&args.bundle)?;
+            let bundle = Bundle::open(bundle)?;
             let signal = signal.unwrap_or_default();
-            Err(Failure::Crash(message(
-                signal,
-                &notes,
-                bundle.plan(),
-                guard,
-            )))
+            let text = message(signal, &notes, bundle.plan(), guard, sides);
+            Err(Failure::Crash(text))
         }
     }
 }
@@ -66,7 +65,13 @@ fn system(doing: &'static str) -> impl FnOnce(io::Error) -> Error {
 }
 
 /// What is known of a run that ended by a signal.
-fn message(signal: i32, notes: &File, plan: &Plan, guard: Guard) -> String {
+fn message(
+    signal: i32,
+    notes: &File,
+    plan: &Plan,
+    guard: Guard,
+    sides: Option<[String; 2]>,
+) -> String {
     let noted = |at| {
         let mut bytes = [0; 8];
         // What was never noted cannot be read.
@@ -78,13 +83,24 @@ fn message(signal: i32, notes: &File, plan: &Plan, guard: Guard) -> String {
         .map(Signal::as_raw)
         .contains(&signal);
     let signal = name(signal);
-    let Some(op) = noted(OP) else {
-        return format!("the run was ended by {signal} outside of all ops");
-    };
     let test = noted(0)
         .map(|test| format!("test {test}, "))
         .unwrap_or_default();
-    let mut text = format!("{signal} in {test}ops[{op}]: ");
+    let side = noted(SIDE).map(|side| {
+        let said = sides.and_then(|sides| sides.into_iter().nth(side));
+        let said = said.filter(|said| !said.is_empty());
+        let said = said.map(|said| format!(" (`{said}`)")).unwrap_or_default();
+        let name = if side == 0 { "left" } else { "right" };
+        format!("the {name} side{said}")
+    });
+    let Some(op) = noted(OP) else {
+        return match side {
+            Some(side) => format!("{signal} in {test}a whole run of {side}"),
+            None => format!("the run was ended by {signal} outside of all ops"),
+        };
+    };
+    let side = side.map(|side| format!(" on {side}")).unwrap_or_default();
+    let mut text = format!("{signal} in {test}ops[{op}]{side}: ");
     match plan.ops().get(op) {
         Some(Op::Launch(launch)) => {
             let kernel = &plan.kernels()[launch.kernel];
@@ -177,7 +193,7 @@ impl Notes {
         }
         let file = io::stdin().as_fd().try_clone_to_owned();
         let file = File::from(file.map_err(system("find the file of notes"))?);
-        file.write_all_at(&[0; 16], 0)
+        file.write_all_at(&[0; 24], 0)
             .map_err(system("write to the file of notes"))?;
         Ok(Notes {
             file: Some(Arc::new(file)),
@@ -188,6 +204,18 @@ impl Notes {
     pub(crate) fn observe(&self, instance: &mut Instance) {
         if let Some(file) = self.file.clone() {
             instance.set_observer(move |op| note(&file, OP, Some(op)));
+        }
+    }
+
+    /// This side of a comparison is at this op.
+    pub(crate) fn at(&self, op: Option<usize>, side: Option<Side>) {
+        if let Some(file) = &self.file {
+            note(file, OP, op);
+            note(
+                file,
+                SIDE,
+                side.map(|side| usize::from(side == Side::Right)),
+            );
         }
     }
 

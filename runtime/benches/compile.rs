@@ -5,6 +5,8 @@
 //! - **cold**: all kernels of a bundle with an empty cache, beside one `clang -c` process for
 //!   each, one after another and as many at a time as there are cores;
 //! - **ir**: a small kernel of LLVM IR in this process, beside `clang -x ir -c`;
+//! - **mlir**: a small kernel of MLIR, and sixteen of them, beside as many times
+//!   `mlir-opt | mlir-translate | clang -x ir -c` with no more passes than it needs;
 //! - **warm**: from the start of a process to its first launch with a full cache, beside a
 //!   process that opens a shared library for each kernel. The processes are this program
 //!   again; they report the time of a clock that all processes share;
@@ -16,7 +18,7 @@
 use std::ffi::CString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
@@ -199,6 +201,92 @@ fn ir() -> Fallible<()> {
     Ok(())
 }
 
+const MLIR: &str = "
+func.func @square(%y: memref<64xf32>, %x: memref<64xf32>, %i: i64) {
+  %at = arith.index_cast %i : i64 to index
+  %v = memref.load %x[%at] : memref<64xf32>
+  %w = arith.mulf %v, %v : f32
+  memref.store %w, %y[%at] : memref<64xf32>
+  return
+}
+";
+
+const MLIR_PASSES: [&str; 4] = [
+    "--finalize-memref-to-llvm",
+    "--convert-arith-to-llvm",
+    "--convert-func-to-llvm=use-bare-ptr-memref-call-conv=1",
+    "--reconcile-unrealized-casts",
+];
+
+/// `mlir-opt | mlir-translate | clang -c`, as a shell would start them.
+fn pipeline(opt: &Path, translate: &Path, clang: &Path, file: &Path, out: &Path) -> Fallible<()> {
+    let mut opt = Command::new(opt)
+        .args(MLIR_PASSES)
+        .arg(file)
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let lowered = opt.stdout.take().ok_or("no output")?;
+    let mut translate = Command::new(translate)
+        .arg("--mlir-to-llvmir")
+        .stdin(lowered)
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let ir = translate.stdout.take().ok_or("no output")?;
+    let mut clang = Command::new(clang)
+        .args(["-x", "ir", "-Wno-override-module", "-c", "-O2"])
+        .args(["-march=native", "-", "-o"])
+        .arg(out)
+        .stdin(ir)
+        .spawn()?;
+    let children = [&mut opt, &mut translate, &mut clang];
+    let ended = children.map(|child| child.wait().is_ok_and(|status| status.success()));
+    ended
+        .iter()
+        .all(|&ok| ok)
+        .then_some(())
+        .ok_or_else(|| "a process failed".into())
+}
+
+fn mlir() -> Fallible<()> {
+    let runtime = no_cache()?;
+    let (Ok(mlir), Ok(llvm)) = (runtime.toolchain().mlir(), runtime.toolchain().llvm()) else {
+        println!("mlir    no mlir-opt or no libLLVM is found");
+        return Ok(());
+    };
+    let opt = mlir.path().to_owned();
+    let name = opt.file_name().unwrap_or_default().to_string_lossy();
+    let translate = opt.with_file_name(name.replace("opt", "translate"));
+    let compiler = clang(&runtime)?;
+    let dir = tempfile::tempdir()?;
+    let (file, out) = (dir.path().join("k.mlir"), dir.path().join("k.o"));
+    fs::write(&file, MLIR)?;
+    for kernels in [1, 16] {
+        let source = |i: usize| {
+            let other = MLIR.replace("%w", &format!("%w{i}"));
+            Source::mlir("square", other)
+        };
+        let sources: Vec<Source> = (0..kernels).map(source).collect();
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        for _ in 0..QUICK_ROUNDS {
+            ours.push(timed(|| {
+                let objects = no_cache()?.compile_all(&sources, &|_, _| ());
+                Ok(objects.into_iter().collect::<Result<Vec<_>, _>>()?)
+            })?);
+            theirs.push(timed(|| {
+                (0..kernels).try_for_each(|_| pipeline(&opt, &translate, &compiler, &file, &out))
+            })?);
+        }
+        let [ours, theirs] = [ours, theirs].map(median);
+        println!(
+            "mlir    MLIR {}, LLVM {}   {kernels:3} kernels   ours {ours:7.1} ms   processes {theirs:7.1} ms ({:.1} times)",
+            mlir.version(),
+            llvm.version(),
+            theirs / ours
+        );
+    }
+    Ok(())
+}
+
 /// What a child does: opens and runs a bundle, or opens libraries; says when it came to the
 /// first launch, or was done.
 fn child(task: &str) -> Fallible<()> {
@@ -341,6 +429,7 @@ fn main() -> Fallible<()> {
         paths.push(example);
     }
     ir()?;
+    mlir()?;
     for path in &paths {
         let bundle = Bundle::open(path)?;
         let name = Path::new(path).file_stem().unwrap_or_default();

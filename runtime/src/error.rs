@@ -75,15 +75,17 @@ pub enum Error {
         reason: String,
     },
 
-    /// A source in a language that this build cannot compile.
+    /// MLIR, and nothing that lowers it to LLVM IR.
     #[error(
-        "kernel `{kernel}` is written in `{language}`, which is not supported yet; `c` and `llvm-ir` are"
+        "kernel `{kernel}` is MLIR, which no mlir-opt and mlir-translate are there to lower: \
+         {reason}; install them (on Debian: apt-get install mlir-19-tools), or name their folder \
+         in SVOD_MLIR or with RuntimeBuilder::mlir"
     )]
-    Language {
+    NoMlir {
         /// The kernel.
         kernel: String,
-        /// The language's name.
-        language: String,
+        /// Why none are used.
+        reason: String,
     },
 
     /// A folder that objects are not kept in.

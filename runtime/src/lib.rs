@@ -12,8 +12,10 @@
 //! memory      Buffer, View, Constant        aligned, zeroed, guarded on request
 //! plan        PlanBuilder ──► Plan ──► Executable ──► Instance
 //! bundle      files ──► Plan ──► Executable
+//! diff        which op does not compute the same, side by side
 //! bench       what takes how long, side by side
 //! profile     where the time of runs goes
+//! doctor      what of all this works here
 //! ```
 //!
 //! [`Runtime`] holds what kernels are made with; [`Kernel::launch`] is a checked
@@ -59,7 +61,9 @@ compile_error!("svod-runtime runs on Linux; other systems need a port of `link::
 pub mod bench;
 pub mod bundle;
 pub mod compile;
+pub mod diff;
 pub mod dispatch;
+pub mod doctor;
 pub mod link;
 pub mod memory;
 pub mod plan;

@@ -1,7 +1,7 @@
 //! The runtime: a toolchain, its options, and the symbol list, in one handle.
 
 use std::ffi::{OsString, c_void};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
@@ -10,7 +10,7 @@ use crate::compile::cache::{Cache, DEFAULT_LIMIT, Explanation};
 use crate::compile::cpu::CpuLevel;
 use crate::compile::{self, Object, OptLevel, Options, Origin, Source, Toolchain};
 use crate::dispatch::Kernel;
-use crate::link::{Image, LoadOptions, ObjectFile, Symbols};
+use crate::link::{Image, LoadOptions, ObjectFile, Observers, Symbols};
 use crate::memory::{BUFFER_ALIGN, Buffer, Guard};
 use crate::pool::{MAX_THREADS, Pool, available_threads};
 use crate::signature::{DType, Signature};
@@ -100,6 +100,17 @@ impl Runtime {
     #[must_use]
     pub fn cache(&self) -> Option<&Cache> {
         self.cache.as_ref()?.get()
+    }
+
+    /// The folder of the cache, whether it can be used or not, and the bytes that it may take.
+    pub(crate) fn cache_folder(&self) -> Option<(&Path, u64)> {
+        let cache = self.cache.as_ref()?;
+        Some((&cache.folder, cache.limit))
+    }
+
+    /// Who is told of kernels.
+    pub(crate) const fn observers(&self) -> Observers {
+        self.load.observers
     }
 
     /// Compiles a source, unless the cache has its object.
@@ -286,6 +297,7 @@ impl Runtime {
 pub struct RuntimeBuilder {
     cc: Option<PathBuf>,
     llvm: Option<PathBuf>,
+    mlir: Option<PathBuf>,
     cache: Option<PathBuf>,
     cache_limit: Option<u64>,
     path: OsString,
@@ -312,6 +324,7 @@ impl RuntimeBuilder {
     /// | --- | --- | --- |
     /// | `SVOD_CC` | the C compiler, a path or a name | [`cc`](Self::cc) |
     /// | `SVOD_LLVM` | libLLVM, a path or a name that the system looks for | [`llvm`](Self::llvm) |
+    /// | `SVOD_MLIR` | the folder of `mlir-opt` and `mlir-translate`, or the former, a path or a name | [`mlir`](Self::mlir) |
     /// | `PATH` | where compilers are looked for | [`search_path`](Self::search_path) |
     /// | `SVOD_CACHE_DIR` | the folder of the object cache; `svod` in `XDG_CACHE_HOME`, or else in `.cache` of `HOME`, without it | [`cache_dir`](Self::cache_dir) |
     /// | `SVOD_CACHE` | `off`: no cache of objects | [`no_cache`](Self::no_cache) |
@@ -329,6 +342,7 @@ impl RuntimeBuilder {
         }
         let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
         builder.llvm = variable("SVOD_LLVM").map(PathBuf::from);
+        builder.mlir = variable("SVOD_MLIR").map(PathBuf::from);
         builder.cache = variable("SVOD_CACHE_DIR")
             .map(PathBuf::from)
             .or_else(|| Some(PathBuf::from(variable("XDG_CACHE_HOME")?).join("svod")))
@@ -383,6 +397,15 @@ impl RuntimeBuilder {
     /// one, the newest from version 15 on that is found is used, and without any clang.
     pub fn llvm(mut self, library: impl Into<PathBuf>) -> Self {
         self.llvm = Some(library.into());
+        self
+    }
+
+    /// What lowers MLIR to LLVM IR: the folder that has an `mlir-opt` and an `mlir-translate`,
+    /// or an `mlir-opt`, a path or a name that is looked for in the search path, with an
+    /// `mlir-translate` of the same number beside it. Without it, the newest from version 19 on
+    /// that are found there, or in `/usr/lib/llvm-N/bin`, are used.
+    pub fn mlir(mut self, tools: impl Into<PathBuf>) -> Self {
+        self.mlir = Some(tools.into());
         self
     }
 
@@ -542,7 +565,9 @@ impl RuntimeBuilder {
             let threads = available_threads();
             Pool::builder().threads(threads).build()
         });
-        let toolchain = Toolchain::new(self.cc, self.path).with_llvm(self.llvm);
+        let toolchain = Toolchain::new(self.cc, self.path)
+            .with_llvm(self.llvm)
+            .with_mlir(self.mlir);
         Ok(Runtime {
             pool,
             toolchain: Arc::new(match &self.cache {

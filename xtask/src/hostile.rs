@@ -33,7 +33,14 @@ fn has_nightly() -> bool {
 pub(crate) fn asan(args: Vec<String>) -> bool {
     let chosen = or_tests(
         args,
-        &["hostile", "random_plans", "instance", "order", "plan"],
+        &[
+            "diff",
+            "hostile",
+            "random_plans",
+            "instance",
+            "order",
+            "plan",
+        ],
     );
     // More memory than there is must be an error to the library here as elsewhere.
     let options = ("ASAN_OPTIONS", "allocator_may_return_null=1");

@@ -29,6 +29,12 @@ const NEEDS: [Need; 5] = [
         without: "objects of fewer compilers are linked",
     },
     Need {
+        what: "mlir-opt and mlir-translate",
+        is_there: || ["mlir-opt", "mlir-translate"].iter().all(|p| has_mlir(p)),
+        packages: &[&["mlir-19-tools"]],
+        without: "kernels in MLIR are not compiled",
+    },
+    Need {
         what: "an emulator of aarch64",
         is_there: || {
             ["qemu-aarch64", "qemu-aarch64-static"]
@@ -139,6 +145,12 @@ fn programs() -> impl Iterator<Item = String> {
 
 fn is_in_path(program: &str) -> bool {
     programs().any(|name| name == program)
+}
+
+/// Whether there is a program of this name, or of it and a version from 19 on.
+fn has_mlir(program: &str) -> bool {
+    let version = |name: &str| name.strip_prefix(program)?.strip_prefix('-')?.parse().ok();
+    programs().any(|name| name == program || version(&name).is_some_and(|v: u32| v >= 19))
 }
 
 /// How many versions of clang there are; a plain `clang` alone counts as one.

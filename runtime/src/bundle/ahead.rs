@@ -1,13 +1,13 @@
 //! Bundles that carry objects, compiled ahead of time.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use sha2::{Digest, Sha256};
 
 use super::Bundle;
-use super::load::Progress;
+use super::load::{Progress, is_for};
 use super::names::Names;
 use super::publish::{Content, Parts, check_free};
 use super::schema::{RawKernel, RawObject};
@@ -98,7 +98,7 @@ fn add_objects<'a>(parts: &mut Parts<'a>, levels: &'a [Level<'_>]) {
     let kernels = &mut parts.plan.kernels;
     let before = files_named(kernels);
     for kernel in kernels.iter_mut().filter(|k| k.source.is_some()) {
-        let replaced = |old: &RawObject| levels.iter().any(|l| is_for_the_same(old, l.level));
+        let replaced = |old: &RawObject| levels.iter().any(|l| is_for(old, l.level));
         kernel.objects.retain(|old| !replaced(old));
     }
     let still = files_named(kernels);
@@ -115,7 +115,7 @@ fn add_objects<'a>(parts: &mut Parts<'a>, levels: &'a [Level<'_>]) {
         for (kernel, object, source) in objects {
             let kernel = &mut kernels[*kernel];
             // Two levels may be the same.
-            if kernel.objects.iter().any(|old| is_for_the_same(old, level)) {
+            if kernel.objects.iter().any(|old| is_for(old, level)) {
                 continue;
             }
             let file = Names::default().file(&format!("{}.{}", kernel.entry, level.name()));
@@ -138,10 +138,4 @@ fn add_objects<'a>(parts: &mut Parts<'a>, levels: &'a [Level<'_>]) {
 fn files_named(kernels: &[RawKernel]) -> HashSet<String> {
     let objects = kernels.iter().flat_map(|k| &k.objects);
     objects.map(|o| o.path.clone()).collect()
-}
-
-fn is_for_the_same(old: &RawObject, level: &CpuLevel) -> bool {
-    let old_features: BTreeSet<_> = old.features.iter().map(String::as_str).collect();
-    let features: BTreeSet<_> = level.features().iter().copied().collect();
-    old.arch == level.arch() && old_features == features
 }

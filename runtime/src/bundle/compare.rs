@@ -28,11 +28,25 @@ pub struct Difference {
     /// How many are further apart than the tolerance allows. A NaN is near to a
     /// NaN and to nothing else.
     pub outside: usize,
+    /// The first of these.
+    pub first_outside: Option<usize>,
+    /// The largest distance of these.
+    pub max_outside: f64,
+    /// Where that is.
+    pub worst_outside: Option<usize>,
+    /// How many are a NaN on one side alone.
+    pub nans: usize,
     /// The largest distance between two elements; infinite where one of them is
     /// a NaN or infinite and the other is not the same.
     pub max_abs: f64,
     /// Where that distance is, if any is above 0.
     pub worst: Option<usize>,
+    /// The largest distance between two elements over the larger of their magnitudes: 0 to 2
+    /// between numbers, infinite where the distance is.
+    pub max_rel: f64,
+    /// How many steps from one number of the type to the next lie between two elements at most;
+    /// 0 and -0 are one number. `None` where the type is an integer's; NaNs are left out.
+    pub max_ulps: Option<u64>,
 }
 
 impl Difference {
@@ -49,6 +63,9 @@ impl Difference {
     }
 }
 
+/// How many elements are looked at as numbers at a time.
+const CHUNK: usize = 4096;
+
 /// Compares two results element by element.
 ///
 /// # Errors
@@ -59,13 +76,13 @@ pub fn compare(
     expected: View<'_>,
     tolerance: Tolerance,
 ) -> Result<Difference, Error> {
-    if (got.dtype(), got.len()) != (expected.dtype(), expected.len()) {
+    let dtype = got.dtype();
+    if (dtype, got.len()) != (expected.dtype(), expected.len()) {
         return Err(Error::Buffer {
             doing: "cannot compare results",
             reason: format!(
-                "{} elements of {} with {} of {}",
+                "{} elements of {dtype} with {} of {}",
                 got.len(),
-                got.dtype(),
                 expected.len(),
                 expected.dtype()
             ),
@@ -73,20 +90,38 @@ pub fn compare(
     }
     let mut difference = Difference {
         elements: got.len(),
+        max_ulps: dtype.is_float().then_some(0),
         ..Difference::default()
     };
-    let got_values = to_f64(got)?;
-    let expected_values = to_f64(expected)?;
-    let (size, is_float) = (got.dtype().size(), got.dtype().is_float());
-    let bits = got.as_bytes().chunks_exact(size);
-    let bits = bits.zip(expected.as_bytes().chunks_exact(size));
-    for (i, (got, expected)) in bits.enumerate() {
-        if got == expected {
+    for start in (0..got.len()).step_by(CHUNK) {
+        let end = got.len().min(start + CHUNK);
+        let (got, expected) = (got.slice(start..end)?, expected.slice(start..end)?);
+        if got.as_bytes() == expected.as_bytes() {
             continue;
         }
-        difference.other_bits += 1;
-        difference.first.get_or_insert(i);
-        let (got, expected) = (got_values[i], expected_values[i]);
+        let values = [to_f64(got)?, to_f64(expected)?];
+        let bits = got.as_bytes().chunks_exact(dtype.size());
+        let bits = bits.zip(expected.as_bytes().chunks_exact(dtype.size()));
+        for (i, bits) in bits.enumerate().filter(|(_, (a, b))| a != b) {
+            let values = [values[0][i], values[1][i]];
+            difference.add(start + i, dtype, values, bits, tolerance);
+        }
+    }
+    Ok(difference)
+}
+
+impl Difference {
+    /// Adds an element whose bits differ.
+    fn add(
+        &mut self,
+        i: usize,
+        dtype: DType,
+        [got, expected]: [f64; 2],
+        bits: (&[u8], &[u8]),
+        tolerance: Tolerance,
+    ) {
+        self.other_bits += 1;
+        self.first.get_or_insert(i);
         // Equal infinities have no distance, and two NaNs are the same answer.
         let distance = if got == expected || (got.is_nan() && expected.is_nan()) {
             0.0
@@ -99,22 +134,60 @@ pub fn compare(
             }
         };
         // Large integers may differ by less than an f64 can tell.
-        let distance = if is_float {
+        let distance = if dtype.is_float() {
             distance
         } else {
             distance.max(1.0)
         };
-        if distance > difference.max_abs {
-            difference.max_abs = distance;
-            difference.worst = Some(i);
+        if distance > self.max_abs {
+            self.max_abs = distance;
+            self.worst = Some(i);
+        }
+        if distance > 0.0 {
+            let relative = distance / got.abs().max(expected.abs());
+            let relative = if distance.is_finite() {
+                relative
+            } else {
+                f64::INFINITY
+            };
+            self.max_rel = self.max_rel.max(relative);
+        }
+        self.nans += usize::from(got.is_nan() != expected.is_nan());
+        if let Some(most) = &mut self.max_ulps
+            && !got.is_nan()
+            && !expected.is_nan()
+        {
+            let [a, b] = [bits.0, bits.1].map(rank);
+            *most = (*most).max(a.abs_diff(b));
         }
         let allowed = tolerance.atol + tolerance.rtol * expected.abs();
         // An allowance that is no number allows nothing, and even an infinite one
         // no infinite distance.
-        let near = distance == 0.0 || (distance.is_finite() && distance <= allowed);
-        difference.outside += usize::from(!near);
+        if distance == 0.0 || (distance.is_finite() && distance <= allowed) {
+            return;
+        }
+        self.outside += 1;
+        self.first_outside.get_or_insert(i);
+        if distance > self.max_outside {
+            self.max_outside = distance;
+            self.worst_outside = Some(i);
+        }
     }
-    Ok(difference)
+}
+
+/// Where a floating-point number stands among all of its type: one more than the next smaller.
+fn rank(bytes: &[u8]) -> i64 {
+    let bits = bytes
+        .iter()
+        .rev()
+        .fold(0_u64, |bits, b| bits << 8 | u64::from(*b));
+    let sign = 1 << (8 * bytes.len() - 1);
+    let magnitude = (bits & (sign - 1)).cast_signed();
+    if bits & sign == 0 {
+        magnitude
+    } else {
+        -magnitude
+    }
 }
 
 /// Shows each element, of any type, as a number, exactly.
@@ -201,6 +274,56 @@ mod tests {
         let (a, b) = ([1_i64 << 53], [(1_i64 << 53) + 1]);
         let (a, b) = (View::from_slice(&a), View::from_slice(&b));
         assert!(!compare(a, b, Tolerance::default()).unwrap().is_within());
+    }
+
+    #[test]
+    fn what_is_outside_is_told_from_what_is_not() {
+        // The largest distance is allowed, as it is of a large number.
+        let d = of(&[1010.0, 1.5, 2.5], &[1000.0, 1.0, 1.0], 0.1, 0.0);
+        assert_eq!((d.worst, d.max_abs), (Some(0), 10.0));
+        assert_eq!(
+            (d.outside, d.first_outside, d.worst_outside),
+            (2, Some(1), Some(2))
+        );
+        assert_eq!((d.max_outside, d.max_rel), (1.5, 0.6));
+    }
+
+    #[test]
+    fn steps_between_numbers_are_counted_across_zero() {
+        let next = |v: f32, n: u32| f32::from_bits(v.to_bits() + n);
+        let ulps = |a: f32, b: f32| of(&[a], &[b], 0.0, 0.0).max_ulps;
+        assert_eq!(ulps(1.0, next(1.0, 3)), Some(3));
+        assert_eq!(ulps(-1.0, -next(1.0, 3)), Some(3));
+        assert_eq!(ulps(0.0, -0.0), Some(0));
+        assert_eq!(ulps(f32::from_bits(2), -f32::from_bits(1)), Some(3));
+        assert_eq!(ulps(f32::MAX, f32::INFINITY), Some(1));
+        let d = of(&[f32::NAN, 1.0], &[1.0, 1.0], 0.0, 0.0);
+        assert_eq!((d.max_ulps, d.nans, d.max_rel), (Some(0), 1, f64::INFINITY));
+        let (a, b) = ([f64::MIN], [f64::MAX]);
+        let d = compare(
+            View::from_slice(&a),
+            View::from_slice(&b),
+            Tolerance::default(),
+        );
+        assert!(d.unwrap().max_ulps > Some(u64::MAX / 2));
+        let (a, b) = ([3_u8], [4_u8]);
+        let d = compare(
+            View::from_slice(&a),
+            View::from_slice(&b),
+            Tolerance::default(),
+        );
+        assert_eq!(d.unwrap().max_ulps, None);
+    }
+
+    #[test]
+    fn results_longer_than_a_chunk_are_compared_to_their_end() {
+        let a = vec![1.0_f32; 2 * CHUNK + 3];
+        let mut b = a.clone();
+        b[2 * CHUNK + 2] = 2.0;
+        b[CHUNK] = 1.5;
+        let d = of(&a, &b, 0.0, 0.0);
+        assert_eq!((d.elements, d.other_bits), (2 * CHUNK + 3, 2));
+        assert_eq!((d.first, d.worst), (Some(CHUNK), Some(2 * CHUNK + 2)));
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! Kernels compiled and linked, weights mapped.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use sha2::{Digest, Sha256};
 
@@ -14,6 +16,7 @@ use super::tiers::Tiers;
 use super::weights::Tensor;
 use crate::Error;
 use crate::compile::cache::Explanation;
+use crate::compile::cpu::CpuLevel;
 use crate::compile::{Object, OptLevel, Origin, Source, cpu};
 use crate::error::Place;
 use crate::memory::{Buffer, Constant, Guard};
@@ -58,6 +61,25 @@ impl fmt::Debug for Load<'_> {
         f.debug_struct("Load")
             .field("carried", &self.carried)
             .finish_non_exhaustive()
+    }
+}
+
+/// Which object of a kernel is [asked for](Bundle::object).
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// Whether one that the bundle carries will do; a kernel that has a source is compiled
+    /// otherwise.
+    pub carried: bool,
+    /// The CPUs that it is for; without a level, this one, as the runtime compiles for it.
+    pub level: Option<&'a CpuLevel>,
+}
+
+impl Default for Wanted<'_> {
+    fn default() -> Self {
+        Wanted {
+            carried: true,
+            level: None,
+        }
     }
 }
 
@@ -127,6 +149,13 @@ impl Precompiled {
     }
 }
 
+/// Whether an object was compiled for just the CPUs of a level.
+pub(super) fn is_for(stated: &RawObject, level: &CpuLevel) -> bool {
+    let features: BTreeSet<_> = stated.features.iter().map(String::as_str).collect();
+    let of_level: BTreeSet<_> = level.features().iter().copied().collect();
+    stated.arch == level.arch() && features == of_level
+}
+
 pub(super) fn digest(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
 }
@@ -170,6 +199,12 @@ impl KernelSource {
         usable.max_by_key(|o| o.stated.features.len())
     }
 
+    /// The object for a level of CPUs, whose source has not changed since.
+    fn precompiled_for(&self, level: &CpuLevel) -> Option<&Precompiled> {
+        let fresh = |o: &&Precompiled| !o.stale && is_for(&o.stated, level);
+        self.objects.iter().find(fresh)
+    }
+
     /// The source, where there is one.
     pub(super) fn source(&self, entry: &str) -> Result<Option<Source>, Error> {
         let Some((name, path, language)) = &self.text else {
@@ -184,12 +219,7 @@ impl KernelSource {
                 Source::c(entry, read_text(path)?).include_dir(dir)
             }
             RawLanguage::LlvmIr => Source::llvm_ir(entry, read_bytes(path)?),
-            RawLanguage::Mlir => {
-                return Err(Error::Language {
-                    kernel: entry.to_owned(),
-                    language: language.name().to_owned(),
-                });
-            }
+            RawLanguage::Mlir => Source::mlir(entry, read_bytes(path)?),
         };
         Ok(Some(source.named(name)))
     }
@@ -276,6 +306,41 @@ pub(super) fn tiers(
         objects: objects.into_iter().flatten().collect(),
         quick: quickly,
     })
+}
+
+/// The object of one kernel, as [`Bundle::object`] says.
+pub(super) fn object(
+    bundle: &Bundle,
+    runtime: &Runtime,
+    kernel: usize,
+    wanted: &Wanted<'_>,
+) -> Result<(Object, Origin), Error> {
+    let plan = bundle.plan.kernels();
+    let (Some(of_plan), Some(code)) = (plan.get(kernel), bundle.sources.get(kernel)) else {
+        let kernels = plan.len();
+        return Err(Error::run(format!(
+            "there is no kernel {kernel}; the plan has {kernels}, counted from 0"
+        )));
+    };
+    let entry = &of_plan.entry;
+    let carried = match wanted.level {
+        None => code.precompiled(),
+        Some(level) => code.precompiled_for(level),
+    };
+    if let Some(carried) = carried.filter(|_| wanted.carried || code.text.is_none()) {
+        return Ok((Object::new(entry, carried.read()?), Origin::Carried));
+    }
+    let source = [code.to_compile(entry)?];
+    let origin = Mutex::new(Origin::Compiled);
+    let tell = |_, from| *origin.lock().unwrap_or_else(PoisonError::into_inner) = from;
+    let mut compiled = match wanted.level {
+        None => runtime.compile_all(&source, &tell),
+        Some(level) => runtime.compile_all_for(level, &source, &tell),
+    };
+    let [source] = source;
+    let object = compiled.pop().unwrap_or_else(|| runtime.compile(&source))?;
+    let origin = origin.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Ok((object, origin))
 }
 
 pub(super) fn explain(bundle: &Bundle, runtime: &Runtime) -> Result<Vec<Explanation>, Error> {

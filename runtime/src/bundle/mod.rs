@@ -30,7 +30,7 @@ mod write;
 use std::path::{Path, PathBuf};
 
 pub use compare::{Difference, Tolerance, compare, for_each_number, to_f64};
-pub use load::{Load, Progress};
+pub use load::{Load, Progress, Wanted};
 pub use recording::{Recorded, Recording};
 pub use schedules::read_schedules;
 pub use test::{Classified, OutputReport, Test, TestReport};
@@ -39,6 +39,7 @@ pub use write::BundleWriter;
 
 use crate::Error;
 use crate::compile::cache::Explanation;
+use crate::compile::{Object, Origin, Source};
 use crate::plan::{Executable, LearnedSchedule, Plan};
 use crate::runtime::Runtime;
 
@@ -76,6 +77,7 @@ impl Bundle {
     /// [`Error::Bundle`], whose source says what was refused, and where.
     pub fn open(path: impl AsRef<Path>) -> Result<Bundle, Error> {
         let path = path.as_ref();
+        let _open = tracing::info_span!("open", bundle = %path.display()).entered();
         read::open(path).map_err(|e| in_bundle(path, e))
     }
 
@@ -127,6 +129,8 @@ impl Bundle {
         runtime: &Runtime,
         load: &Load<'_>,
     ) -> Result<Executable, Error> {
+        let (plan, kernels) = (self.plan.name(), self.plan.kernels().len());
+        let _load = tracing::info_span!("load", plan, kernels).entered();
         // SAFETY: promised by the caller.
         unsafe { load::load(self, runtime, load) }.map_err(|e| in_bundle(self.path(), e))
     }
@@ -189,6 +193,37 @@ impl Bundle {
     pub fn kernels_to_compile(&self) -> usize {
         let sources = self.sources.iter();
         sources.filter(|s| s.precompiled().is_none()).count()
+    }
+
+    /// The object of kernel `kernel` of the plan, and where it came from: the one that
+    /// [`load`](Self::load) would link, or another one that is asked for. It is compiled where
+    /// neither the bundle nor the cache has it. No code of it runs.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Bundle`], whose source says why: there is no such kernel, it does not compile,
+    /// or it has no source and no object that will do.
+    pub fn object(
+        &self,
+        runtime: &Runtime,
+        kernel: usize,
+        wanted: &Wanted<'_>,
+    ) -> Result<(Object, Origin), Error> {
+        load::object(self, runtime, kernel, wanted).map_err(|e| in_bundle(self.path(), e))
+    }
+
+    /// The source of kernel `kernel` of the plan, if it has one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Bundle`] where it cannot be read, or is in a language that cannot be compiled.
+    pub fn source(&self, kernel: usize) -> Result<Option<Source>, Error> {
+        let mut kernels = self.sources.iter().zip(self.plan.kernels());
+        let Some((code, of_plan)) = kernels.nth(kernel) else {
+            return Ok(None);
+        };
+        let source = code.source(&of_plan.entry);
+        source.map_err(|e| in_bundle(self.path(), e))
     }
 
     /// Of each kernel, whether the runtime's cache has its object and, if not, why.

@@ -133,16 +133,6 @@ pub(super) enum RawLanguage {
     Mlir,
 }
 
-impl RawLanguage {
-    pub(super) const fn name(self) -> &'static str {
-        match self {
-            RawLanguage::C => "c",
-            RawLanguage::LlvmIr => "llvm-ir",
-            RawLanguage::Mlir => "mlir",
-        }
-    }
-}
-
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(super) struct RawObject {
     pub(super) path: String,

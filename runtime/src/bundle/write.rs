@@ -290,6 +290,7 @@ impl<'a> BundleWriter<'a> {
                 let language = match source.language() {
                     Language::C => RawLanguage::C,
                     Language::LlvmIr => RawLanguage::LlvmIr,
+                    Language::Mlir => RawLanguage::Mlir,
                 };
                 let contents = source.contents();
                 let path = written.entry((language, contents)).or_insert_with(|| {

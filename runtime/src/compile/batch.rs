@@ -6,6 +6,8 @@
 //! cannot be merged is compiled alone, and so is what breaks a unit: errors are always those
 //! of a source that was compiled alone, with its own names and lines, and one that fails takes
 //! no other with it.
+//!
+//! Modules of MLIR are not merged: the programs that lower them take many, one after another.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -13,7 +15,9 @@ use std::sync::{Mutex, PoisonError};
 
 use super::c::{self, Failure};
 use super::merge::{self, Unit};
-use super::{Family, Language, Options, Source, Toolchain, compile_alone, split};
+use super::{
+    Family, Language, Options, Source, Toolchain, compile_alone, compile_lowered, mlir, split,
+};
 use crate::Error;
 
 /// Flags of units: each function and each constant in a section of its own, so that an
@@ -36,6 +40,10 @@ const MERGEABLE_FLAGS: [&str; 5] = ["-O", "-m", "-W", "-w", "-std="];
 enum Task {
     Unit(Unit),
     Alone(usize),
+    /// Modules of MLIR, to be lowered.
+    Modules(Vec<usize>),
+    /// The LLVM IR that one of them was lowered to.
+    Lowered(usize, Vec<u8>),
 }
 
 /// Compiles all sources and tells `done` of each, by its number, as it is ready, from any
@@ -57,6 +65,12 @@ pub(super) fn compile_each(
                 done(*i, compile_alone(toolchain, sources[*i], options));
                 Vec::new()
             }
+            Task::Modules(numbers) => lower(toolchain, sources, numbers),
+            Task::Lowered(i, ir) => {
+                let ir = ir.clone();
+                done(*i, compile_lowered(toolchain, sources[*i], ir, options));
+                Vec::new()
+            }
             Task::Unit(unit) => match compile_unit(toolchain, options, sources, unit) {
                 Ok(objects) => {
                     let members = unit.members.iter().zip(objects);
@@ -76,10 +90,14 @@ fn tasks(sources: &[&Source], options: &Options, threads: usize) -> Vec<Task> {
         let known = MERGEABLE_FLAGS.iter().any(|f| flag.starts_with(f));
         known && !flag.starts_with("-Ofast") && !flag.contains(',')
     });
-    let (mut mergeable, mut alone) = (Vec::new(), Vec::new());
+    let (mut mergeable, mut alone, mut modules) = (Vec::new(), Vec::new(), Vec::new());
     for (i, source) in sources.iter().enumerate() {
         let prepared = match source.language {
             Language::C if may_merge => merge::prepare(source),
+            Language::Mlir if mlir::may_share(source) => {
+                modules.push((i, *source));
+                continue;
+            }
             _ => {
                 alone.push(i);
                 continue;
@@ -94,6 +112,7 @@ fn tasks(sources: &[&Source], options: &Options, threads: usize) -> Vec<Task> {
         }
     }
     let mut tasks = units(merge::units(mergeable, threads));
+    tasks.extend(mlir::batches(&modules, threads).into_iter().map(of_modules));
     tasks.extend(alone.into_iter().map(Task::Alone));
     tasks
 }
@@ -105,6 +124,31 @@ fn units(units: Vec<Unit>) -> Vec<Task> {
         _ => Task::Unit(unit),
     };
     units.into_iter().map(task).collect()
+}
+
+fn of_modules(numbers: Vec<usize>) -> Task {
+    match numbers.as_slice() {
+        [one] => Task::Alone(*one),
+        _ => Task::Modules(numbers),
+    }
+}
+
+/// What is to be done after modules were lowered together: each is compiled or, where one of
+/// them is at fault, lowered alone.
+fn lower(toolchain: &Toolchain, sources: &[&Source], numbers: &[usize]) -> Vec<Task> {
+    let modules: Vec<&Source> = numbers.iter().map(|&i| sources[i]).collect();
+    let lowered = toolchain
+        .mlir()
+        .ok()
+        .and_then(|mlir| mlir.lower_all(&modules));
+    let numbers = numbers.iter().copied();
+    match lowered {
+        Some(lowered) => {
+            let each = numbers.zip(lowered);
+            each.map(|(i, ir)| Task::Lowered(i, ir)).collect()
+        }
+        None => numbers.map(Task::Alone).collect(),
+    }
 }
 
 /// What is to be done instead of a unit that broke: its members without those at fault,

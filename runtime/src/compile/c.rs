@@ -1,13 +1,8 @@
 //! One translation unit of C through one compiler process.
 
-use std::fs::File;
-use std::io::{Read, Seek, Write};
 use std::path::Path;
-use std::process::{Command, Stdio};
 
-use rustix::fs::{MemfdFlags, memfd_create};
-
-use super::{CCompiler, Family, Options, Source};
+use super::{CCompiler, Family, Options, Source, process};
 use crate::Error;
 
 /// What every kernel is compiled with.
@@ -38,17 +33,6 @@ const GCC_FLAGS: &[&str] = &["-ffp-contract=off", "-Werror=attributes"];
 /// files of the system's or the user's.
 const CLANG_FLAGS: &[&str] = &["--no-default-config"];
 const CLANG_READS_FILES: u32 = 16;
-
-/// What would let the environment decide what a source includes and who compiles
-/// it.
-const NOT_INHERITED: &[&str] = &[
-    "CPATH",
-    "C_INCLUDE_PATH",
-    "COMPILER_PATH",
-    "GCC_EXEC_PREFIX",
-    "CCC_OVERRIDE_OPTIONS",
-    "SOURCE_DATE_EPOCH",
-];
 
 /// What a compiler process is given.
 pub(super) struct Unit<'a> {
@@ -92,17 +76,6 @@ pub(super) fn flags(compiler: &CCompiler, options: &Options) -> Vec<String> {
     flags
 }
 
-/// A compiler about to be started.
-pub(super) fn command(compiler: &Path) -> Command {
-    let mut command = Command::new(compiler);
-    // Diagnostics are shown to people who may pipe them anywhere.
-    command.env("TERM", "dumb").env("LC_ALL", "C");
-    for name in NOT_INHERITED {
-        command.env_remove(name);
-    }
-    command
-}
-
 /// Compiles one source as a unit of its own.
 pub(super) fn compile(
     compiler: &CCompiler,
@@ -118,14 +91,15 @@ pub(super) fn compile(
         flags: &[],
     };
     let compiled = compile_unit(compiler, &unit, options);
-    compiled.map_err(|failure| failure.of(compiler, source))
+    compiled.map_err(|failure| failure.of(compiler, source, |said| hint(compiler, source, said)))
 }
 
-/// Compiles LLVM IR, which clang does.
+/// Compiles LLVM IR, which clang does. Where it does not, `hint` says what to do.
 pub(super) fn compile_ir(
     compiler: &CCompiler,
     source: &Source,
     options: &Options,
+    hint: Option<String>,
 ) -> Result<Vec<u8>, Error> {
     let unit = Unit {
         what: &format!("kernel `{}`", source.entry),
@@ -135,18 +109,23 @@ pub(super) fn compile_ir(
         flags: &["-Wno-override-module", "-Wno-unused-command-line-argument"],
     };
     let compiled = compile_unit(compiler, &unit, options);
-    compiled.map_err(|failure| failure.of(compiler, source))
+    compiled.map_err(|failure| failure.of(compiler, source, |_| hint))
 }
 
 impl Failure {
     /// As an error of the source that was compiled.
-    fn of(self, compiler: &CCompiler, source: &Source) -> Error {
+    fn of(
+        self,
+        compiler: &CCompiler,
+        source: &Source,
+        hint: impl FnOnce(&str) -> Option<String>,
+    ) -> Error {
         match self {
             Failure::Error(error) => error,
             Failure::Diagnostics(diagnostics) => Error::Compile {
                 kernel: source.entry.clone(),
                 compiler: compiler.path.clone(),
-                hint: hint(compiler, source, &diagnostics),
+                hint: hint(&diagnostics),
                 diagnostics,
             },
         }
@@ -169,59 +148,30 @@ pub(super) fn compile_unit(
             source: None,
         }));
     }
-    let system = |doing: &str| {
-        let doing = format!("{doing} while compiling {}", unit.what);
-        move |e: std::io::Error| Failure::Error(Error::system(doing, e))
-    };
-    // Files in memory, so that a compiler reads and writes at its own pace.
-    let memory_file = |name: &str| {
-        let file = memfd_create(name, MemfdFlags::CLOEXEC);
-        file.map(File::from)
-            .map_err(|e| system("create a file in memory")(e.into()))
-    };
-    let mut text = memory_file("svod-source")?;
-    unit.text
-        .iter()
-        .try_for_each(|piece| text.write_all(piece))
-        .and_then(|()| text.rewind())
-        .map_err(system("write to a file in memory"))?;
-    let mut object = memory_file("svod-object")?;
-    let stdout = object
-        .try_clone()
-        .map_err(system("share a file in memory"))?;
-
-    let mut command = command(&compiler.path);
+    let mut command = process::command(&compiler.path);
     command
         .current_dir(unit.dir)
         .args(unit.flags)
         .args(flags(compiler, options))
         .args(["-x", unit.language, "-", "-o", output_name(compiler.family)]);
-    command.stdin(text).stdout(stdout).stderr(Stdio::piped());
-    let output = command.output().map_err(|e| {
-        Failure::Error(Error::BadCompiler {
+    process::run(command, unit.text).map_err(|failure| match failure {
+        process::Failure::Diagnostics(said) => Failure::Diagnostics(said),
+        process::Failure::Start(e) => Failure::Error(Error::BadCompiler {
             compiler: compiler.path.clone(),
             reason: format!("it cannot be started in {}", unit.dir.display()),
             source: Some(e),
-        })
-    })?;
-    if !output.status.success() {
-        let mut diagnostics = String::from_utf8_lossy(&output.stderr).into_owned();
-        if diagnostics.trim().is_empty() {
-            diagnostics = format!("it printed nothing and ended with {}", output.status);
-        }
-        return Err(Failure::Diagnostics(diagnostics));
-    }
-    let mut bytes = Vec::new();
-    object.rewind().map_err(system("rewind the object"))?;
-    object
-        .read_to_end(&mut bytes)
-        .map_err(system("read the object"))?;
-    Ok(bytes)
+        }),
+        process::Failure::System(doing, e) => Failure::Error(Error::system(
+            format!("{doing} while compiling {}", unit.what),
+            e,
+        )),
+    })
 }
+
 /// The standard output, as a compiler takes it for its object. clang knows it by a
 /// dash, and would try to remove a file that it is given by name when it fails; gcc's
 /// assembler takes names alone.
-const fn output_name(family: Family) -> &'static str {
+pub(super) const fn output_name(family: Family) -> &'static str {
     match family {
         Family::Clang => "-",
         Family::Gcc => "/proc/self/fd/1",

@@ -19,8 +19,8 @@ use object::read::elf::{FileHeader, ProgramHeader};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::c::command;
 use super::cache::{hex, own_folder, read_own};
+use super::process::command;
 use super::toolchain::{CCompiler, Family};
 
 /// What the dynamic linker finds libraries with. Where it changes, so may what is found.
@@ -123,6 +123,34 @@ impl Identity {
         Ok(identity)
     }
 
+    /// Programs that start no others, from the memory in `folder` or by asking what they load.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be told what they are.
+    pub(super) fn of_programs(
+        programs: &[&Path],
+        major: u32,
+        folder: Option<&Path>,
+    ) -> Result<Identity, String> {
+        let asked = programs.first().copied().unwrap_or(Path::new(""));
+        if let Some(known) = Identity::recall(asked, folder) {
+            return Ok(known);
+        }
+        let mut paths = Vec::new();
+        for program in programs {
+            if is_script(program) {
+                let program = program.display();
+                return Err(format!("{program} is a script, and may start anything"));
+            }
+            paths.extend(libraries(program)?);
+            paths.push((*program).to_owned());
+        }
+        let identity = Identity::new(asked, (None, major), paths, Vec::new())?;
+        identity.remember(folder);
+        Ok(identity)
+    }
+
     /// A library that is open in this process, at this path. It is not remembered.
     pub(super) fn of_library(library: &Path) -> Result<Identity, String> {
         Identity::new(library, (None, 0), vec![library.to_owned()], Vec::new())
@@ -174,6 +202,11 @@ impl Identity {
             family: self.family?,
             major: self.major,
         })
+    }
+
+    /// The version that it was remembered with.
+    pub(super) const fn major(&self) -> u32 {
+        self.major
     }
 
     /// The identity as a part of a key: a line a file.
@@ -340,11 +373,21 @@ fn libraries(program: &Path) -> Result<Vec<PathBuf>, String> {
     Ok(libraries)
 }
 
-/// `None` of what is neither a script nor a program of a kind that we know.
-fn is_linked_dynamically(program: &Path) -> Option<bool> {
+/// The beginning of a program's file.
+fn head(program: &Path) -> Option<Vec<u8>> {
     let mut head = Vec::new();
     let file = fs::File::open(program).ok()?;
     file.take(4096).read_to_end(&mut head).ok()?;
+    Some(head)
+}
+
+fn is_script(program: &Path) -> bool {
+    head(program).is_some_and(|head| head.starts_with(b"#!"))
+}
+
+/// `None` of what is neither a script nor a program of a kind that we know.
+fn is_linked_dynamically(program: &Path) -> Option<bool> {
+    let head = head(program)?;
     let head = head.as_slice();
     if head.starts_with(b"#!") {
         return Some(false);

@@ -1,9 +1,10 @@
 //! The key of a source: all that decides what it compiles to.
 
+use std::borrow::Cow;
+
 use super::cache::{KernelKey, Key};
 use super::lexer::{self, Kind};
-use super::llvm::Llvm;
-use super::{Language, Options, Source, Toolchain, c, cpu};
+use super::{Language, Options, Source, Toolchain, c, cpu, in_process, mlir};
 
 /// The beginnings of flags that a key covers by their text. Others may name files, whose
 /// contents count as well.
@@ -77,19 +78,30 @@ impl<'a> Keys<'a> {
         if reads_more(source) {
             return Err("it includes files, or depends on the time".to_owned());
         }
-        let in_process = source.language == Language::LlvmIr && Llvm::takes(self.options);
+        let made_by = match source.language {
+            Language::Mlir => Some(self.toolchain.mlir()?.version()),
+            _ => None,
+        };
+        let is_ir = source.language != Language::C;
+        let in_process = is_ir && in_process(self.toolchain, self.options, made_by);
         let identity = match in_process.then(|| self.toolchain.llvm_identity()) {
             Some(Ok(identity)) => Ok((identity, Vec::new())),
             _ => self.by_c_compiler(source),
         };
         let (compiler, mut flags) = identity?;
-        let language = match source.language {
-            Language::C => "c",
-            Language::LlvmIr => "llvm-ir",
-        };
         if flags.is_empty() {
             flags.push(self.options.opt_level.flag().to_owned());
         }
+        let mut compiler = Cow::Borrowed(compiler);
+        let language = match source.language {
+            Language::C => "c",
+            Language::LlvmIr => "llvm-ir",
+            Language::Mlir => {
+                flags.extend(mlir::flags(&source.contents));
+                compiler = format!("{}{compiler}", self.toolchain.mlir_identity()?).into();
+                "mlir"
+            }
+        };
         let key = KernelKey {
             language,
             entry: &source.entry,
@@ -97,7 +109,7 @@ impl<'a> Keys<'a> {
             source: &source.contents,
             flags: &flags,
             target: &self.target,
-            compiler,
+            compiler: &compiler,
         };
         Ok(key.key())
     }
@@ -114,7 +126,7 @@ impl<'a> Keys<'a> {
 fn reads_more(source: &Source) -> bool {
     let has = |text: &[u8]| source.contents.windows(text.len()).any(|w| w == text);
     match source.language {
-        Language::LlvmIr => has(b"incbin") || has(b".include"),
+        Language::LlvmIr | Language::Mlir => has(b"incbin") || has(b".include"),
         Language::C => {
             let Ok(text) = std::str::from_utf8(&source.contents) else {
                 return true;

@@ -45,6 +45,7 @@ pub(crate) fn compile_until(
     given_up: &AtomicBool,
     done: &(dyn Fn(usize, Origin) + Sync),
 ) -> Vec<Result<Object, Error>> {
+    let _compile = tracing::info_span!("compile", sources = sources.len()).entered();
     let results: Vec<_> = sources.iter().map(|_| Mutex::new(None)).collect();
     let set = |i: usize, result| {
         *results[i].lock().unwrap_or_else(PoisonError::into_inner) = Some(result);

@@ -5,8 +5,8 @@
 //! so that nothing is left on disk when the process is interrupted, and a full disk
 //! stops nothing.
 //!
-//! LLVM IR in process and the object cache join here, behind the same two
-//! types: a [`Source`] goes in, an [`Object`] comes out.
+//! LLVM IR in process, MLIR, which becomes LLVM IR, and the object cache join here, behind the
+//! same two types: a [`Source`] goes in, an [`Object`] comes out.
 
 mod batch;
 mod c;
@@ -18,6 +18,9 @@ mod lexer;
 mod llvm;
 mod many;
 mod merge;
+mod mlir;
+mod probe;
+mod process;
 mod split;
 mod toolchain;
 
@@ -26,6 +29,9 @@ use std::path::{Path, PathBuf};
 pub use llvm::Llvm;
 pub use many::compile_all;
 pub(crate) use many::{cached, compile_until, keys};
+pub use mlir::Mlir;
+pub use probe::Abilities;
+pub(crate) use probe::{Ailment, probe};
 pub use toolchain::{CCompiler, Family, Toolchain};
 
 use crate::Error;
@@ -37,6 +43,8 @@ pub enum Language {
     C,
     /// LLVM IR with opaque pointers, as text or as bitcode.
     LlvmIr,
+    /// MLIR, as text or as bytecode.
+    Mlir,
 }
 
 /// A kernel's source.
@@ -66,6 +74,22 @@ impl Source {
         Source::new(entry, name, contents.into(), Language::LlvmIr)
     }
 
+    /// MLIR, as text or as bytecode, that defines the function `entry`, as a `func.func` or as
+    /// an `llvm.func`.
+    ///
+    /// The passes take modules of the dialects `func`, `arith`, `math`, `index`, `cf`, `scf`,
+    /// `affine`, `memref`, `vector`, `llvm` and `ub`, and `linalg` on memrefs. An argument that
+    /// is a memref has a static shape, and is a pointer to its first element, as C has it;
+    /// strides are the caller's to keep. Other arguments are pointers, integers, `index`, which
+    /// is an `i64`, and floating-point numbers. A function that is not called from outside has
+    /// memrefs of static shape as well.
+    #[must_use]
+    pub fn mlir(entry: impl Into<String>, contents: impl Into<Vec<u8>>) -> Source {
+        let entry = entry.into();
+        let name = format!("{entry}.mlir");
+        Source::new(entry, name, contents.into(), Language::Mlir)
+    }
+
     const fn new(entry: String, name: String, contents: Vec<u8>, language: Language) -> Source {
         Source {
             entry,
@@ -76,8 +100,8 @@ impl Source {
         }
     }
 
-    /// The file name that diagnostics show; `entry.c` or `entry.ll` where this is not
-    /// called.
+    /// The file name that diagnostics show; `entry.c`, `entry.ll` or `entry.mlir` where this is
+    /// not called.
     #[must_use]
     pub fn named(mut self, name: impl Into<String>) -> Source {
         self.name = name.into();
@@ -98,7 +122,7 @@ impl Source {
         &self.entry
     }
 
-    /// The text, or the bitcode.
+    /// The text, or the bitcode, or the bytecode.
     #[must_use]
     pub fn contents(&self) -> &[u8] {
         &self.contents
@@ -233,27 +257,80 @@ fn compile_alone(
 ) -> Result<Vec<u8>, Error> {
     let bytes = match source.language {
         Language::C => c::compile(toolchain.c_compiler(&source.entry)?, source, options)?,
-        Language::LlvmIr => compile_ir(toolchain, source, options)?,
+        Language::LlvmIr => compile_ir(toolchain, source, options, None)?,
+        Language::Mlir => compile_mlir(toolchain, source, options)?,
     };
     tracing::debug!(kernel = source.entry, bytes = bytes.len(), "compiled");
     Ok(bytes)
 }
 
-/// In this process where that can be, by clang otherwise.
-fn compile_ir(toolchain: &Toolchain, source: &Source, options: &Options) -> Result<Vec<u8>, Error> {
+fn compile_mlir(
+    toolchain: &Toolchain,
+    source: &Source,
+    options: &Options,
+) -> Result<Vec<u8>, Error> {
+    let mlir = toolchain.mlir().map_err(|why| Error::NoMlir {
+        kernel: source.entry.clone(),
+        reason: why.to_owned(),
+    })?;
+    compile_lowered(toolchain, source, mlir.lower(source)?, options)
+}
+
+/// Compiles the LLVM IR that a source of MLIR was lowered to.
+fn compile_lowered(
+    toolchain: &Toolchain,
+    source: &Source,
+    ir: Vec<u8>,
+    options: &Options,
+) -> Result<Vec<u8>, Error> {
+    let name = format!("{}.ll", source.name);
+    let ir = Source::llvm_ir(&source.entry, ir).named(name);
+    let made_by = toolchain.mlir().ok().map(Mlir::version);
+    compile_ir(toolchain, &ir, options, made_by)
+}
+
+/// Whether LLVM IR is compiled in this process: not where that cannot be, and not where it was
+/// made by a later version and a clang is there that knows it, unless the library was named.
+fn in_process(toolchain: &Toolchain, options: &Options, made_by: Option<u32>) -> bool {
+    let made_by = made_by.unwrap_or(0);
+    let is_known = |llvm: &Llvm| {
+        let clang = || {
+            toolchain
+                .c_compiler("")
+                .ok()
+                .filter(|c| c.family == Family::Clang)
+        };
+        made_by <= llvm.version()
+            || toolchain.names_llvm()
+            || clang().is_none_or(|clang| clang.major < made_by)
+    };
+    Llvm::takes(options) && toolchain.llvm().is_ok_and(is_known)
+}
+
+/// In this process where that can be, by clang otherwise. Who made it, of which version of
+/// LLVM's, may know more than who compiles it.
+fn compile_ir(
+    toolchain: &Toolchain,
+    source: &Source,
+    options: &Options,
+    made_by: Option<u32>,
+) -> Result<Vec<u8>, Error> {
     let none = match toolchain.llvm() {
-        Ok(llvm) => match llvm.compile(source, options) {
-            Ok(object) => return Ok(object),
-            Err(llvm::Failure::Diagnostics(diagnostics)) => {
-                return Err(Error::Compile {
-                    kernel: source.entry.clone(),
-                    compiler: llvm.path().to_owned(),
-                    diagnostics,
-                    hint: None,
-                });
+        Ok(llvm) if in_process(toolchain, options, made_by) => {
+            match llvm.compile(source, options) {
+                Ok(object) => return Ok(object),
+                Err(llvm::Failure::Diagnostics(diagnostics)) => {
+                    return Err(Error::Compile {
+                        kernel: source.entry.clone(),
+                        compiler: llvm.path().to_owned(),
+                        diagnostics,
+                        hint: too_old(llvm.version(), made_by),
+                    });
+                }
+                Err(llvm::Failure::Elsewhere) => ELSEWHERE,
             }
-            Err(llvm::Failure::Elsewhere) => "with these flags, or for this CPU, clang compiles it",
-        },
+        }
+        Ok(_) => ELSEWHERE,
         Err(why) if toolchain.names_llvm() => {
             return Err(Error::NoLlvm {
                 kernel: source.entry.clone(),
@@ -264,11 +341,23 @@ fn compile_ir(toolchain: &Toolchain, source: &Source, options: &Options) -> Resu
     };
     match toolchain.c_compiler(&source.entry) {
         Ok(compiler) if compiler.family == Family::Clang => {
-            c::compile_ir(compiler, source, options)
+            let hint = too_old(compiler.major, made_by);
+            c::compile_ir(compiler, source, options, hint)
         }
         _ => Err(Error::NoLlvm {
             kernel: source.entry.clone(),
             reason: none.to_owned(),
         }),
     }
+}
+
+const ELSEWHERE: &str = "with these flags, or for this CPU, clang compiles it";
+
+/// What to do where the one who compiles is older than who made the IR.
+fn too_old(version: u32, made_by: Option<u32>) -> Option<String> {
+    let made_by = made_by.filter(|&made_by| version < made_by)?;
+    Some(format!(
+        "the IR was made by MLIR {made_by}, and LLVM {version} may not know all of it: install \
+         libllvm{made_by} or clang-{made_by}, or a later one, or name one in SVOD_LLVM or SVOD_CC"
+    ))
 }

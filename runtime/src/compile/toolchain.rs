@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 
 use super::identity::Identity;
 use super::llvm::Llvm;
+use super::mlir::Mlir;
 use crate::Error;
 
 /// Whose command line and dialect a compiler speaks.
@@ -33,6 +34,9 @@ impl Family {
     }
 }
 
+/// The versions of gcc that a doctor looks for by their numbers.
+const GCCS: std::ops::RangeInclusive<u32> = 4..=30;
+
 /// The versions of clang that are looked for by their numbers.
 const CLANGS: std::ops::RangeInclusive<u32> = 3..=40;
 
@@ -56,6 +60,10 @@ pub struct Toolchain {
     named_llvm: Option<PathBuf>,
     llvm: OnceLock<Result<Llvm, String>>,
     llvm_identity: OnceLock<Result<String, String>>,
+    /// Likewise the programs that lower MLIR.
+    named_mlir: Option<PathBuf>,
+    mlir: OnceLock<Result<Mlir, String>>,
+    mlir_identity: OnceLock<Result<String, String>>,
     /// Where it is remembered who compilers are.
     memory: Option<PathBuf>,
     found: OnceLock<CCompiler>,
@@ -74,6 +82,9 @@ impl Toolchain {
             named_llvm: None,
             llvm: OnceLock::new(),
             llvm_identity: OnceLock::new(),
+            named_mlir: None,
+            mlir: OnceLock::new(),
+            mlir_identity: OnceLock::new(),
             memory: None,
             found: OnceLock::new(),
             identity: OnceLock::new(),
@@ -91,6 +102,35 @@ impl Toolchain {
     pub(crate) fn with_llvm(mut self, llvm: Option<PathBuf>) -> Toolchain {
         self.named_llvm = llvm;
         self
+    }
+
+    /// The same, which lowers MLIR by the programs in this folder, or by this `mlir-opt`, a path
+    /// or a name, and the `mlir-translate` beside it.
+    pub(crate) fn with_mlir(mut self, mlir: Option<PathBuf>) -> Toolchain {
+        self.named_mlir = mlir;
+        self
+    }
+
+    /// The programs that lower MLIR to LLVM IR: those that were named, or the newest that are
+    /// found.
+    ///
+    /// # Errors
+    ///
+    /// Why there are none.
+    pub fn mlir(&self) -> Result<&Mlir, &str> {
+        let found = self.mlir.get_or_init(|| {
+            let folders: Vec<PathBuf> = self.folders().collect();
+            Mlir::find(self.named_mlir.as_deref(), &folders, self.memory.as_deref())
+        });
+        found.as_ref().map_err(String::as_str)
+    }
+
+    /// Which programs lower MLIR, file by file, as a part of keys; or why that cannot be told.
+    pub(super) fn mlir_identity(&self) -> Result<&str, &str> {
+        let identity = self
+            .mlir_identity
+            .get_or_init(|| self.mlir()?.identity(self.memory.as_deref()));
+        identity.as_deref().map_err(String::as_str)
     }
 
     /// The libLLVM that compiles LLVM IR in this process: the one that was named, or the newest
@@ -237,6 +277,42 @@ impl Toolchain {
         }))
     }
 
+    /// The compiler that was named, as it was.
+    pub(crate) fn named_compiler(&self) -> Option<&Path> {
+        self.cc.as_deref()
+    }
+
+    /// The libLLVM that was named, as it was.
+    pub(crate) fn named_llvm(&self) -> Option<&Path> {
+        self.named_llvm.as_deref()
+    }
+
+    /// What was named to lower MLIR.
+    pub(crate) fn named_mlir(&self) -> Option<&Path> {
+        self.named_mlir.as_deref()
+    }
+
+    /// Every compiler that can be found, the one that was named first: each file once, by the
+    /// most telling of its names.
+    pub(crate) fn every_compiler(&self) -> Vec<PathBuf> {
+        let named = self.cc.as_deref().and_then(|cc| self.named(cc).ok());
+        let clangs = CLANGS.rev().map(|major| format!("clang-{major}"));
+        let gccs = GCCS.rev().map(|major| format!("gcc-{major}"));
+        let plain = ["clang", "gcc", "cc"].map(str::to_owned);
+        let names: Vec<String> = clangs.chain(gccs).chain(plain).collect();
+        let folders: Vec<PathBuf> = self.folders().collect();
+        let places = names
+            .iter()
+            .flat_map(|name| folders.iter().map(move |folder| folder.join(name)));
+        let mut seen = std::collections::HashSet::new();
+        let all = named
+            .into_iter()
+            .chain(places.filter(|path| executable(path)));
+        // Two names of one script may do two things; of one program they do not.
+        all.filter(|path| seen.insert(path.canonicalize().unwrap_or_else(|_| path.clone())))
+            .collect()
+    }
+
     fn searched(&self) -> String {
         let folders: Vec<_> = self.folders().map(|d| d.display().to_string()).collect();
         if folders.is_empty() {
@@ -247,10 +323,13 @@ impl Toolchain {
     }
 }
 
-fn executable(path: &Path) -> bool {
+pub(super) fn executable(path: &Path) -> bool {
     path.metadata()
         .is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
 }
+
+/// How a compiler is asked for the macros that it predefines.
+pub(super) const ASK_MACROS: [&str; 5] = ["-dM", "-E", "-x", "c", "/dev/null"];
 
 /// Asks a compiler who it is: the macros that it predefines tell family and
 /// version, whatever it is called and whichever language it answers in.
@@ -261,7 +340,7 @@ fn identify(path: &Path) -> Result<CCompiler, Error> {
         source,
     };
     let output = Command::new(path)
-        .args(["-dM", "-E", "-x", "c", "/dev/null"])
+        .args(ASK_MACROS)
         .output()
         .map_err(|e| bad("it cannot be started".into(), Some(e)))?;
     if !output.status.success() {
@@ -275,22 +354,23 @@ fn identify(path: &Path) -> Result<CCompiler, Error> {
         ));
     }
     let macros = String::from_utf8_lossy(&output.stdout);
+    let (family, major) =
+        family_of(&macros).ok_or_else(|| bad("it is neither a clang nor a gcc".into(), None))?;
+    Ok(CCompiler {
+        path: path.to_owned(),
+        family,
+        major,
+    })
+}
+
+/// Whose compiler predefines these macros, and of which version.
+pub(super) fn family_of(macros: &str) -> Option<(Family, u32)> {
     let value = |name: &str| {
         macros.lines().find_map(|line| {
             let rest = line.strip_prefix("#define ")?.strip_prefix(name)?;
             rest.strip_prefix(' ')?.trim().parse::<u32>().ok()
         })
     };
-    let (family, major) = if let Some(major) = value("__clang_major__") {
-        (Family::Clang, major)
-    } else if let Some(major) = value("__GNUC__") {
-        (Family::Gcc, major)
-    } else {
-        return Err(bad("it is neither a clang nor a gcc".into(), None));
-    };
-    Ok(CCompiler {
-        path: path.to_owned(),
-        family,
-        major,
-    })
+    let clang = value("__clang_major__").map(|major| (Family::Clang, major));
+    clang.or_else(|| Some((Family::Gcc, value("__GNUC__")?)))
 }

@@ -235,6 +235,7 @@ impl Mapping {
         };
         // An object with no code still gets a page, so that there is a mapping.
         let size = usize::try_from(layout.size().max(page_size())).unwrap_or(usize::MAX);
+        let _link = tracing::debug_span!("link", objects = objects.len(), bytes = size).entered();
         let mut flags = MapFlags::PRIVATE;
         if size <= MAX_POPULATED.saturating_mul(objects.len()) {
             flags |= MapFlags::POPULATE;
@@ -284,9 +285,37 @@ impl Mapping {
         for object in objects {
             tracing::debug!(kernel = object.kernel, "linked");
         }
-        tracing::debug!(objects = objects.len(), bytes = size, "loaded");
         Ok(mapping)
     }
+}
+
+/// Whether memory can be filled and then made executable, which is what loading does: some
+/// systems forbid it to a process.
+pub(crate) fn try_executable_memory() -> Result<(), Error> {
+    let system = |doing: &str| {
+        let doing = doing.to_owned();
+        move |e: rustix::io::Errno| Error::system(doing, e)
+    };
+    let size = usize::try_from(page_size()).unwrap_or(usize::MAX);
+    // SAFETY: as in `Mapping::new`.
+    let base = unsafe {
+        mmap_anonymous(
+            std::ptr::null_mut(),
+            size,
+            ProtFlags::READ | ProtFlags::WRITE,
+            MapFlags::PRIVATE,
+        )
+    }
+    .map_err(system("map memory"))?;
+    // SAFETY: it is a page, and nobody else knows of it.
+    let filled = unsafe {
+        base.cast::<u8>().write_bytes(0xcc, size);
+        mprotect(base, size, MprotectFlags::READ | MprotectFlags::EXEC)
+    };
+    // SAFETY: it was mapped above, and nothing points into it.
+    let unmapped = unsafe { munmap(base, size) };
+    filled.map_err(system("make memory executable"))?;
+    unmapped.map_err(system("unmap memory"))
 }
 
 impl Drop for Mapping {

@@ -34,6 +34,7 @@
 
 mod aarch64;
 mod architecture;
+pub mod disassembly;
 mod elf;
 mod header;
 mod image;
@@ -46,6 +47,7 @@ mod symbols;
 mod x86_64;
 
 pub use architecture::Architecture;
+pub(crate) use image::try_executable_memory;
 pub use image::{Image, LoadOptions};
 pub use layout::{Layout, Rights, Segment, layout, layout_all};
 pub use object_file::ObjectFile;

@@ -1,10 +1,13 @@
 //! One set of a plan's mutable memory.
 
+mod pair;
 mod walk;
 
 use std::fmt;
 use std::ptr::NonNull;
 use std::sync::Arc;
+
+pub use pair::{Pair, PairEvent, RanTwice, Side, Written};
 
 use super::executable::check_in_place;
 use super::replay::{Clocks, Frames, Script};

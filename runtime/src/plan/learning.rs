@@ -487,6 +487,16 @@ impl Learner {
         let Some(current) = look(|| self.current.try_write()) else {
             return;
         };
+        if let Some(learned) = &learned {
+            let LearnedSchedule {
+                plan,
+                threads,
+                serial_nanos,
+                nanos,
+                ..
+            } = learned;
+            tracing::debug!(plan, threads, serial_nanos, nanos, "a schedule is learned");
+        }
         self.exchange(current, script);
         state.losses = if lost { state.losses + 1 } else { 0 };
         state.work = 0.0;

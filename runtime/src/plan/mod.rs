@@ -21,6 +21,7 @@
 //! the order is part of the plan: [`Plan::explain`] names it, and
 //! [`Plan::check_schedule`] proves that a [`Schedule`] keeps all of it.
 
+mod alike;
 mod builder;
 mod cancel;
 mod executable;
@@ -49,7 +50,7 @@ pub use cancel::Cancel;
 pub(crate) use executable::check_content;
 pub use executable::{Executable, ReplacedCode};
 pub use explain::{Explanation, Hazard, Reason, Wait};
-pub use instance::{Instance, SavedStates};
+pub use instance::{Instance, Pair, PairEvent, RanTwice, SavedStates, Side, Written};
 pub use layout::PlanMemory;
 pub(crate) use learning::cpu_name;
 pub use learning::{LearnedSchedule, ScheduleExplanation, Scheduling};

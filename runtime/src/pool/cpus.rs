@@ -32,13 +32,17 @@ mod tests;
 #[must_use]
 pub fn available_threads() -> usize {
     let system = Path::new("/");
-    let allowed = match rustix::thread::sched_getaffinity(None) {
+    threads(allowed(system), quota(system))
+}
+
+/// How many CPUs the calling thread may run on.
+pub(crate) fn allowed(root: &Path) -> Option<usize> {
+    match rustix::thread::sched_getaffinity(None) {
         Ok(cpus) => usize::try_from(cpus.count()).ok(),
         // The mask has room for 1024 CPUs, and a kernel that was started for more
         // refuses to fill it. As text it has any length.
-        Err(_) => allowed_cpus(system),
-    };
-    threads(allowed, quota(system))
+        Err(_) => allowed_cpus(root),
+    }
 }
 
 fn threads(allowed: Option<usize>, quota: Option<usize>) -> usize {
@@ -64,20 +68,65 @@ fn allowed_cpus(root: &Path) -> Option<usize> {
 
 /// How many whole CPUs the quotas of the process's control groups pay for, which may be
 /// 0; `None` without a quota. The system's files are looked for below `root`.
-fn quota(root: &Path) -> Option<usize> {
+pub(crate) fn quota(root: &Path) -> Option<usize> {
+    least(root, Controller::Cpu)
+}
+
+/// How many bytes the process's control groups let it have; `None` without a limit.
+pub(crate) fn memory_limit(root: &Path) -> Option<usize> {
+    // Version 1 says that there is none by a number that no machine has.
+    const NONE: usize = 1 << 60;
+    least(root, Controller::Memory).filter(|&limit| limit < NONE)
+}
+
+/// The least that a group of the process, or one above it, has of something.
+fn least(root: &Path, controller: Controller) -> Option<usize> {
     let groups = fs::read(root.join("proc/self/cgroup")).ok()?;
     let mounts = fs::read(root.join("proc/self/mountinfo")).ok()?;
-    let groups: Vec<Group> = lines(&groups).filter_map(Group::parse).collect();
+    let groups: Vec<Group> = lines(&groups)
+        .filter_map(|line| Group::parse(line, controller))
+        .collect();
     // On a hybrid system both versions are mounted, and at most one has quotas. Where a
     // hierarchy is mounted twice, all that can be read of the group is true of it.
     lines(&mounts)
-        .filter_map(Mount::parse)
-        .flat_map(|mount| groups.iter().filter_map(move |g| mount.quota(root, g)))
+        .filter_map(|line| Mount::parse(line, controller))
+        .flat_map(|mount| groups.iter().filter_map(move |g| mount.least(root, g)))
         .min()
 }
 
 fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     text.split(|byte| *byte == b'\n')
+}
+
+/// What groups limit.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Controller {
+    Cpu,
+    Memory,
+}
+
+impl Controller {
+    const fn name(self) -> &'static [u8] {
+        match self {
+            Controller::Cpu => b"cpu",
+            Controller::Memory => b"memory",
+        }
+    }
+
+    /// What the group whose folder this is has of it, without those above it.
+    fn limit(self, version: Version, folder: &Path) -> Option<usize> {
+        let read = |name: &str| fs::read_to_string(folder.join(name)).ok();
+        match self {
+            Controller::Cpu => version.quota(folder),
+            Controller::Memory => {
+                let name = match version {
+                    Version::V1 => "memory.limit_in_bytes",
+                    Version::V2 => "memory.max",
+                };
+                read(name)?.trim().parse().ok()
+            }
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -118,7 +167,7 @@ fn whole_cpus(quota: &str, period: &str) -> Option<usize> {
     usize::try_from(quota.get() / period.get()).ok()
 }
 
-/// A group of the process, in the hierarchy that limits CPU time.
+/// A group of the process, in the hierarchy of a controller.
 struct Group {
     version: Version,
     path: PathBuf,
@@ -127,12 +176,12 @@ struct Group {
 impl Group {
     /// Of a line of `/proc/self/cgroup`: `4:cpu,cpuacct:/path`, or `0::/path` for
     /// version 2.
-    fn parse(line: &[u8]) -> Option<Group> {
+    fn parse(line: &[u8], controller: Controller) -> Option<Group> {
         let mut fields = line.splitn(3, |byte| *byte == b':');
         let (number, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
         let version = match controllers {
             b"" if number == b"0" => Version::V2,
-            _ if has_cpu(controllers) => Version::V1,
+            _ if has(controllers, controller) => Version::V1,
             _ => return None,
         };
         let path = PathBuf::from(OsStr::from_bytes(path));
@@ -143,6 +192,7 @@ impl Group {
 /// A folder that shows a hierarchy, or a part of one.
 struct Mount {
     version: Version,
+    controller: Controller,
     /// The group that the folder itself stands for.
     group: PathBuf,
     /// The folder, without the slash that it begins with.
@@ -153,25 +203,26 @@ impl Mount {
     /// Of a line of `/proc/self/mountinfo`: an id, the parent's, a device, what of the
     /// file system is mounted, where, with which options, any number of tags, a `-`, the
     /// type of the file system, a name, and its own options.
-    fn parse(line: &[u8]) -> Option<Mount> {
+    fn parse(line: &[u8], controller: Controller) -> Option<Mount> {
         let mut fields = line.split(|byte| *byte == b' ');
         let (group, folder) = (fields.nth(3)?, fields.next()?);
         fields.find(|field| *field == b"-")?;
         let (kind, options) = (fields.next()?, fields.nth(1)?);
         let version = match kind {
             b"cgroup2" => Version::V2,
-            b"cgroup" if has_cpu(options) => Version::V1,
+            b"cgroup" if has(options, controller) => Version::V1,
             _ => return None,
         };
         Some(Mount {
             version,
+            controller,
             group: unescape(group),
             folder: unescape(folder).strip_prefix("/").ok()?.to_owned(),
         })
     }
 
-    /// The least quota of a group and of all those above it that can be seen here.
-    fn quota(&self, root: &Path, group: &Group) -> Option<usize> {
+    /// The least that a group has, and all those above it that can be seen here.
+    fn least(&self, root: &Path, group: &Group) -> Option<usize> {
         let below = group.path.strip_prefix(&self.group).ok()?;
         // A group outside of the process's namespace has a name that leads up first.
         let leads_up = below.components().any(|c| c == Component::ParentDir);
@@ -181,13 +232,14 @@ impl Mount {
         let folder = root.join(&self.folder);
         below
             .ancestors()
-            .filter_map(|part| self.version.quota(&folder.join(part)))
+            .filter_map(|part| self.controller.limit(self.version, &folder.join(part)))
             .min()
     }
 }
 
-fn has_cpu(list: &[u8]) -> bool {
-    list.split(|byte| *byte == b',').any(|name| name == b"cpu")
+fn has(list: &[u8], controller: Controller) -> bool {
+    let mut names = list.split(|byte| *byte == b',');
+    names.any(|name| name == controller.name())
 }
 
 /// A name of `mountinfo`, where a space is written `\040`, and other bytes likewise.

@@ -11,7 +11,7 @@
 //! can use them; threads that an embedder [lends](Team); or nobody but the caller.
 
 mod board;
-mod cpus;
+pub(crate) mod cpus;
 mod crew;
 mod delays;
 mod float_env;

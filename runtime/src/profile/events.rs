@@ -1,6 +1,7 @@
 //! A trace as events that Perfetto and chrome://tracing show.
 
 use std::io::{self, Write};
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -51,18 +52,18 @@ pub fn write_events(plan: &Plan, trace: &Trace, mut out: impl Write) -> io::Resu
         }));
     }
     let mut arrow = 0;
-    for op in 0..plan.ops().len() {
+    for (op, to) in first.iter().enumerate() {
         for before in plan.predecessors(op) {
-            let (Some(from), Some(to)) = (last[before], first[op]) else {
+            let (Some(from), Some(to)) = (last[before], to) else {
                 continue;
             };
             // An arrow begins within the one span and ends within the other.
-            let ends = [("s", from, from.end), ("f", to, to.start)];
-            for (ph, span, at) in ends {
+            let within = from.end.saturating_sub(NANOSECOND);
+            let ends = [("s", from.thread, within), ("f", to.thread, to.start)];
+            for (ph, thread, at) in ends {
                 event(json!({
-                    "ph": ph, "bp": "e", "pid": 1, "tid": span.thread, "cat": "waits",
-                    "name": "waits", "id": arrow,
-                    "ts": micros(at.saturating_sub(if ph == "s" { NANOSECOND } else { std::time::Duration::ZERO })),
+                    "ph": ph, "bp": "e", "pid": 1, "tid": thread, "cat": "waits",
+                    "name": "waits", "id": arrow, "ts": micros(at),
                 }));
             }
             arrow += 1;
@@ -73,8 +74,8 @@ pub fn write_events(plan: &Plan, trace: &Trace, mut out: impl Write) -> io::Resu
     out.flush()
 }
 
-const NANOSECOND: std::time::Duration = std::time::Duration::from_nanos(1);
+const NANOSECOND: Duration = Duration::from_nanos(1);
 
-fn micros(time: std::time::Duration) -> f64 {
+fn micros(time: Duration) -> f64 {
     time.as_nanos() as f64 / 1e3
 }

@@ -22,11 +22,15 @@ const TRIES: usize = 16;
 const ROUNDS: usize = 4096;
 
 pub(super) fn measure(threads: usize) -> Rates {
+    measure_with(threads, &SIZES)
+}
+
+fn measure_with(threads: usize, sizes: &[usize]) -> Rates {
     Rates {
         threads,
         f32_flops: together(threads, |_| (), |()| fma_f32(ROUNDS)),
         f64_flops: together(threads, |_| (), |()| fma_f64(ROUNDS)),
-        bandwidth: SIZES.iter().map(|&size| bandwidth(threads, size)).collect(),
+        bandwidth: sizes.iter().map(|&size| bandwidth(threads, size)).collect(),
     }
 }
 
@@ -218,4 +222,29 @@ mod x86_64 {
 
     widest!(fma_f32, f32_avx512, f32_avx2, f32, 4);
     widest!(fma_f64, f64_avx512, f64_avx2, f64, 2);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_do_something_and_sums_are_right() {
+        // Small ones: tests are not optimised.
+        let rates = measure_with(2, &SIZES[..1]);
+        assert_eq!(rates.threads, 2);
+        assert!(rates.f32_flops > 1e5 && rates.f64_flops > 1e5, "{rates:?}");
+        let level = rates.bandwidth[0];
+        assert!(level.read > 1e5 && level.copy > 1e5, "{rates:?}");
+        let data: Vec<u64> = (0..64).collect();
+        assert_eq!(sum(&data), 63 * 32);
+    }
+
+    #[test]
+    fn an_operation_is_counted_as_two() {
+        // 12 chains of at least two lanes.
+        assert!(fma_f32(1) >= CHAINS * 2 * 2);
+        assert_eq!(fma_f32(10), 10 * fma_f32(1));
+        assert_eq!(fma_f32(1), 2 * fma_f64(1));
+    }
 }

@@ -831,7 +831,7 @@ fn adding(n: i64) -> String {
 }
 
 #[track_caller]
-fn assert_counts_by(files: &Files, step: i64) {
+pub(super) fn assert_counts_by(files: &Files, step: i64) {
     let mut instance = files.instance();
     instance.set_input("x", View::from_slice(&X)).unwrap();
     instance.run(&[("n", 1)]).unwrap();
@@ -914,23 +914,6 @@ fn a_kernel_may_be_written_in_llvm_ir() {
             eprintln!("skipped: there is neither a libLLVM nor a clang");
         }
         _ => assert_counts_by(&files, 7),
-    }
-}
-
-#[test]
-fn a_language_that_is_not_supported_yet_is_refused_at_load() {
-    let language = "mlir";
-    let mut files = Files::small();
-    files.set("/kernels/1/language", json!(language));
-    assert!(files.open().is_ok(), "it can be looked at");
-    match cause(files.load().unwrap_err()) {
-        Error::Language {
-            kernel,
-            language: named,
-        } => {
-            assert_eq!((kernel.as_str(), named.as_str()), ("count", language));
-        }
-        other => panic!("{other:?}"),
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod accepted;
 mod classifier;
+mod mlir;
 mod refused;
 mod schedules;
 #[path = "../support/mod.rs"]

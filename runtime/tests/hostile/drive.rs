@@ -10,7 +10,9 @@ use std::sync::OnceLock;
 
 use sha2::{Digest, Sha256};
 use svod_runtime::bundle::{Bundle, npy};
-use svod_runtime::link::{Definition, ObjectFile, Resolver, layout, layout_all, link, link_all};
+use svod_runtime::link::{
+    Definition, ObjectFile, Resolver, Rights, layout, layout_all, link, link_all,
+};
 use svod_runtime::plan::{Role, Schedule};
 use svod_runtime::signature::{Convention, Number, Param, Returns};
 use svod_runtime::{Arg, Bounds, Buffer, Kernel, Runtime, Scalar, Signature};
@@ -44,6 +46,7 @@ pub(crate) fn object(bytes: &[u8]) {
     let Ok(file) = ObjectFile::parse("hostile", bytes) else {
         return;
     };
+    listed(&file);
     for page in [4096, 65536] {
         let layout = layout(&file, page);
         // A symbol takes 24 bytes, and has a slot and a stub at most; zeroed data and
@@ -71,6 +74,23 @@ pub(crate) fn object(bytes: &[u8]) {
             assert_eq!(image.len() as u64, layout_of_both.size());
         }
     }
+}
+
+/// Lists an object's code: each byte of it once at most.
+fn listed(file: &ObjectFile<'_>) {
+    let listing = file.disassemble();
+    let mut code = 0;
+    for function in &listing.functions {
+        let mut at = 0;
+        for instruction in &function.instructions {
+            assert_eq!(instruction.offset, at);
+            assert!(instruction.bytes > 0);
+            at += instruction.bytes;
+        }
+        assert!(at <= function.bytes, "{}", function.name);
+        code += function.bytes;
+    }
+    assert!(code <= listing.bytes(Rights::Code));
 }
 
 // ---- Bundles

@@ -119,6 +119,35 @@ impl Llvm {
         names.find_map(|name| Llvm::open(Path::new(&name)).ok())
     }
 
+    /// The files of all versions in the usual folders, the newest first. None is opened.
+    pub(crate) fn installed() -> Vec<(u32, PathBuf)> {
+        let arch = std::env::consts::ARCH;
+        let folders = [
+            format!("/usr/lib/{arch}-linux-gnu"),
+            "/usr/lib64".to_owned(),
+            "/usr/lib".to_owned(),
+            "/usr/local/lib".to_owned(),
+        ];
+        let mut found: Vec<(u32, PathBuf)> = Vec::new();
+        for version in VERSIONS.rev() {
+            let of_folder = |folder: &String| {
+                [
+                    format!("{folder}/libLLVM.so.{version}.1"),
+                    format!("{folder}/libLLVM-{version}.so.1"),
+                    format!("{folder}/libLLVM-{version}.so"),
+                ]
+            };
+            let own = format!("/usr/lib/llvm-{version}/lib/libLLVM.so.1");
+            let places = folders.iter().flat_map(of_folder).chain([own]);
+            for real in places.filter_map(|place| std::fs::canonicalize(place).ok()) {
+                if found.iter().all(|(_, there)| *there != real) {
+                    found.push((version, real));
+                }
+            }
+        }
+        found
+    }
+
     /// Its file.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -148,6 +177,7 @@ impl Llvm {
         let Some(machine) = Machine::of(options) else {
             return Err(Failure::Elsewhere);
         };
+        let _llvm = tracing::debug_span!("llvm", kernel = source.entry).entered();
         let (api, (told, answer)) = (self.api, channel());
         let contents = source.contents.clone();
         let name = CString::new(source.name.replace('\0', "?")).unwrap_or_default();

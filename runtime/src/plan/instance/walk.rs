@@ -21,6 +21,7 @@ impl Instance {
         if self.is_torn() {
             return Err(Error::Torn);
         }
+        let _run = tracing::trace_span!("run", plan = self.executable.plan().name()).entered();
         self.bind(run)?;
         if !self.computed {
             let replay = self.executable.replay();
@@ -102,7 +103,7 @@ impl Instance {
 
     /// Brings the script up to date: another schedule was learned, or there is other code.
     #[inline]
-    fn look(&mut self) {
+    pub(super) fn look(&mut self) {
         let learner = self.executable.learner();
         let version = learner.version();
         if self.version != version
@@ -172,7 +173,7 @@ impl Instance {
 
     /// Checks that all inputs are there, and has the frames find memory of the caller's
     /// where the run brings some, and the instance's own everywhere else.
-    fn bind(&mut self, run: &Run<'_, '_>) -> Result<(), Error> {
+    pub(super) fn bind(&mut self, run: &Run<'_, '_>) -> Result<(), Error> {
         let Instance {
             frames,
             storage,
@@ -239,7 +240,7 @@ impl Drop for Running<'_> {
 
 /// Whether the launch `op` has written beside one of its arguments. Copies and fills
 /// stay where the plan says.
-fn check_slack(
+pub(super) fn check_slack(
     executable: &Executable,
     storage: &Storage,
     run: &Run<'_, '_>,

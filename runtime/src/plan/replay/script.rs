@@ -110,6 +110,22 @@ impl Script {
         Ok(script)
     }
 
+    /// A script of one op alone, cut in so many parts.
+    pub(in crate::plan) fn of_op(
+        plan: &Plan,
+        code: Arc<Code>,
+        op: usize,
+        parts: u32,
+    ) -> Result<Script, Error> {
+        let task = Task::split(op, parts);
+        plan.check_parts(&task)?;
+        let phases = vec![vec![task]];
+        let mut script = Script::new(plan, code, Schedule { phases })?;
+        // Nothing else runs beside the parts, which are independent.
+        script.is_shared = script.units.len() > 1 && !script.code.keeps_state;
+        Ok(script)
+    }
+
     fn add(&mut self, task: &Task, plan: &Plan) {
         let start = self.steps.len();
         self.steps

@@ -485,3 +485,46 @@ fn a_thread_that_may_run_on_one_cpu_has_one() {
     assert_eq!(one.join().unwrap(), 1);
     assert!(available_threads() >= 1);
 }
+
+#[test]
+fn memory_has_limits_of_both_versions() {
+    let v1 = "30 25 0:28 / /sys/fs/cgroup/memory rw shared:12 - cgroup cgroup rw,memory\n";
+    let limits: [(&Tree, Option<usize>); 4] = [
+        (
+            &[
+                (GROUP, "0::/a/b\n"),
+                (MOUNTS, V2_MOUNTS),
+                ("sys/fs/cgroup/a/memory.max", "1000000\n"),
+                ("sys/fs/cgroup/a/b/memory.max", "max\n"),
+            ],
+            Some(1_000_000),
+        ),
+        (
+            &[
+                (GROUP, "9:memory:/a\n4:cpu,cpuacct:/\n"),
+                (MOUNTS, v1),
+                ("sys/fs/cgroup/memory/a/memory.limit_in_bytes", "2000000\n"),
+                (
+                    "sys/fs/cgroup/memory/memory.limit_in_bytes",
+                    "9223372036854771712\n",
+                ),
+            ],
+            Some(2_000_000),
+        ),
+        (
+            &[
+                (GROUP, "9:memory:/\n"),
+                (MOUNTS, v1),
+                (
+                    "sys/fs/cgroup/memory/memory.limit_in_bytes",
+                    "9223372036854771712\n",
+                ),
+            ],
+            None,
+        ),
+        (&[(GROUP, "0::/\n"), (MOUNTS, V2_MOUNTS)], None),
+    ];
+    for (tree, expected) in limits {
+        assert_eq!(memory_limit(write(tree).path()), expected, "{tree:?}");
+    }
+}
