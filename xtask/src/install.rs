@@ -15,7 +15,7 @@ struct Need {
     without: &'static str,
 }
 
-const NEEDS: [Need; 5] = [
+const NEEDS: [Need; 6] = [
     Need {
         what: "clang",
         is_there: || clangs() > 0,
