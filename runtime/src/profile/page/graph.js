@@ -26,7 +26,7 @@
 
   function sizes(view) {
     const [sx, sy] = [view.toX(1) - view.toX(0), view.toY(1) - view.toY(0)];
-    return { sx, sy, halfX: clamp(sx * 0.36, 0.75, 62), halfY: clamp(sy * 0.32, 0.75, 12) };
+    return { sx, sy, halfX: clamp(sx * 0.36, 0.75, 90), halfY: clamp(sy * 0.32, 0.75, 12) };
   }
 
   function trackEdge(ctx, view, { sy, halfX }, [from, to], straight) {
@@ -81,8 +81,13 @@
     if (y < -halfY || y > view.high + halfY) return;
     const group = groupOf[op];
     const { fill, text } = paint(group);
-    ctx.globalAlpha = isBack(op) && !related.has(op) ? 0.35 : 1;
     const [left, top, wide, tall] = [x - halfX, y - halfY, 2 * halfX, 2 * halfY];
+    if (isBack(op) && !related.has(op)) {
+      // No edge is seen through it.
+      ctx.fillStyle = colours.card;
+      ctx.fillRect(left, top, wide, tall);
+      ctx.globalAlpha = 0.35;
+    }
     ctx.fillStyle = fill;
     if (halfX < 4 || halfY < 4) ctx.fillRect(left, top, wide, tall);
     else {

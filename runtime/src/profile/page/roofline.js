@@ -20,7 +20,7 @@
       el("li", {}, el("b", {}, "f64"), ` ${giga(rates.f64_flops)}${NARROW}GFLOP/s`));
   }
 
-  /** Whole decades that hold all dots and the ridges. */
+  /** Whole decades that hold all dots, with room for their size, and the ridges. */
   function scales() {
     const xs = dots.map(dot => dot.x);
     const ys = dots.map(dot => dot.y);
@@ -29,8 +29,8 @@
       xs.push(...rates.bandwidth.map(level => Math.log10(most / level.read) + 0.3));
       ys.push(Math.log10(most) + 0.15);
     }
-    const [x0, x1] = [Math.floor(Math.min(...xs, 0)), Math.ceil(Math.max(...xs, 1))];
-    const [y0, y1] = [Math.floor(Math.min(...ys) - 0.1), Math.ceil(Math.max(...ys))];
+    const [x0, x1] = [Math.floor(Math.min(...xs, 0) - 0.05), Math.ceil(Math.max(...xs, 0.95) + 0.05)];
+    const [y0, y1] = [Math.floor(Math.min(...ys) - 0.1), Math.ceil(Math.max(...ys) + 0.1)];
     return { x0, x1, y0, y1: Math.max(y1, y0 + 1) };
   }
   let scale = null;
