@@ -139,9 +139,15 @@ fn what_is_hovered_is_told_and_what_is_selected_is_so_everywhere() {
     };
     let (_dir, file) = digits_page();
     browser.open(&file, 1600, 900, "light");
-    // Most of the run is the one kernel, whatever the machine.
     let middle = browser.middle("#timeline canvas");
-    let bar = (middle.0, middle.1 + 12.0);
+    let share = "(() => { \
+        const { spans, took } = JSON.parse(document.querySelector('#data').textContent).trace; \
+        const [, , , , , start, end] = spans.find(([op]) => op === 1); \
+        return (start + end) / 2 / took; })()";
+    let share = browser.js(share).as_f64().unwrap();
+    let wide = browser.js("document.querySelector('#timeline canvas').clientWidth");
+    let wide = wide.as_f64().unwrap();
+    let bar = (middle.0 + (share - 0.5) * (wide - 16.0), middle.1 + 12.0);
     browser.hover(bar);
     let tip = browser.text("document.querySelector('#tip').innerText");
     assert!(

@@ -180,7 +180,7 @@ impl Profile {
     }
 
     /// What they come to. Without a machine, nothing is said of its limits; without the
-    /// [overhead](overhead) of a launch, nothing of what that bounds.
+    /// [overhead](overhead()) of a launch, nothing of what that bounds.
     #[must_use]
     pub fn report(&self, machine: Option<&Machine>, overhead: Option<f64>) -> Report {
         report::make(self, machine, overhead)
