@@ -20,8 +20,9 @@
   const critical = ops.filter(op => op.critical).map(op => op.op).sort((a, b) => ops[a].wave - ops[b].wave);
   const criticalEdges = critical.slice(1).map((op, i) => [critical[i], op]);
 
-  /** More edges than this are straight lines. */
+  /** More edges than this are straight lines, and left out where the room between waves would be all grey. */
   const MANY = 1500;
+  let hidesEdges = false;
   const high = clamp((widest + 3.2) * 34, 150, 460);
 
   function sizes(view) {
@@ -60,9 +61,9 @@
     const some = edges.filter(isSeen);
     const { op } = selection;
     const back = op === null ? 0.8 : 0.3;
-    const few = size.sx > 3 || some.length < MANY;
-    stroke(ctx, view, size, some, { strokeStyle: colours.muted, lineWidth: few ? 1 : 0.5, globalAlpha: few ? back : back / 3 },
-      some.length > MANY);
+    hidesEdges = some.length > MANY && size.sx - 2 * size.halfX < 5;
+    if (!hidesEdges)
+      stroke(ctx, view, size, some, { strokeStyle: colours.muted, lineWidth: 1, globalAlpha: back }, some.length > MANY);
     stroke(ctx, view, size, criticalEdges.filter(isSeen), { strokeStyle: colours.fg, lineWidth: 3, globalAlpha: op === null ? 1 : 0.5 });
     const related = new Set();
     if (op !== null) {
@@ -83,9 +84,9 @@
     const { fill, text } = paint(group);
     const [left, top, wide, tall] = [x - halfX, y - halfY, 2 * halfX, 2 * halfY];
     if (isBack(op) && !related.has(op)) {
-      // No edge is seen through it.
+      // No edge is seen through a name.
       ctx.fillStyle = colours.card;
-      ctx.fillRect(left, top, wide, tall);
+      if (wide > 12) ctx.fillRect(left, top, wide, tall);
       ctx.globalAlpha = 0.35;
     }
     ctx.fillStyle = fill;
@@ -151,8 +152,9 @@
       view.y.reveal(slot[op] - 0.5, slot[op] + 0.5);
       return [view.toX(ops[op].wave), view.toY(slot[op])];
     },
-    saySeen: () => view.x.isWhole ? `all ${plural(waves.length, "wave")}`
-      : `waves ${Math.max(0, Math.ceil(view.x.from))} to ${Math.min(waves.length - 1, Math.floor(view.x.to))} of ${waves.length}`,
+    saySeen: () => (view.x.isWhole ? `all ${plural(waves.length, "wave")}`
+      : `waves ${Math.max(0, Math.ceil(view.x.from))} to ${Math.min(waves.length - 1, Math.floor(view.x.to))} of ${waves.length}`)
+      + (hidesEdges ? "; zoom in to see all edges" : ""),
     legend: legend(
       el("span", {}, el("span", { className: "chip critical" }), `critical path, ${time(report.totals.critical_path_ns)}`),
       el("span", {}, el("span", { className: "dashes" }), "what the selected op waits for"),
