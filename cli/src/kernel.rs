@@ -25,7 +25,7 @@ use svod_runtime::link::disassembly::{Function, Instruction, Listing, Usage};
 use svod_runtime::link::{Architecture, ObjectFile, Rights};
 use svod_runtime::plan::PlanKernel;
 use svod_runtime::signature::{Convention, Param, Returns};
-use svod_runtime::{Guard, RuntimeBuilder};
+use svod_runtime::{Guard, Runtime, RuntimeBuilder};
 
 use crate::inspect::uses;
 use crate::{Failure, InspectArgs, Outcome, json, show};
@@ -153,13 +153,56 @@ const fn language(source: &Source) -> &'static str {
     }
 }
 
+/// The functions, the entry first.
+fn functions<'a>(listing: &'a Listing, entry: &str) -> impl Iterator<Item = &'a Function> {
+    let entry = listing.function(entry);
+    let others = listing.functions.iter();
+    let others = others.filter(move |f| !entry.is_some_and(|e| std::ptr::eq(e, *f)));
+    entry.into_iter().chain(others)
+}
+
+/// Their instructions, with where each lies, or without, so that two can be compared.
+fn write_assembly(
+    listing: &Listing,
+    entry: &str,
+    with_offsets: bool,
+    out: &mut dyn Write,
+) -> Result<(), Failure> {
+    let comment = match listing.architecture {
+        Architecture::X86_64 => ";",
+        Architecture::Aarch64 => "//",
+    };
+    for (i, function) in functions(listing, entry).enumerate() {
+        if i > 0 {
+            writeln!(out)?;
+        }
+        for name in function.aliases.iter().chain([&function.name]) {
+            writeln!(out, "{BOLD}{}:{BOLD:#}", show::plain(name))?;
+        }
+        for instruction in &function.instructions {
+            line(instruction, with_offsets, comment, out)?;
+        }
+    }
+    Ok(())
+}
+
+/// The assembly of a kernel as this runtime loads it, for what is no terminal.
+pub(crate) fn assembly_text(
+    bundle: &Bundle,
+    runtime: &Runtime,
+    number: usize,
+) -> Result<String, Failure> {
+    let (object, _) = bundle.object(runtime, number, &Wanted::default())?;
+    let listing = ObjectFile::parse(object.entry(), object.bytes())?.disassemble();
+    let mut text = Vec::new();
+    write_assembly(&listing, object.entry(), false, &mut text)?;
+    let text = String::from_utf8_lossy(&text);
+    Ok(anstream::adapter::strip_str(&text).to_string())
+}
+
 impl Inspected<'_> {
-    /// The functions, the entry first.
     fn functions(&self) -> impl Iterator<Item = &Function> {
-        let entry = self.listing.function(&self.kernel.entry);
-        let others = self.listing.functions.iter();
-        let others = others.filter(move |f| !entry.is_some_and(|e| std::ptr::eq(e, *f)));
-        entry.into_iter().chain(others)
+        functions(&self.listing, &self.kernel.entry)
     }
 
     fn text(&self, out: &mut dyn Write) -> Result<(), Failure> {
@@ -224,24 +267,8 @@ impl Inspected<'_> {
         self.assembly(true, out)
     }
 
-    /// With where each instruction lies, or without, so that two can be compared.
     fn assembly(&self, with_offsets: bool, out: &mut dyn Write) -> Result<(), Failure> {
-        let comment = match self.listing.architecture {
-            Architecture::X86_64 => ";",
-            Architecture::Aarch64 => "//",
-        };
-        for (i, function) in self.functions().enumerate() {
-            if i > 0 {
-                writeln!(out)?;
-            }
-            for name in function.aliases.iter().chain([&function.name]) {
-                writeln!(out, "{BOLD}{}:{BOLD:#}", show::plain(name))?;
-            }
-            for instruction in &function.instructions {
-                line(instruction, with_offsets, comment, out)?;
-            }
-        }
-        Ok(())
+        write_assembly(&self.listing, &self.kernel.entry, with_offsets, out)
     }
 
     fn as_json(&self) -> Value {

@@ -1,6 +1,6 @@
 //! `svod profile`
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -12,14 +12,15 @@ use svod_runtime::bench::Replay;
 use svod_runtime::bundle::Bundle;
 use svod_runtime::plan::Trace;
 use svod_runtime::profile::{
-    Counters, Counts, KernelReport, Machine, NoCounters, Profile, Report, overhead, write_events,
+    Counters, Counts, KernelReport, KernelText, Machine, NoCounters, Page, Profile, Report,
+    overhead, write_events, write_page,
 };
-use svod_runtime::{Error, Guard, OptLevel, RuntimeBuilder};
+use svod_runtime::{Error, Guard, OptLevel, Runtime, RuntimeBuilder};
 
 use crate::bench::{opt_level, seconds};
 use crate::given::Given;
 use crate::schedule::LEARNING;
-use crate::{Outcome, json, loading, show};
+use crate::{Outcome, json, kernel, loading, show};
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -70,6 +71,9 @@ pub(crate) struct ProfileArgs {
     /// chrome://tracing
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
+    /// Write a page that shows all of it: one file, for any browser
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
     /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
@@ -115,6 +119,15 @@ pub(crate) fn profile(args: &ProfileArgs, out: &mut dyn Write) -> Outcome {
     if let Some(file) = &args.trace {
         write_file(file, |out| write_events(bundle.plan(), &trace, out))?;
     }
+    if let Some(file) = &args.html {
+        let page = Page {
+            plan: bundle.plan(),
+            report: &report,
+            trace: &trace,
+            texts: &texts(&bundle, &runtime),
+        };
+        write_file(file, |out| write_page(&page, out))?;
+    }
     if args.json {
         let value = serde_json::to_value(&report).unwrap_or_default();
         writeln!(out, "{}", json::text(&value))?;
@@ -141,6 +154,9 @@ pub(crate) fn profile(args: &ProfileArgs, out: &mut dyn Write) -> Outcome {
             file.display()
         )?;
     }
+    if let Some(file) = &args.html {
+        writeln!(out, "the page is {}; open it in a browser", file.display())?;
+    }
     Ok(true)
 }
 
@@ -155,6 +171,20 @@ fn counted(
         counters.stop()?;
         Ok(counters.counts()?)
     }))
+}
+
+/// The kernels' texts: of those that have no source, or cannot be listed, none.
+fn texts(bundle: &Bundle, runtime: &Runtime) -> Vec<KernelText> {
+    let text = |number| {
+        let source = bundle
+            .source_file(number)
+            .and_then(|file| fs::read(file).ok());
+        KernelText {
+            source: source.map(|source| String::from_utf8_lossy(&source).into_owned()),
+            assembly: kernel::assembly_text(bundle, runtime, number).ok(),
+        }
+    };
+    (0..bundle.plan().kernels().len()).map(text).collect()
 }
 
 /// Runs, and takes down what that takes; the trace is that of the last run.

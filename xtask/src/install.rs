@@ -15,7 +15,7 @@ struct Need {
     without: &'static str,
 }
 
-const NEEDS: [Need; 5] = [
+const NEEDS: [Need; 6] = [
     Need {
         what: "clang",
         is_there: || clangs() > 0,
@@ -49,6 +49,16 @@ const NEEDS: [Need; 5] = [
         is_there: || is_in_path("aarch64-linux-gnu-gcc"),
         packages: &[&["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"]],
         without: "objects of aarch64 are not executed",
+    },
+    Need {
+        what: "Chromium",
+        is_there: || {
+            ["chromium", "chromium-browser", "google-chrome"]
+                .iter()
+                .any(|p| is_in_path(p))
+        },
+        packages: &[&["chromium"]],
+        without: "the page of a profile is not opened",
     },
 ];
 

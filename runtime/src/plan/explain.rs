@@ -131,7 +131,8 @@ impl Plan {
         )
     }
 
-    fn describe(&self, reason: &Reason) -> String {
+    /// One sentence on a reason, from the later op's side: `it reads …, which that writes`.
+    pub(crate) fn describe(&self, reason: &Reason) -> String {
         let Reason {
             hazard,
             later,

@@ -29,6 +29,7 @@
 mod counters;
 mod events;
 mod machine;
+mod page;
 mod peaks;
 mod report;
 mod traffic;
@@ -38,6 +39,7 @@ use std::time::Duration;
 pub use counters::{Counters, Counts, NoCounters};
 pub use events::write_events;
 pub use machine::{Bandwidth, Machine, Rates};
+pub use page::{KernelText, Page, write_page};
 pub use report::{Bound, KernelReport, OpReport, Report, Spread, ThreadReport, Totals};
 
 use crate::Error;
@@ -180,7 +182,7 @@ impl Profile {
     }
 
     /// What they come to. Without a machine, nothing is said of its limits; without the
-    /// [overhead](overhead) of a launch, nothing of what that bounds.
+    /// [overhead](overhead()) of a launch, nothing of what that bounds.
     #[must_use]
     pub fn report(&self, machine: Option<&Machine>, overhead: Option<f64>) -> Report {
         report::make(self, machine, overhead)

@@ -1,0 +1,100 @@
+// What the page shows, as it was embedded, and what follows from it.
+
+const data = JSON.parse(document.getElementById("data").textContent);
+const { report, trace, buffers } = data;
+const ops = report.ops;
+const groups = report.kernels;
+
+/** How many kernels have a colour of their own: the costliest. */
+const COLOURED = 7;
+
+/** For each op, the place of its kernel among the report's. */
+const groupOf = new Int32Array(ops.length);
+groups.forEach((group, i) => group.ops.forEach(op => { groupOf[op] = i; }));
+
+/** Names of kernels; of those that share one, with the kernel's number. */
+const names = (() => {
+  const seen = new Map();
+  for (const group of groups) seen.set(group.name, (seen.get(group.name) ?? 0) + 1);
+  return groups.map(group =>
+    seen.get(group.name) > 1 && group.kernel !== null ? `${group.name} (${group.kernel})` : group.name);
+})();
+
+const nameOfOp = op => names[groupOf[op]];
+
+/** For each op, those that wait for it. */
+const after = ops.map(() => []);
+data.ops.forEach((op, i) => op.before.forEach(wait => after[wait[0]].push(i)));
+
+/** The spans of the trace. */
+const spans = trace.spans.map(([op, part, parts, phase, thread, start, end]) =>
+  ({ op, part, parts, phase, thread, start, end }));
+
+const threadName = thread => thread === 0 ? "caller" : `helper ${thread}`;
+
+/** The spans of each thread, by time. */
+const tracks = Array.from({ length: Math.max(trace.threads, 1) }, () => []);
+for (const span of spans) tracks[span.thread].push(span);
+for (const track of tracks) track.sort((a, b) => a.start - b.start);
+
+/** The phases of the run, and the times in which a thread waited for the others to end one. */
+const phases = [];
+const waits = tracks.map(() => []);
+{
+  const last = [];
+  for (const span of spans) {
+    const phase = phases[span.phase] ??= { from: 0, until: 0 };
+    phase.until = Math.max(phase.until, span.end);
+    const ends = last[span.phase] ??= tracks.map(() => 0);
+    ends[span.thread] = Math.max(ends[span.thread], span.end);
+  }
+  let from = 0;
+  phases.forEach((phase, i) => {
+    phase.from = from;
+    last[i].forEach((end, thread) => {
+      const start = Math.max(end, from);
+      if (tracks.length > 1 && phase.until > start) waits[thread].push({ start, end: phase.until, phase: i });
+    });
+    from = phase.until;
+  });
+}
+
+/** The place of each op in the run's order, and when it ran. */
+const place = new Int32Array(ops.length);
+data.order.forEach((op, at) => { place[op] = at; });
+const began = new Float64Array(ops.length).fill(Infinity);
+const ended = new Float64Array(ops.length);
+for (const { op, start, end } of spans) {
+  began[op] = Math.min(began[op], start);
+  ended[op] = Math.max(ended[op], end);
+}
+
+/** The temps that lie in the arena, with what uses them. */
+const temps = (() => {
+  const users = buffers.map(() => []);
+  const writer = buffers.map(() => null);
+  for (const op of data.order) {
+    for (const [buffer, , , access] of data.ops[op].touches) {
+      if (users[buffer].at(-1) !== op) users[buffer].push(op);
+      if (access !== "reads") writer[buffer] ??= op;
+    }
+  }
+  return buffers.flatMap((buffer, i) => {
+    const used = users[i];
+    if (buffer.offset === null || !used.length) return [];
+    return [{
+      buffer: i, offset: buffer.offset, bytes: buffer.bytes, users: used, writer: writer[i] ?? used[0],
+      first: place[used[0]], last: place[used.at(-1)] + 1,
+      start: Math.min(...used.map(op => began[op])), end: Math.max(...used.map(op => ended[op])),
+    }];
+  });
+})();
+
+const bufferName = i => {
+  const { name, role } = buffers[i];
+  return name === null ? `${role} #${i}` : `${role} ${name}`;
+};
+
+/** What so many threads of the machine can do: the rates of the most that are no more. */
+const ratesFor = (machine, threads) =>
+  machine.rates.filter(rates => rates.threads <= threads).sort((a, b) => b.threads - a.threads)[0];

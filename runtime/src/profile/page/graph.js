@@ -1,0 +1,167 @@
+// The plan: ops by wave, and what each waits for.
+
+{
+  const waves = [];
+  ops.forEach(op => (waves[op.wave] ??= []).push(op.op));
+  const before = op => data.ops[op].before.map(([earlier]) => earlier);
+
+  /** Where each op lies across its wave: near what it waits for. */
+  const slot = new Float64Array(ops.length);
+  for (const wave of waves) {
+    const wanted = new Map(wave.map(op => {
+      const all = before(op);
+      return [op, all.length ? all.reduce((sum, earlier) => sum + slot[earlier], 0) / all.length : 0];
+    }));
+    wave.sort((a, b) => wanted.get(a) - wanted.get(b) || a - b);
+    wave.forEach((op, i) => { slot[op] = i - (wave.length - 1) / 2; });
+  }
+  const widest = Math.max(1, ...waves.map(wave => wave.length));
+  const edges = ops.flatMap(({ op }) => before(op).map(earlier => [earlier, op]));
+  const critical = ops.filter(op => op.critical).map(op => op.op).sort((a, b) => ops[a].wave - ops[b].wave);
+  const criticalEdges = critical.slice(1).map((op, i) => [critical[i], op]);
+
+  /** More edges than this are straight lines, and left out where the room between waves would be all grey. */
+  const MANY = 1500;
+  let hidesEdges = false;
+  const high = clamp((widest + 3.2) * 34, 150, 460);
+
+  function sizes(view) {
+    const [sx, sy] = [view.toX(1) - view.toX(0), view.toY(1) - view.toY(0)];
+    return { sx, sy, halfX: clamp(sx * 0.36, 0.75, 90), halfY: clamp(sy * 0.32, 0.75, 12) };
+  }
+
+  function trackEdge(ctx, view, { sy, halfX }, [from, to], straight) {
+    const [x0, x1] = [view.toX(ops[from].wave) + halfX, view.toX(ops[to].wave) - halfX];
+    const [y0, y1] = [view.toY(slot[from]), view.toY(slot[to])];
+    ctx.moveTo(x0, y0);
+    const far = ops[to].wave - ops[from].wave;
+    if (straight) ctx.lineTo(x1, y1);
+    else if (far === 1) ctx.bezierCurveTo((x0 + x1) / 2, y0, (x0 + x1) / 2, y1, x1, y1);
+    else {
+      // Around what lies between.
+      const bow = (slot[from] + slot[to] > 0 ? 1 : -1) * sy * (0.8 + 0.09 * Math.min(far, 9));
+      const part = (x1 - x0) * 0.2;
+      ctx.bezierCurveTo(x0 + part, y0 + bow, x1 - part, y1 + bow, x1, y1);
+    }
+  }
+
+  function stroke(ctx, view, size, some, style, straight = false) {
+    Object.assign(ctx, style);
+    ctx.setLineDash(style.dash ?? []);
+    ctx.beginPath();
+    for (const edge of some) trackEdge(ctx, view, size, edge, straight);
+    ctx.stroke();
+    ctx.setLineDash([]);
+    ctx.globalAlpha = 1;
+  }
+
+  function draw(ctx, view) {
+    const size = sizes(view);
+    const isSeen = ([from, to]) => ops[to].wave >= view.x.from && ops[from].wave <= view.x.to;
+    const some = edges.filter(isSeen);
+    const { op } = selection;
+    const back = op === null ? 0.8 : 0.3;
+    hidesEdges = some.length > MANY && size.sx - 2 * size.halfX < 5;
+    if (!hidesEdges)
+      stroke(ctx, view, size, some, { strokeStyle: colours.muted, lineWidth: 1, globalAlpha: back }, some.length > MANY);
+    stroke(ctx, view, size, criticalEdges.filter(isSeen), { strokeStyle: colours.fg, lineWidth: 3, globalAlpha: op === null ? 1 : 0.5 });
+    const related = new Set();
+    if (op !== null) {
+      const [from, to] = [before(op).map(e => [e, op]), after[op].map(l => [op, l])];
+      stroke(ctx, view, size, from, { strokeStyle: colours.accent, lineWidth: 2.5, dash: [6, 4] });
+      stroke(ctx, view, size, to, { strokeStyle: colours.accent, lineWidth: 2.5 });
+      [...from, ...to].flat().forEach(op => related.add(op));
+    }
+    const [first, last] = [Math.max(0, Math.floor(view.x.from)), Math.min(waves.length - 1, Math.ceil(view.x.to))];
+    for (let wave = first; wave <= last; wave++) for (const op of waves[wave]) drawNode(ctx, view, size, op, related);
+    drawRuler(ctx, view, size, first, last);
+  }
+
+  function drawNode(ctx, view, { halfX, halfY }, op, related) {
+    const [x, y] = [view.toX(ops[op].wave), view.toY(slot[op])];
+    if (y < -halfY || y > view.high + halfY) return;
+    const group = groupOf[op];
+    const { fill, text } = paint(group);
+    const [left, top, wide, tall] = [x - halfX, y - halfY, 2 * halfX, 2 * halfY];
+    if (isBack(op) && !related.has(op)) {
+      // No edge is seen through a name.
+      ctx.fillStyle = colours.card;
+      if (wide > 12) ctx.fillRect(left, top, wide, tall);
+      ctx.globalAlpha = 0.35;
+    }
+    ctx.fillStyle = fill;
+    if (halfX < 4 || halfY < 4) ctx.fillRect(left, top, wide, tall);
+    else {
+      ctx.beginPath();
+      ctx.roundRect(left, top, wide, tall, ops[op].critical ? 0 : Math.min(halfX, halfY, 8));
+      ctx.fill();
+    }
+    const isChosen = selection.op === op || related.has(op);
+    if (isChosen || ops[op].critical) {
+      ctx.strokeStyle = isChosen ? colours.accent : colours.fg;
+      ctx.lineWidth = selection.op === op ? 4 : clamp(halfX * 0.4, 0.8, 2.5);
+      ctx.strokeRect(left, top, wide, tall);
+    }
+    if (wide > 12 && tall > 11) {
+      const label = view.nameIn(group, wide - 6);
+      ctx.fillStyle = text;
+      if (label) ctx.fillText(label, x - label.length * view.letter / 2, y + 1);
+    }
+    ctx.globalAlpha = 1;
+  }
+
+  function drawRuler(ctx, view, { sx }, first, last) {
+    ctx.fillStyle = colours.card;
+    ctx.globalAlpha = 0.85;
+    ctx.fillRect(0, 0, view.wide, 17);
+    ctx.globalAlpha = 1;
+    ctx.fillStyle = colours.muted;
+    const label = "wave";
+    ctx.fillText(label, 4, 9);
+    const every = ticks(0, waves.length, view.wide / 60 * waves.length / view.x.size, 1);
+    const step = every.length > 1 ? every[1] : 1;
+    for (let wave = Math.ceil(first / step) * step; wave <= last; wave += step) {
+      const x = view.toX(wave) - String(wave).length * view.letter / 2;
+      if (x > 4 + (label.length + 1) * view.letter) ctx.fillText(String(wave), x, 9);
+    }
+  }
+
+  function pick(px, py) {
+    const { sx, sy, halfX, halfY } = sizes(view);
+    const wave = Math.round(view.fromX(px));
+    if (!waves[wave] || Math.abs(px - view.toX(wave)) > Math.max(halfX, Math.min(4, sx / 2))) return null;
+    const at = view.fromY(py);
+    const op = waves[wave].reduce((best, op) => Math.abs(slot[op] - at) < Math.abs(slot[best] - at) ? op : best);
+    if (Math.abs(py - view.toY(slot[op])) > Math.max(halfY, Math.min(4, sy / 2))) return null;
+    return { op, lines: () => opLines(op,
+      `wave ${wave}${ops[op].critical ? ", on the critical path" : ""}`,
+      `waits for ${plural(before(op).length, "op")}; ${after[op].length} ${after[op].length === 1 ? "waits" : "wait"} for it`) };
+  }
+
+  const least = Math.min(waves.length + 1, 2.5);
+  const view = new View($("graph"), {
+    label: `${plural(ops.length, "op")} in ${plural(waves.length, "wave")}, with ${plural(edges.length, "edge")}`,
+    x: new Axis(-0.6, waves.length - 0.4, least),
+    y: new Axis(-widest / 2 - 1.6, widest / 2 + 1.6, Math.min(widest + 3.2, high / 34)),
+    box: { left: 4, right: 4, top: 14, bottom: 4 },
+    height: () => high,
+    draw, pick,
+    sequence: () => waves.flat().map(op => ({ op })),
+    reveal: ({ op }) => {
+      view.x.reveal(ops[op].wave - 0.5, ops[op].wave + 0.5);
+      view.y.reveal(slot[op] - 0.5, slot[op] + 0.5);
+      return [view.toX(ops[op].wave), view.toY(slot[op])];
+    },
+    saySeen: () => (view.x.isWhole ? `all ${plural(waves.length, "wave")}`
+      : `waves ${Math.max(0, Math.ceil(view.x.from))} to ${Math.min(waves.length - 1, Math.floor(view.x.to))} of ${waves.length}`)
+      + (hidesEdges ? "; zoom in to see all edges" : ""),
+    legend: legend(
+      el("span", {}, el("span", { className: "chip critical" }), `critical path, ${time(report.totals.critical_path_ns)}`),
+      el("span", {}, el("span", { className: "dashes" }), "what the selected op waits for"),
+      el("span", {}, el("span", { className: "dashes whole" }), "what waits for it")),
+    list: () => ({
+      heads: ["op", "kernel", "wave", "critical", "waits for"],
+      rows: ops.map(o => [o.op, names[groupOf[o.op]], o.wave, o.critical ? "yes" : "", before(o.op).join(", ")]),
+    }),
+  });
+}
