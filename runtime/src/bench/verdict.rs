@@ -1,0 +1,138 @@
+//! What may be said of two candidates.
+
+use std::fmt;
+
+use super::Interval;
+
+/// What the interval of a ratio of times allows to be said of a candidate beside
+/// another. Shares are of the other's time: 0.02 is two percent of it.
+///
+/// It is wrong as often as the confidence leaves: one in twenty, at 0.95, of the
+/// verdicts on candidates that are the same. It is of these candidates in this race. To say it of
+/// their code, each is to be [made anew](super::race_sets) several times, as where its
+/// memory lies moves a time by a few percent.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Verdict {
+    /// It takes less time.
+    Faster {
+        /// The share of the other's time by which it is less.
+        by: Interval,
+    },
+    /// It takes more time.
+    Slower {
+        /// The share of the other's time by which it is more.
+        by: Interval,
+    },
+    /// It may take as long, and there is no larger difference than this.
+    Alike {
+        /// The share of the other's time.
+        within: f64,
+    },
+    /// There are too few rounds, or sets, to say anything.
+    Open,
+}
+
+impl Verdict {
+    /// That which the interval of a ratio allows.
+    #[must_use]
+    pub fn of(ratio: Option<Interval>) -> Verdict {
+        match ratio {
+            None => Verdict::Open,
+            Some(Interval { low, high }) if high < 1.0 => Verdict::Faster {
+                by: Interval {
+                    low: 1.0 - high,
+                    high: 1.0 - low,
+                },
+            },
+            Some(Interval { low, high }) if low > 1.0 => Verdict::Slower {
+                by: Interval {
+                    low: low - 1.0,
+                    high: high - 1.0,
+                },
+            },
+            Some(Interval { low, high }) => Verdict::Alike {
+                within: (1.0 - low).max(high - 1.0),
+            },
+        }
+    }
+}
+
+/// `1.8 to 2.1 % slower`, `0.4 to 0.5 % faster`, `not told apart: the difference is below
+/// 0.7 %`, `not told apart: too few rounds`.
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Verdict::Faster { by } => write!(f, "{} faster", Percents(by)),
+            Verdict::Slower { by } if by.low >= 1.0 => {
+                let (low, high) = (1.0 + by.low, 1.0 + by.high);
+                write!(f, "{low:.1} to {high:.1} times as slow")
+            }
+            Verdict::Slower { by } => write!(f, "{} slower", Percents(by)),
+            Verdict::Alike { within } => {
+                // What it is below is not rounded down.
+                let decimals = decimals(within);
+                let step = 10_f64.powi(decimals as i32);
+                let percent = ((within * 100.0 * step).floor() + 1.0) / step;
+                write!(f, "not told apart: the difference is below {percent:.decimals$} %")
+            }
+            Verdict::Open => f.write_str("not told apart: too few rounds"),
+        }
+    }
+}
+
+/// Shares as percents.
+struct Percents(Interval);
+
+impl fmt::Display for Percents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Interval { low, high } = self.0;
+        let decimals = decimals(high);
+        let [low, high] = [low, high].map(|share| format!("{:.decimals$}", share * 100.0));
+        if low == high {
+            write!(f, "{high} %")
+        } else {
+            write!(f, "{low} to {high} %")
+        }
+    }
+}
+
+/// How many a share has as a percentage: two digits, but no more than two decimals.
+fn decimals(share: f64) -> usize {
+    match share {
+        0.1.. => 0,
+        0.01.. => 1,
+        _ => 2,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verdict_says_what_the_interval_allows_and_no_more() {
+        let of = |low, high| Verdict::of(Some(Interval { low, high }));
+        assert!(matches!(of(1.018, 1.021), Verdict::Slower { .. }));
+        assert!(matches!(of(0.95, 0.999), Verdict::Faster { .. }));
+        for (low, high) in [(0.999, 1.001), (1.0, 1.1), (0.9, 1.0), (1.0, 1.0)] {
+            assert!(matches!(of(low, high), Verdict::Alike { .. }), "{low} {high}");
+        }
+        assert_eq!(Verdict::of(None), Verdict::Open);
+    }
+
+    #[test]
+    fn words_have_the_digits_that_count() {
+        let says = |low, high| Verdict::of(Some(Interval { low, high })).to_string();
+        assert_eq!(says(1.018, 1.021), "1.8 to 2.1 % slower");
+        assert_eq!(says(0.99501, 0.99599), "0.40 to 0.50 % faster");
+        assert_eq!(says(0.5, 0.5), "50 % faster");
+        assert_eq!(says(1.25, 1.5), "25 to 50 % slower");
+        assert_eq!(says(2.5, 3.04), "2.5 to 3.0 times as slow");
+        let below = "not told apart: the difference is below ";
+        assert_eq!(says(0.998, 1.0061), format!("{below}0.62 %"));
+        assert_eq!(says(0.876, 1.1), format!("{below}13 %"));
+        assert_eq!(says(1.0, 1.0), format!("{below}0.01 %"));
+        assert_eq!(Verdict::Open.to_string(), "not told apart: too few rounds");
+    }
+}
