@@ -178,6 +178,9 @@ mod tests {
             sweep.evict(pool).unwrap();
         }
         let too_large = Sweep::of_bytes(usize::MAX / 2).unwrap_err();
-        assert!(matches!(too_large, Error::OutOfMemory { .. }), "{too_large}");
+        assert!(
+            matches!(too_large, Error::OutOfMemory { .. }),
+            "{too_large}"
+        );
     }
 }

@@ -15,6 +15,9 @@
 //! of a sample. Blocks that were [made anew](super::race_sets) are independent by
 //! design.
 
+/// Less is lost in rounding.
+const LEAST_TAIL: f64 = 1e-12;
+
 /// A race has at least so many blocks, where it has rounds enough: fewer would make
 /// wider intervals, more would be shorter than slow stretches are.
 const BLOCKS: usize = 20;
@@ -80,7 +83,11 @@ impl Interval {
 /// Moves the medians of equal blocks to the front, and says how many they are.
 fn equal_blocks(numbers: &mut [f64]) -> usize {
     let len = numbers.len() / BLOCKS;
-    let len = if len.is_multiple_of(2) { len.max(2) - 1 } else { len };
+    let len = if len.is_multiple_of(2) {
+        len.max(2) - 1
+    } else {
+        len
+    };
     // What fills no block is left out at the start, nearest to the warm-up.
     let first = numbers.len() % len;
     let ends = (first + len..=numbers.len()).step_by(len);
@@ -119,6 +126,10 @@ fn order_statistics(numbers: &mut [f64], confidence: f64) -> Option<Interval> {
 /// probability of at most `tail`.
 #[allow(clippy::cast_precision_loss)] // a number of samples
 fn rank(n: usize, tail: f64) -> Option<usize> {
+    // A NaN is no probability.
+    if !(tail >= LEAST_TAIL) {
+        return None;
+    }
     // The probability of k heads, in parts of that of `middle`; of all k, the sum.
     let middle = n / 2;
     let fewer = |k: usize| k as f64 / (n - k + 1) as f64;
@@ -135,8 +146,7 @@ fn rank(n: usize, tail: f64) -> Option<usize> {
         _ => 2.0 * (1.0 + below),
     };
     let (mut k, mut weight, mut at_most) = (middle, 1.0, 1.0 + below);
-    // A NaN has no rank.
-    while !(at_most <= tail * sum) {
+    while at_most > tail * sum {
         at_most -= weight;
         weight *= fewer(k);
         k = k.checked_sub(1)?;
@@ -161,9 +171,9 @@ mod tests {
             bits as f64 / (1_u64 << 53) as f64
         }
 
-        /// About normal: the sum of twelve.
+        /// About normal.
         fn normal(&mut self) -> f64 {
-            (0..12).map(|_| self.uniform()).sum::<f64>() - 6.0
+            (0..4).map(|_| self.uniform()).sum::<f64>() - 2.0
         }
     }
 
@@ -222,9 +232,9 @@ mod tests {
         assert_eq!((ones.low, ones.high, ones.width()), (1.0, 1.0, 0.0));
     }
 
-    /// In how many of 2,000 races the interval holds the median.
+    /// In how many of 1,000 races the interval holds the median.
     fn covers(rounds: usize, median: f64, mut draw: impl FnMut(&mut Random) -> f64) -> f64 {
-        const RACES: u32 = 2000;
+        const RACES: u32 = 1000;
         let mut random = Random(0x5eed);
         let mut hits = 0;
         for _ in 0..RACES {
@@ -239,9 +249,9 @@ mod tests {
     fn independent_samples_are_covered_as_stated() {
         // As times are: a floor, and a long tail. The median of -ln(u) is ln(2).
         let skewed = |random: &mut Random| -random.uniform().max(1e-300).ln();
-        for rounds in [6, 10, 30, 61, 200, 1000] {
+        for rounds in [6, 10, 30, 61, 200, 500] {
             let share = covers(rounds, std::f64::consts::LN_2, skewed);
-            assert!((0.945..=0.995).contains(&share), "{rounds}: {share}");
+            assert!((0.94..=0.995).contains(&share), "{rounds}: {share}");
         }
     }
 
@@ -253,13 +263,13 @@ mod tests {
             last = 0.9 * last + random.normal();
             last
         };
-        let share = covers(1000, 0.0, stretches);
-        assert!((0.93..=0.99).contains(&share), "{share}");
+        let share = covers(600, 0.0, stretches);
+        assert!((0.925..=0.99).contains(&share), "{share}");
 
         // All rounds as if they were independent would not do.
         let (mut random, mut last, mut hits) = (Random(0x5eed), 0.0, 0);
         for _ in 0..500 {
-            let mut numbers = [0.0; 1000];
+            let mut numbers = [0.0; 600];
             for number in &mut numbers {
                 last = 0.9 * last + random.normal();
                 *number = last;
@@ -267,6 +277,6 @@ mod tests {
             let plain = order_statistics(&mut numbers, 0.95).unwrap();
             hits += i32::from(plain.low <= 0.0 && 0.0 <= plain.high);
         }
-        assert!(hits < 350, "{hits}");
+        assert!(hits < 140, "{hits}");
     }
 }

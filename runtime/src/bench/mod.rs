@@ -32,7 +32,7 @@
 //! let race = race(&mut [&mut push, &mut insert], &Budget::rounds(100))?;
 //! println!("inserted in {:.0} ns, ", race.times(1).median);
 //! println!("{:.1} times as long as pushed", race.ratios(1, 0).median);
-//! println!("to insert is {} than to push", race.verdict(1, 0));
+//! println!("{}", race.verdict(1, 0).sentence("to insert", "to push"));
 //! # Ok::<(), svod_runtime::Error>(())
 //! ```
 //!

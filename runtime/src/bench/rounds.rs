@@ -204,16 +204,17 @@ impl Looks {
     /// Whether the interval of these times is as narrow as asked for.
     fn is_precise(&mut self, times: &[f64], budget: &Budget) -> bool {
         let interval = Interval::of_parts(times, &[], budget.confidence, &mut self.scratch);
-        interval.is_some_and(|interval| {
-            interval.width() <= self.median(times) * budget.precision
-        })
+        interval.is_some_and(|interval| interval.width() <= self.median(times) * budget.precision)
     }
 
     fn median(&mut self, times: &[f64]) -> f64 {
         self.scratch.clear();
         self.scratch.extend_from_slice(times);
         let middle = times.len() / 2;
-        *self.scratch.select_nth_unstable_by(middle, f64::total_cmp).1
+        *self
+            .scratch
+            .select_nth_unstable_by(middle, f64::total_cmp)
+            .1
     }
 }
 

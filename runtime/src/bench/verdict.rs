@@ -58,25 +58,31 @@ impl Verdict {
     }
 }
 
-/// `1.8 to 2.1 % slower`, `0.4 to 0.5 % faster`, `not told apart: the difference is below
-/// 0.7 %`, `not told apart: too few rounds`.
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Verdict {
+    /// It in words, of candidates of these names: `B is 1.8 to 2.1 % slower than A`, `B is not
+    /// told apart from A: the difference is below 0.7 %`. Percents are of the other's time.
+    #[must_use]
+    pub fn sentence(&self, candidate: &str, other: &str) -> String {
+        let apart = format!("{candidate} is not told apart from {other}");
         match *self {
-            Verdict::Faster { by } => write!(f, "{} faster", Percents(by)),
+            Verdict::Faster { by } => {
+                format!("{candidate} is {} faster than {other}", Percents(by))
+            }
             Verdict::Slower { by } if by.low >= 1.0 => {
                 let (low, high) = (1.0 + by.low, 1.0 + by.high);
-                write!(f, "{low:.1} to {high:.1} times as slow")
+                format!("{candidate} takes {low:.1} to {high:.1} times as long as {other}")
             }
-            Verdict::Slower { by } => write!(f, "{} slower", Percents(by)),
+            Verdict::Slower { by } => {
+                format!("{candidate} is {} slower than {other}", Percents(by))
+            }
             Verdict::Alike { within } => {
                 // What it is below is not rounded down.
                 let decimals = decimals(within);
-                let step = 10_f64.powi(decimals as i32);
+                let step = [1.0, 10.0, 100.0][decimals];
                 let percent = ((within * 100.0 * step).floor() + 1.0) / step;
-                write!(f, "not told apart: the difference is below {percent:.decimals$} %")
+                format!("{apart}: the difference is below {percent:.decimals$} %")
             }
-            Verdict::Open => f.write_str("not told apart: too few rounds"),
+            Verdict::Open => format!("{apart}: there are too few rounds to say"),
         }
     }
 }
@@ -116,23 +122,27 @@ mod tests {
         assert!(matches!(of(1.018, 1.021), Verdict::Slower { .. }));
         assert!(matches!(of(0.95, 0.999), Verdict::Faster { .. }));
         for (low, high) in [(0.999, 1.001), (1.0, 1.1), (0.9, 1.0), (1.0, 1.0)] {
-            assert!(matches!(of(low, high), Verdict::Alike { .. }), "{low} {high}");
+            assert!(
+                matches!(of(low, high), Verdict::Alike { .. }),
+                "{low} {high}"
+            );
         }
         assert_eq!(Verdict::of(None), Verdict::Open);
     }
 
     #[test]
     fn words_have_the_digits_that_count() {
-        let says = |low, high| Verdict::of(Some(Interval { low, high })).to_string();
-        assert_eq!(says(1.018, 1.021), "1.8 to 2.1 % slower");
-        assert_eq!(says(0.99501, 0.99599), "0.40 to 0.50 % faster");
-        assert_eq!(says(0.5, 0.5), "50 % faster");
-        assert_eq!(says(1.25, 1.5), "25 to 50 % slower");
-        assert_eq!(says(2.5, 3.04), "2.5 to 3.0 times as slow");
-        let below = "not told apart: the difference is below ";
-        assert_eq!(says(0.998, 1.0061), format!("{below}0.62 %"));
+        let says = |low, high| Verdict::of(Some(Interval { low, high })).sentence("B", "A");
+        assert_eq!(says(1.018, 1.021), "B is 1.8 to 2.1 % slower than A");
+        assert_eq!(says(0.99501, 0.99599), "B is 0.40 to 0.50 % faster than A");
+        assert_eq!(says(0.5, 0.5), "B is 50 % faster than A");
+        assert_eq!(says(1.25, 1.5), "B is 25 to 50 % slower than A");
+        assert_eq!(says(2.5, 3.04), "B takes 2.5 to 3.0 times as long as A");
+        let below = "B is not told apart from A: the difference is below ";
+        assert_eq!(says(0.998, 1.00615), format!("{below}0.62 %"));
+        assert_eq!(says(0.9841, 1.0), format!("{below}1.6 %"));
         assert_eq!(says(0.876, 1.1), format!("{below}13 %"));
         assert_eq!(says(1.0, 1.0), format!("{below}0.01 %"));
-        assert_eq!(Verdict::Open.to_string(), "not told apart: too few rounds");
+        assert!(Verdict::Open.sentence("B", "A").contains("too few rounds"));
     }
 }

@@ -29,7 +29,9 @@ fn ratios_are_of_each_round_on_its_own() {
 fn busy(rounds: usize, seed: u64, slower: &[f64]) -> Race {
     let mut state = seed;
     let mut random = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
         (state >> 33) as f64 / (1_u64 << 31) as f64
     };
     let mut samples = vec![Vec::new(); slower.len()];
@@ -135,7 +137,16 @@ fn sets_share_the_budget_and_the_order_goes_on() {
     let race = race.unwrap();
     assert_eq!((made.get(), race.rounds(), race.sets()), (3, 5, 3));
     // A round of warm-up in each set, and then two, two and one.
-    let rounds = [[0, 1], [0, 1], [1, 0], [0, 1], [1, 0], [0, 1], [0, 1], [0, 1]];
+    let rounds = [
+        [0, 1],
+        [0, 1],
+        [1, 0],
+        [0, 1],
+        [1, 0],
+        [0, 1],
+        [0, 1],
+        [0, 1],
+    ];
     assert_eq!(log.take(), rounds.as_flattened());
 
     let mut count = 2;
@@ -145,6 +156,8 @@ fn sets_share_the_budget_and_the_order_goes_on() {
     });
     let error = other.unwrap_err().to_string();
     assert!(error.contains("1 candidates goes on with 0"), "{error}");
-    let failed = race_sets(2, &budget, || Err::<Vec<Noted<'_>>, _>(Error::run("no memory")));
+    let failed = race_sets(2, &budget, || {
+        Err::<Vec<Noted<'_>>, _>(Error::run("no memory"))
+    });
     assert!(failed.unwrap_err().to_string().contains("no memory"));
 }

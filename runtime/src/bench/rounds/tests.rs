@@ -5,108 +5,107 @@ use std::cell::RefCell;
 use super::*;
 use crate::bench::race;
 
-    #[test]
-    fn a_sample_has_as_many_runs_as_the_clock_needs() {
-        let nanos = Duration::from_nanos;
-        let more = |runs, took, enough| more_runs(runs, nanos(took), nanos(enough));
-        assert_eq!(more(1, 19_999, 20_000), 2);
-        assert_eq!(more(1, 4_000, 20_000), 5);
-        assert_eq!(more(5, 350, 20_000), 40, "no more than eight times as many");
-        assert_eq!(more(40, 2_800, 20_000), 286);
-        assert_eq!(more(1, 0, 20_000), 8);
-        assert_eq!(more(MAX_RUNS / 2, 1, u64::MAX), MAX_RUNS);
-        // What lasts for long enough is run once.
-        let mut slow = || {
-            let start = Instant::now();
-            while start.elapsed() < nanos(10_000) {}
+#[test]
+fn a_sample_has_as_many_runs_as_the_clock_needs() {
+    let nanos = Duration::from_nanos;
+    let more = |runs, took, enough| more_runs(runs, nanos(took), nanos(enough));
+    assert_eq!(more(1, 19_999, 20_000), 2);
+    assert_eq!(more(1, 4_000, 20_000), 5);
+    assert_eq!(more(5, 350, 20_000), 40, "no more than eight times as many");
+    assert_eq!(more(40, 2_800, 20_000), 286);
+    assert_eq!(more(1, 0, 20_000), 8);
+    assert_eq!(more(MAX_RUNS / 2, 1, u64::MAX), MAX_RUNS);
+    // What lasts for long enough is run once.
+    let mut slow = || {
+        let start = Instant::now();
+        while start.elapsed() < nanos(10_000) {}
+        Ok(())
+    };
+    let mut field = Field::new(1, &Budget::rounds(1), None).unwrap();
+    let runs = field.runs_in_a_row(&mut [&mut slow], nanos(10_000));
+    assert_eq!(runs.unwrap(), 1);
+}
+
+/// Notes what is done with it.
+struct Witness<'a>(char, &'a RefCell<String>);
+
+impl Candidate for Witness<'_> {
+    fn prepare(&mut self) -> Result<(), Error> {
+        self.1.borrow_mut().push(self.0.to_ascii_uppercase());
+        Ok(())
+    }
+
+    fn run(&mut self) -> Result<(), Error> {
+        self.1.borrow_mut().push(self.0);
+        Ok(())
+    }
+}
+
+/// A budget that no clock has a say in.
+fn rounds(rounds: usize) -> Budget {
+    Budget {
+        warm_up: Duration::ZERO,
+        sample: Duration::ZERO,
+        ..Budget::rounds(rounds)
+    }
+}
+
+#[test]
+fn candidates_are_prepared_before_each_sample_and_take_turns() {
+    let log = RefCell::new(String::new());
+    let (mut a, mut b) = (Witness('a', &log), Witness('b', &log));
+    let race = race(&mut [&mut a, &mut b], &rounds(3)).unwrap();
+    // A round of warm-up, and three that count.
+    assert_eq!(*log.borrow(), "AaBb AaBb BbAa BbAa".replace(' ', ""));
+    assert_eq!(race.runs_in_a_sample(), 1);
+    for i in 0..2 {
+        assert_eq!(race.samples(i).len(), 3);
+        assert!(race.samples(i).iter().all(|t| *t >= 0.0));
+    }
+}
+
+#[test]
+fn the_budget_says_how_many_rounds() {
+    let run_for = |budget: &Budget| {
+        let race = race(&mut [&mut || Ok(())], budget).unwrap();
+        race.samples(0).len()
+    };
+    let no_time = Budget {
+        time: Duration::ZERO,
+        ..rounds(0)
+    };
+    let at_least = |min_rounds| Budget {
+        min_rounds,
+        max_rounds: 10_000,
+        ..no_time
+    };
+    assert_eq!(run_for(&at_least(7)), 7);
+    assert_eq!(run_for(&at_least(0)), 1);
+    let all_time = Budget {
+        time: Duration::MAX,
+        max_rounds: 13,
+        ..no_time
+    };
+    assert_eq!(run_for(&all_time), 13);
+    assert!(race(&mut [], &rounds(3)).unwrap().samples(0).is_empty());
+}
+
+#[test]
+fn a_failure_ends_the_race() {
+    let mut runs = 0;
+    let mut fails = || {
+        runs += 1;
+        if runs < 3 {
             Ok(())
-        };
-        let mut field = Field::new(1, &Budget::rounds(1), None).unwrap();
-        let runs = field.runs_in_a_row(&mut [&mut slow], nanos(10_000));
-        assert_eq!(runs.unwrap(), 1);
-    }
-
-    /// Notes what is done with it.
-    struct Witness<'a>(char, &'a RefCell<String>);
-
-    impl Candidate for Witness<'_> {
-        fn prepare(&mut self) -> Result<(), Error> {
-            self.1.borrow_mut().push(self.0.to_ascii_uppercase());
-            Ok(())
+        } else {
+            Err(Error::run("it is broken"))
         }
-
-        fn run(&mut self) -> Result<(), Error> {
-            self.1.borrow_mut().push(self.0);
-            Ok(())
-        }
-    }
-
-    /// A budget that no clock has a say in.
-    fn rounds(rounds: usize) -> Budget {
-        Budget {
-            warm_up: Duration::ZERO,
-            sample: Duration::ZERO,
-            ..Budget::rounds(rounds)
-        }
-    }
-
-    #[test]
-    fn candidates_are_prepared_before_each_sample_and_take_turns() {
-        let log = RefCell::new(String::new());
-        let (mut a, mut b) = (Witness('a', &log), Witness('b', &log));
-        let race = race(&mut [&mut a, &mut b], &rounds(3)).unwrap();
-        // A round of warm-up, and three that count.
-        assert_eq!(*log.borrow(), "AaBb AaBb BbAa BbAa".replace(' ', ""));
-        assert_eq!(race.runs_in_a_sample(), 1);
-        for i in 0..2 {
-            assert_eq!(race.samples(i).len(), 3);
-            assert!(race.samples(i).iter().all(|t| *t >= 0.0));
-        }
-    }
-
-    #[test]
-    fn the_budget_says_how_many_rounds() {
-        let run_for = |budget: &Budget| {
-            let race = race(&mut [&mut || Ok(())], budget).unwrap();
-            race.samples(0).len()
-        };
-        let no_time = Budget {
-            time: Duration::ZERO,
-            ..rounds(0)
-        };
-        let at_least = |min_rounds| Budget {
-            min_rounds,
-            max_rounds: 10_000,
-            ..no_time
-        };
-        assert_eq!(run_for(&at_least(7)), 7);
-        assert_eq!(run_for(&at_least(0)), 1);
-        let all_time = Budget {
-            time: Duration::MAX,
-            max_rounds: 13,
-            ..no_time
-        };
-        assert_eq!(run_for(&all_time), 13);
-        assert!(race(&mut [], &rounds(3)).unwrap().samples(0).is_empty());
-    }
-
-    #[test]
-    fn a_failure_ends_the_race() {
-        let mut runs = 0;
-        let mut fails = || {
-            runs += 1;
-            if runs < 3 {
-                Ok(())
-            } else {
-                Err(Error::run("it is broken"))
-            }
-        };
-        let error = race(&mut [&mut fails], &rounds(10)).unwrap_err();
-        assert!(error.to_string().contains("broken"));
-        assert_eq!(runs, 3);
-        let too_many = race(&mut [&mut || Ok(())], &rounds(usize::MAX)).unwrap_err();
-        assert!(matches!(too_many, Error::OutOfMemory { .. }), "{too_many}");
-    }
+    };
+    let error = race(&mut [&mut fails], &rounds(10)).unwrap_err();
+    assert!(error.to_string().contains("broken"));
+    assert_eq!(runs, 3);
+    let too_many = race(&mut [&mut || Ok(())], &rounds(usize::MAX)).unwrap_err();
+    assert!(matches!(too_many, Error::OutOfMemory { .. }), "{too_many}");
 }
 
 /// A field of candidates whose times in each round are made up.
