@@ -74,7 +74,10 @@ fn a_bundle_alone_has_times_and_no_ratio() {
     assert_eq!(candidate["opt_level"], "-O2");
     assert_eq!(candidate["test"], 0);
     assert_eq!(candidate["ops"], 4);
-    assert_eq!((&json["sets"], &json["confidence"]), (&5.into(), &0.95.into()));
+    assert_eq!(
+        (&json["sets"], &json["confidence"]),
+        (&5.into(), &0.95.into())
+    );
     for key in ["ratio", "ratio_interval", "verdict", "cpu"] {
         assert_eq!(candidate[key], Value::Null, "{key}");
     }
@@ -154,7 +157,14 @@ fn each_number_of_threads_is_a_candidate() {
 
 #[test]
 fn each_schedule_and_each_cpu_is_a_candidate() {
-    let args = ["--threads", "1,2", "--schedule", "learned,off", "--cpu", "native"];
+    let args = [
+        "--threads",
+        "1,2",
+        "--schedule",
+        "learned,off",
+        "--cpu",
+        "native",
+    ];
     let json = bench(&[&[sources()], &args[..]].concat());
     let of = |c: &Value| {
         let schedule = c["schedule"].as_str().unwrap().to_owned();
@@ -169,9 +179,13 @@ fn each_schedule_and_each_cpu_is_a_candidate() {
 #[test]
 fn what_is_said_of_a_candidate_follows_from_the_interval_of_its_ratio() {
     // Each of nine sets has a round.
-    let args = ["--rounds", "9", "--confidence", "0.9", "-O0", "-O2"];
-    let json = bench(&[&[sources()], &args[..]].concat());
-    assert_eq!((&json["sets"], &json["confidence"]), (&9.into(), &0.9.into()));
+    let args = "bench --json --warm-up 0 --rounds 9 --confidence 0.9 -O0 -O2".split(' ');
+    let args: Vec<_> = args.chain([sources()]).collect();
+    let json: Value = serde_json::from_str(&svod(&args).succeeds()).unwrap();
+    assert_eq!(
+        (&json["sets"], &json["confidence"]),
+        (&9.into(), &0.9.into())
+    );
     let second = &candidates(&json)[1];
     let number = |value: &Value| value.as_f64().unwrap();
     let ratio = &second["ratio_interval"];
@@ -185,7 +199,10 @@ fn what_is_said_of_a_candidate_follows_from_the_interval_of_its_ratio() {
         () => ("alike", [0.0, (1.0 - low).max(high - 1.0)]),
     };
     assert_eq!(verdict["is"], is, "{second}");
-    assert_eq!([number(&verdict["low"]), number(&verdict["high"])], [from, to]);
+    assert_eq!(
+        [number(&verdict["low"]), number(&verdict["high"])],
+        [from, to]
+    );
     let interval = &candidates(&json)[0]["interval_us"];
     assert!(number(&interval["low"]) <= number(&interval["high"]));
 }
@@ -225,7 +242,9 @@ fn the_table_fits_80_columns() {
     }
     let mut table = out.lines().skip_while(|l| !l.contains("median"));
     assert!(table.all(|l| l.chars().count() <= 80), "{out}");
-    let rows = out.lines().filter(|l| l.starts_with('[') && l.contains(" to "));
+    let rows = out
+        .lines()
+        .filter(|l| l.starts_with('[') && l.contains(" to "));
     assert!(rows.count() >= 2, "{out}");
     let last = out.lines().last().unwrap();
     assert!(last.starts_with("[2] "), "{out}");
@@ -264,7 +283,11 @@ fn bad_usage_ends_with_2_and_says_what_to_do() {
     needs(&[sources(), "--confidence", "95"], &["between 0 and 1"]);
     needs(&[sources(), "--sets", "0"], &["--sets"]);
     needs(&[sources(), "--cpu", "z80"], &["z80"]);
-    let other = if cfg!(target_arch = "aarch64") { "x86-64" } else { "aarch64" };
+    let other = if cfg!(target_arch = "aarch64") {
+        "x86-64"
+    } else {
+        "aarch64"
+    };
     needs(&[sources(), "--cpu", other], &["does not run", other]);
     needs(
         &[sources(), "--test", "8"],

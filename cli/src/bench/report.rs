@@ -70,7 +70,9 @@ pub(super) fn table(
 ) -> Result<(), Failure> {
     let sure = format!(
         "{}% interval",
-        four_digits(args.confidence * 100.0).trim_end_matches('0').trim_end_matches('.')
+        four_digits(args.confidence * 100.0)
+            .trim_end_matches('0')
+            .trim_end_matches('.')
     );
     let ratios = match entrants.len() {
         1 => String::new(),
@@ -104,11 +106,10 @@ pub(super) fn table(
         1 => String::new(),
         n => format!(", in {n} sets of memory"),
     };
-    let ratios = match entrants.len() {
-        1 => "",
-        _ => "; ratios are those of one round",
-    };
-    writeln!(out, "\n{rounds} of {runs} each{sets}{ratios}")?;
+    writeln!(out, "\n{rounds} of {runs} each{sets}")?;
+    if entrants.len() > 1 {
+        writeln!(out, "ratios are those of one round\n")?;
+    }
     for i in 1..entrants.len() {
         let sentence = race.verdict(i, 0).sentence(&format!("[{}]", i + 1), "[1]");
         writeln!(out, "{sentence}")?;

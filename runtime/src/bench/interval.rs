@@ -126,8 +126,7 @@ fn order_statistics(numbers: &mut [f64], confidence: f64) -> Option<Interval> {
 /// probability of at most `tail`.
 #[allow(clippy::cast_precision_loss)] // a number of samples
 fn rank(n: usize, tail: f64) -> Option<usize> {
-    // A NaN is no probability.
-    if !(tail >= LEAST_TAIL) {
+    if tail.is_nan() || tail < LEAST_TAIL {
         return None;
     }
     // The probability of k heads, in parts of that of `middle`; of all k, the sum.

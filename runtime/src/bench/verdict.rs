@@ -65,12 +65,16 @@ impl Verdict {
     pub fn sentence(&self, candidate: &str, other: &str) -> String {
         let apart = format!("{candidate} is not told apart from {other}");
         match *self {
+            Verdict::Faster { by } if by.low >= 0.5 => {
+                let times = Times(1.0 / (1.0 - by.low), 1.0 / (1.0 - by.high));
+                format!("{candidate} is {times} as fast as {other}")
+            }
             Verdict::Faster { by } => {
                 format!("{candidate} is {} faster than {other}", Percents(by))
             }
             Verdict::Slower { by } if by.low >= 1.0 => {
-                let (low, high) = (1.0 + by.low, 1.0 + by.high);
-                format!("{candidate} takes {low:.1} to {high:.1} times as long as {other}")
+                let times = Times(1.0 + by.low, 1.0 + by.high);
+                format!("{candidate} takes {times} as long as {other}")
             }
             Verdict::Slower { by } => {
                 format!("{candidate} is {} slower than {other}", Percents(by))
@@ -100,6 +104,17 @@ impl fmt::Display for Percents {
         } else {
             write!(f, "{low} to {high} %")
         }
+    }
+}
+
+/// From so many times to so many.
+struct Times(f64, f64);
+
+impl fmt::Display for Times {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Times(low, high) = *self;
+        let decimals = usize::from(high < 100.0);
+        write!(f, "{low:.decimals$} to {high:.decimals$} times")
     }
 }
 
@@ -135,9 +150,14 @@ mod tests {
         let says = |low, high| Verdict::of(Some(Interval { low, high })).sentence("B", "A");
         assert_eq!(says(1.018, 1.021), "B is 1.8 to 2.1 % slower than A");
         assert_eq!(says(0.99501, 0.99599), "B is 0.40 to 0.50 % faster than A");
-        assert_eq!(says(0.5, 0.5), "B is 50 % faster than A");
+        assert_eq!(says(0.6, 0.6), "B is 40 % faster than A");
+        assert_eq!(says(0.25, 0.5), "B is 2.0 to 4.0 times as fast as A");
         assert_eq!(says(1.25, 1.5), "B is 25 to 50 % slower than A");
         assert_eq!(says(2.5, 3.04), "B takes 2.5 to 3.0 times as long as A");
+        assert_eq!(
+            says(447.7, 1130.8),
+            "B takes 448 to 1131 times as long as A"
+        );
         let below = "B is not told apart from A: the difference is below ";
         assert_eq!(says(0.998, 1.00615), format!("{below}0.62 %"));
         assert_eq!(says(0.9841, 1.0), format!("{below}1.6 %"));
