@@ -74,7 +74,16 @@ fn a_bundle_alone_has_times_and_no_ratio() {
     assert_eq!(candidate["opt_level"], "-O2");
     assert_eq!(candidate["test"], 0);
     assert_eq!(candidate["ops"], 4);
-    assert_eq!(candidate["ratio"], Value::Null);
+    assert_eq!(
+        (&json["sets"], &json["confidence"]),
+        (&5.into(), &0.95.into())
+    );
+    for key in ["ratio", "ratio_interval", "verdict", "cpu"] {
+        assert_eq!(candidate[key], Value::Null, "{key}");
+    }
+    assert_eq!(candidate["schedule"], "learned");
+    // Five rounds are too few for one.
+    assert_eq!(candidate["interval_us"], Value::Null);
     let compiler = &candidate["compiler"];
     assert!(
         compiler["path"].as_str().unwrap().starts_with('/'),
@@ -147,6 +156,58 @@ fn each_number_of_threads_is_a_candidate() {
 }
 
 #[test]
+fn each_schedule_and_each_cpu_is_a_candidate() {
+    let args = [
+        "--threads",
+        "1,2",
+        "--schedule",
+        "learned,off",
+        "--cpu",
+        "native",
+    ];
+    let json = bench(&[&[sources()], &args[..]].concat());
+    let of = |c: &Value| {
+        let schedule = c["schedule"].as_str().unwrap().to_owned();
+        (c["threads"].as_u64().unwrap(), schedule)
+    };
+    let all: Vec<_> = candidates(&json).iter().map(of).collect();
+    let expected = [(1, "learned"), (1, "off"), (2, "learned"), (2, "off")];
+    assert_eq!(all, expected.map(|(n, which)| (n, which.to_owned())));
+    assert!(candidates(&json).iter().all(|c| c["cpu"] == "native"));
+}
+
+#[test]
+fn what_is_said_of_a_candidate_follows_from_the_interval_of_its_ratio() {
+    // Each of nine sets has a round.
+    let args = "bench --json --warm-up 0 --rounds 9 --confidence 0.9 -O0 -O2".split(' ');
+    let args: Vec<_> = args.chain([sources()]).collect();
+    let json: Value = serde_json::from_str(&svod(&args).succeeds()).unwrap();
+    assert_eq!(
+        (&json["sets"], &json["confidence"]),
+        (&9.into(), &0.9.into())
+    );
+    let second = &candidates(&json)[1];
+    let number = |value: &Value| value.as_f64().unwrap();
+    let ratio = &second["ratio_interval"];
+    let (low, high) = (number(&ratio["low"]), number(&ratio["high"]));
+    let median = number(&second["ratio"]["median"]);
+    assert!(low <= median && median <= high, "{second}");
+    let verdict = &second["verdict"];
+    let (is, [from, to]) = match () {
+        () if high < 1.0 => ("faster", [1.0 - high, 1.0 - low]),
+        () if low > 1.0 => ("slower", [low - 1.0, high - 1.0]),
+        () => ("alike", [0.0, (1.0 - low).max(high - 1.0)]),
+    };
+    assert_eq!(verdict["is"], is, "{second}");
+    assert_eq!(
+        [number(&verdict["low"]), number(&verdict["high"])],
+        [from, to]
+    );
+    let interval = &candidates(&json)[0]["interval_us"];
+    assert!(number(&interval["low"]) <= number(&interval["high"]));
+}
+
+#[test]
 fn inputs_and_variables_are_of_the_test_or_as_given_or_zeros_and_minima() {
     let json = bench(&[sources(), "--test", "3"]);
     assert_eq!(candidates(&json)[0]["test"], 3);
@@ -165,7 +226,7 @@ fn inputs_and_variables_are_of_the_test_or_as_given_or_zeros_and_minima() {
 #[test]
 fn the_table_fits_80_columns() {
     let counter = counter();
-    let args = ["--threads", "1", "--rounds", "5", "--warm-up", "0"];
+    let args = ["--threads", "1", "--rounds", "18", "--warm-up", "0"];
     let mut command = svod(&[&["bench", ".", sources()], &args[..]].concat());
     command.0.current_dir(counter.path());
     let out = command.succeeds();
@@ -173,14 +234,26 @@ fn the_table_fits_80_columns() {
         "[1] .  ",
         "inputs zero, n = 2; 1 thread; 1 op; 1 kernel ready",
         "test 0; 1 thread; 4 ops; 4 kernels ready",
-        "5 rounds",
+        "18 rounds",
+        "in 9 sets of memory",
+        "95% interval",
     ] {
         assert!(out.contains(word), "{word}: {out}");
     }
     let mut table = out.lines().skip_while(|l| !l.contains("median"));
     assert!(table.all(|l| l.chars().count() <= 80), "{out}");
-    let rows = out.lines().filter(|l| l.contains(" to "));
-    assert_eq!(rows.count(), 2, "{out}");
+    let rows = out
+        .lines()
+        .filter(|l| l.starts_with('[') && l.contains(" to "));
+    assert!(rows.count() >= 2, "{out}");
+    let last = out.lines().last().unwrap();
+    assert!(last.starts_with("[2] "), "{out}");
+    assert!(last.contains("[1]"), "{out}");
+
+    // Who is told too little says so.
+    let few = svod(&["bench", sources(), sources(), "--rounds=2", "--warm-up=0"]).succeeds();
+    assert!(few.contains("unknown") && few.contains("[2] is not told apart from [1]"));
+    assert!(few.contains("too few rounds"), "{few}");
 }
 
 #[test]
@@ -206,6 +279,16 @@ fn bad_usage_ends_with_2_and_says_what_to_do() {
     );
     needs(&[sources(), "--threads", "2,"], &["--threads"]);
     needs(&[sources(), "-O4"], &["0, 1, 2 or 3"]);
+    needs(&[sources(), "--schedule", "some"], &["learned", "off"]);
+    needs(&[sources(), "--confidence", "95"], &["between 0 and 1"]);
+    needs(&[sources(), "--sets", "0"], &["--sets"]);
+    needs(&[sources(), "--cpu", "z80"], &["z80"]);
+    let other = if cfg!(target_arch = "aarch64") {
+        "x86-64"
+    } else {
+        "aarch64"
+    };
+    needs(&[sources(), "--cpu", other], &["does not run", other]);
     needs(
         &[sources(), "--test", "8"],
         &["8 recorded tests", "no test 8"],
@@ -254,6 +337,10 @@ fn help_names_every_option() {
         "--rounds",
         "--time",
         "--warm-up",
+        "--cpu",
+        "--schedule",
+        "--sets",
+        "--confidence",
         "--json",
     ] {
         assert!(out.contains(option), "{option}: {out}");

@@ -36,14 +36,14 @@ impl Arg<'_> {
         }
     }
 
-    fn address(&self) -> *mut u8 {
+    pub(crate) fn address(&self) -> *mut u8 {
         match self {
             Arg::Read(v) => v.start().as_ptr(),
             Arg::Write(v) => v.start().as_ptr(),
         }
     }
 
-    const fn is_guarded(&self) -> bool {
+    pub(crate) const fn is_guarded(&self) -> bool {
         match self {
             Arg::Read(v) => v.is_guarded(),
             Arg::Write(v) => v.is_guarded(),
@@ -114,10 +114,7 @@ impl Kernel {
     /// the indices after it have not run. [`Error::Overrun`] where it has written
     /// beside a [guarded](Buffer::guarded) buffer.
     pub fn launch(&self, args: &mut [Arg<'_>], scalars: &[Scalar], grid: u64) -> Result<(), Error> {
-        if let Some(param) = self.signature().unbounded() {
-            let name = param.name.clone();
-            return Err(self.misuse(Misuse::Unbounded { name }));
-        }
+        self.check_bounded()?;
         // SAFETY: every scalar's bounds are stated, and checked there.
         unsafe { self.launch_unbounded(args, scalars, grid) }
     }
@@ -138,12 +135,7 @@ impl Kernel {
         scalars: &[Scalar],
         grid: u64,
     ) -> Result<(), Error> {
-        let signature = self.signature();
-        signature
-            .check_arguments(args.len(), |i| args[i].shape())
-            .and_then(|()| signature.check_scalars(scalars))
-            .and_then(|()| signature.check_grid(grid))
-            .map_err(|misuse| self.misuse(misuse))?;
+        self.check_launch(args, scalars, grid)?;
         let mut call = Call::new(self);
         for (i, arg) in args.iter().enumerate() {
             call.set_buffer(i, arg.address());
@@ -162,8 +154,34 @@ impl Kernel {
         result
     }
 
+    /// Whether the bounds of each scalar are stated.
+    pub(crate) fn check_bounded(&self) -> Result<(), Error> {
+        match self.signature().unbounded() {
+            None => Ok(()),
+            Some(param) => {
+                let name = param.name.clone();
+                Err(self.misuse(Misuse::Unbounded { name }))
+            }
+        }
+    }
+
+    /// Whether these fit its signature.
+    pub(crate) fn check_launch(
+        &self,
+        args: &[Arg<'_>],
+        scalars: &[Scalar],
+        grid: u64,
+    ) -> Result<(), Error> {
+        let signature = self.signature();
+        signature
+            .check_arguments(args.len(), |i| args[i].shape())
+            .and_then(|()| signature.check_scalars(scalars))
+            .and_then(|()| signature.check_grid(grid))
+            .map_err(|misuse| self.misuse(misuse))
+    }
+
     #[cold]
-    fn check_slack(&self, args: &[Arg<'_>]) -> Result<(), Error> {
+    pub(crate) fn check_slack(&self, args: &[Arg<'_>]) -> Result<(), Error> {
         let mut found = args.iter().map(Arg::stray).enumerate();
         match found.find_map(|(argument, stray)| Some((argument, stray?))) {
             None => Ok(()),

@@ -13,7 +13,7 @@
 //! plan        PlanBuilder ──► Plan ──► Executable ──► Instance
 //! bundle      files ──► Plan ──► Executable
 //! diff        which op does not compute the same, side by side
-//! bench       what takes how long, side by side
+//! bench       what takes how long, alone or side by side, and how sure that is
 //! profile     where the time of runs goes
 //! doctor      what of all this works here
 //! ```

@@ -214,6 +214,13 @@ impl CpuLevel {
         &self.features
     }
 
+    /// What compilers call it after `-march=`, as
+    /// [`RuntimeBuilder::target_cpu`](crate::RuntimeBuilder::target_cpu) takes it.
+    #[must_use]
+    pub const fn march(&self) -> &'static str {
+        self.march
+    }
+
     /// Whether this CPU runs its code.
     #[must_use]
     pub fn runs_here(&self) -> bool {

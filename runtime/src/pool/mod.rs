@@ -18,6 +18,7 @@ mod float_env;
 mod fork;
 mod grid;
 mod platform;
+mod prepared;
 mod slot;
 mod word;
 
@@ -37,6 +38,7 @@ use platform::Native;
 pub(crate) use board::{Forked, run_alone};
 pub use cpus::available_threads;
 pub(crate) use float_env::{DefaultFloatEnv, restore_default};
+pub use prepared::PreparedLaunch;
 pub(crate) use slot::Job;
 pub(crate) use word::{MAX_PHASES, MAX_UNITS};
 

@@ -57,6 +57,12 @@ pub(crate) fn allocations(during: impl FnOnce()) -> u64 {
     ASKED.get() - before
 }
 
+/// How often this thread has asked for memory, or given it back.
+#[allow(dead_code)] // not every test crate looks in between
+pub(crate) fn asked() -> u64 {
+    ASKED.get()
+}
+
 /// How often any thread asks for memory, or gives it back, meanwhile.
 #[allow(dead_code)] // not every test crate has several threads
 pub(crate) fn allocations_of_all(during: impl FnOnce()) -> u64 {

@@ -6,50 +6,67 @@
 //! | --- | --- |
 //! | `rounds` | how many samples were taken of each candidate |
 //! | `runs_in_a_row` | how many runs a sample has; times are of one |
+//! | `sets` | how many times all candidates were made anew, each time with other memory |
+//! | `confidence` | the share of all intervals that hold the median they are of |
 //! | `candidates` | each bundle under each setting |
 //! | `candidates[].bundle`, `name` | the folder as it was given, and the plan's name |
 //! | `candidates[].compiler` | `path`, `family` and `major`; null where no kernel was compiled |
 //! | `candidates[].opt_level` | as compilers take it, such as `-O2`; null where no kernel was compiled |
+//! | `candidates[].cpu` | as given by `--cpu`; null without it, and where no kernel was compiled |
+//! | `candidates[].schedule` | `learned` or `off` |
 //! | `candidates[].threads` | how many a run may have |
 //! | `candidates[].test`, `variables` | the recorded test that inputs are of, or null; what the variables were |
 //! | `candidates[].kernels`, `compiled`, `ops`, `load_us` | how many, how many of the kernels were compiled, and what it took to compile and link them |
 //! | `candidates[].time_us` | `min`, `lower`, `median`, `upper` and `max` of the samples: the quartiles, and what lies around them |
+//! | `candidates[].interval_us` | `low` and `high`: between what bounds the median lies; null where there are too few rounds, or sets, to say |
 //! | `candidates[].ns_per_op` | the median over the number of ops; null without ops |
 //! | `candidates[].ratio` | the same five numbers of the ratios to the first candidate, each round on its own; null for the first |
+//! | `candidates[].ratio_interval` | `low` and `high`, of the median of the ratios; null for the first, and where there are too few rounds, or sets |
+//! | `candidates[].verdict` | what that allows to be said; null for the first |
+//! | `candidates[].verdict.is` | `faster`, `slower`, `alike`, which is not told apart, or `open`: too few rounds |
+//! | `candidates[].verdict.low`, `high` | by what share of the first one's time, 0.02 for 2 percent; of `alike`, `high` is what the difference is below; null for `open` |
 //! | `candidates[].samples_us` | each sample, in the order of the rounds |
 
-use std::collections::BTreeMap;
+mod report;
+
 use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anstyle::Style;
-use clap::Args;
-use serde_json::{Value, json as object};
-use svod_runtime::bench::{Budget, Candidate, Race, Replay, Spread, race};
+use clap::{Args, ValueEnum};
+use svod_runtime::bench::{Budget, CONFIDENCE, Replay, Spread, race_sets};
 use svod_runtime::bundle::Bundle;
 use svod_runtime::bundle::npy::Array;
 use svod_runtime::compile::CCompiler;
-use svod_runtime::plan::Executable;
+use svod_runtime::compile::cpu::CpuLevel;
+use svod_runtime::plan::{Executable, Scheduling};
 use svod_runtime::pool::Pool;
 use svod_runtime::{Guard, OptLevel, RuntimeBuilder};
+
+pub(crate) use report::four_digits;
 
 use crate::given::Given;
 use crate::loading::{self, Loading};
 use crate::schedule::LEARNING;
-use crate::{Failure, Outcome, json, show};
+use crate::{Failure, Outcome, json};
 
 #[derive(Args)]
 #[command(after_help = "\
-Candidates are all bundles, each with every --cc, every -O and every number of
-threads. They take turns in one process: a round runs each of them, in changing
+Candidates are all bundles, each with every --cc, --cpu, -O, number of threads and
+--schedule. They take turns in one process: a round runs each of them, in changing
 order, and ratios are those of one round. What several threads share is as the
-bundle says, or learned before, in runs that do not count. States are put back to the start before each sample, which is not timed.
+bundle says, or learned before, in runs that do not count. States are put back to the
+start before each sample, which is not timed.
 A sample is one run; where the fastest candidate takes less than 20 µs, or less than
 a ten thousandth of --time, it is as many in a row as fill that, the same for all,
 and each of these finds the states that the one before has left. Buffers are not
-guarded. Where memory happens to lie moves the times of a candidate by a few percent
-from one start to the next.
+guarded.
+
+Where memory happens to lie moves the times of a candidate by a few percent. So all
+candidates are given new memory several times (--sets), and the interval of a median
+holds what that changes. In the last lines, a candidate is faster or slower than the
+first only where the interval of their ratio is on one side of 1. Of candidates that
+are the same, one in twenty is told apart all the same; fewer with --confidence.
 
 Examples:
   svod bench model.svod
@@ -57,6 +74,8 @@ Examples:
   svod bench model.svod model.svod             how far apart are two that are the same?
   svod bench model.svod --cc clang-19 --cc gcc -O2 -O3
   svod bench model.svod --threads 1,2,4
+  svod bench model.svod --threads 4 --schedule learned,off
+  svod bench model.svod --cpu x86-64-v2 --cpu native
   svod bench model.svod --rounds 1000 --json")]
 pub(crate) struct BenchArgs {
     /// The bundles' folders
@@ -72,6 +91,14 @@ pub(crate) struct BenchArgs {
     /// with commas between them, are compared
     #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(crate::THREADS))]
     threads: Vec<u16>,
+    /// Compile for this CPU, or level of CPUs, as `svod compile` does; several are
+    /// compared
+    #[arg(long = "cpu", value_name = "NAME", value_parser = CpuLevel::named)]
+    cpus: Vec<CpuLevel>,
+    /// Whether threads share runs by a schedule, or runs are on one; both, with a comma
+    /// between them, are compared
+    #[arg(long, value_name = "WHICH,..", value_delimiter = ',')]
+    schedule: Vec<Which>,
     #[command(flatten)]
     given: Given,
     /// Take so many samples of each candidate
@@ -83,9 +110,40 @@ pub(crate) struct BenchArgs {
     /// Run for so long before, for each candidate, and at least once
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "0.2")]
     warm_up: Duration,
+    /// Give all candidates new memory so many times; 6 at least, or nothing is said of
+    /// them that is sure, or 1, which leaves out what memory does
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000), default_value = "9")]
+    sets: u32,
+    /// The share of intervals that hold the median they are of
+    #[arg(long, value_name = "SHARE", value_parser = share, default_value_t = CONFIDENCE)]
+    confidence: f64,
     /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
+}
+
+/// Which schedule runs have.
+#[derive(Clone, Copy, ValueEnum)]
+enum Which {
+    Learned,
+    Off,
+}
+
+impl Which {
+    const fn name(self) -> &'static str {
+        match self {
+            Which::Learned => "learned",
+            Which::Off => "off",
+        }
+    }
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let share = text
+        .parse()
+        .ok()
+        .filter(|share| *share > 0.0 && *share < 1.0);
+    share.ok_or_else(|| "a share is between 0 and 1, such as 0.99".into())
 }
 
 pub(crate) fn opt_level(text: &str) -> Result<OptLevel, String> {
@@ -109,13 +167,22 @@ struct Entrant<'a> {
     inputs: &'a [Array],
     /// None where no kernel was compiled.
     compiler: Option<CCompiler>,
+    /// As it was given, and where kernels were compiled.
+    cpu: Option<&'a CpuLevel>,
     opt_level: OptLevel,
+    schedule: Which,
     executable: Executable,
     loading: Loading,
 }
 
 pub(crate) fn bench(args: &BenchArgs, out: &mut dyn Write) -> Outcome {
     // What was given is looked at before compilers take their time.
+    if let Some(cpu) = args.cpus.iter().find(|cpu| !cpu.runs_here()) {
+        return Err(Failure::Usage(format!(
+            "this machine does not run what is compiled for {}",
+            cpu.name()
+        )));
+    }
     let mut bundles = Vec::new();
     for path in &args.bundles {
         let bundle = Bundle::open(path)?;
@@ -125,23 +192,41 @@ pub(crate) fn bench(args: &BenchArgs, out: &mut dyn Write) -> Outcome {
     }
     let mut entrants = Vec::new();
     for (bundle, inputs) in &bundles {
-        let compiled = bundle.kernels_to_compile() > 0;
-        let compilers = or_default(if compiled { &args.compilers } else { &[] });
-        let opt_levels = or_default(if compiled { &args.opt_levels } else { &[] });
-        for compiler in compilers {
-            for opt_level in &opt_levels {
-                let entrant = load(bundle, inputs, compiler, *opt_level)?;
-                for threads in or_default(&args.threads) {
-                    entrants.push(entrant.on(threads.copied())?);
+        for setting in settings(args, bundle) {
+            let entrant = load(bundle, inputs, setting)?;
+            for threads in or_default(&args.threads) {
+                let entrant = entrant.on(threads.copied())?;
+                for which in or_default(&args.schedule) {
+                    entrants.push(entrant.by(which.copied().unwrap_or(Which::Learned)));
                 }
             }
         }
     }
-    let mut replays = Vec::new();
-    for entrant in &entrants {
-        replays.push(entrant.replay(args)?);
+    let mut replays = replays(args, &entrants)?;
+    if !args.json {
+        report::list(args, &entrants, &replays, out)?;
+        out.flush()?;
     }
+    for replay in &mut replays {
+        replay.learn(LEARNING)?;
+    }
+    let variables: Vec<_> = replays.iter().map(report::variables).collect();
+    // Their memory is not wanted any more.
+    drop(replays);
 
+    let (sets, budget) = budget(args);
+    let race = race_sets(sets, &budget, || self::replays(args, &entrants))?;
+    if args.json {
+        let value = report::as_json(args, &entrants, &variables, &race);
+        writeln!(out, "{}", json::text(&value))?;
+    } else {
+        report::table(args, &entrants, &race, out)?;
+    }
+    Ok(true)
+}
+
+/// How many sets there are, and what all of them together may take.
+fn budget(args: &BenchArgs) -> (usize, Budget) {
     let mut budget = Budget {
         time: args.time,
         ..Budget::default()
@@ -153,24 +238,43 @@ pub(crate) fn bench(args: &BenchArgs, out: &mut dyn Write) -> Outcome {
         budget = Budget::rounds(rounds as usize);
     }
     budget.warm_up = args.warm_up;
-    if !args.json {
-        list(args, &entrants, &replays, out)?;
-        out.flush()?;
-    }
-    let mut candidates: Vec<&mut dyn Candidate> = Vec::new();
-    for replay in &mut replays {
-        replay.learn(LEARNING)?;
-        candidates.push(replay);
-    }
-    let race = race(&mut candidates, &budget)?;
+    budget.confidence = args.confidence;
+    // No set is without a round.
+    ((args.sets as usize).min(budget.max_rounds), budget)
+}
 
-    if args.json {
-        let value = as_json(args, &entrants, &replays, &race);
-        writeln!(out, "{}", json::text(&value))?;
-    } else {
-        table(&entrants, &race, out)?;
+/// Whom a bundle is compiled by, and how: each of what is given with each other.
+#[derive(Clone, Copy)]
+struct Setting<'a> {
+    compiler: Option<&'a PathBuf>,
+    cpu: Option<&'a CpuLevel>,
+    opt_level: Option<&'a OptLevel>,
+}
+
+/// One of nothing, where no kernel is compiled.
+fn settings<'a>(args: &'a BenchArgs, bundle: &Bundle) -> Vec<Setting<'a>> {
+    let compiled = bundle.kernels_to_compile() > 0;
+    let mut settings = Vec::new();
+    for compiler in or_default(if compiled { &args.compilers } else { &[] }) {
+        for cpu in or_default(if compiled { &args.cpus } else { &[] }) {
+            for opt_level in or_default(if compiled { &args.opt_levels } else { &[] }) {
+                settings.push(Setting {
+                    compiler,
+                    cpu,
+                    opt_level,
+                });
+            }
+        }
     }
-    Ok(true)
+    settings
+}
+
+/// An instance of each, in memory of its own.
+fn replays<'a>(args: &BenchArgs, entrants: &'a [Entrant<'_>]) -> Result<Vec<Replay<'a>>, Failure> {
+    entrants
+        .iter()
+        .map(|entrant| entrant.replay(args))
+        .collect()
 }
 
 /// Each of them, or none once.
@@ -184,15 +288,17 @@ fn or_default<T>(given: &[T]) -> Vec<Option<&T>> {
 fn load<'a>(
     bundle: &'a Bundle,
     inputs: &'a [Array],
-    compiler: Option<&PathBuf>,
-    opt_level: Option<&OptLevel>,
+    setting: Setting<'a>,
 ) -> Result<Entrant<'a>, Failure> {
-    let opt_level = opt_level.copied().unwrap_or_default();
+    let opt_level = setting.opt_level.copied().unwrap_or_default();
     let mut builder = RuntimeBuilder::from_env()
         .guard(Guard::Off)
         .opt_level(opt_level);
-    if let Some(compiler) = compiler {
+    if let Some(compiler) = setting.compiler {
         builder = builder.cc(compiler);
+    }
+    if let Some(cpu) = setting.cpu {
+        builder = builder.target_cpu(cpu.march());
     }
     let runtime = builder.build()?;
     let (executable, loading) = loading::load(bundle, &runtime, true)?;
@@ -203,7 +309,9 @@ fn load<'a>(
             0 => None,
             _ => runtime.toolchain().c_compiler("").ok().cloned(),
         },
+        cpu: setting.cpu,
         opt_level,
+        schedule: Which::Learned,
         executable,
         loading,
     })
@@ -221,6 +329,16 @@ impl Entrant<'_> {
             }
         }
         Ok(entrant)
+    }
+
+    /// The same, by this schedule.
+    fn by(&self, schedule: Which) -> Self {
+        let mut entrant = self.clone();
+        entrant.schedule = schedule;
+        if let Which::Off = schedule {
+            entrant.executable = entrant.executable.with_scheduling(Scheduling::Off);
+        }
+        entrant
     }
 
     fn threads(&self) -> usize {
@@ -243,160 +361,4 @@ impl Entrant<'_> {
         let ops = self.ops();
         (ops > 0).then(|| time.median / ops as f64)
     }
-}
-
-/// A line or two for each candidate: what it is, and what it was run on.
-fn list(
-    args: &BenchArgs,
-    entrants: &[Entrant<'_>],
-    replays: &[Replay<'_>],
-    out: &mut dyn Write,
-) -> Result<(), Failure> {
-    let bold = Style::new().bold();
-    for (i, (entrant, replay)) in entrants.iter().zip(replays).enumerate() {
-        let path = entrant.bundle.path().display().to_string();
-        let setting = match entrant.compiler.as_ref().map(|c| c.path.as_path()) {
-            None => "compiled beforehand".to_owned(),
-            Some(compiler) => {
-                let name = compiler.file_name().unwrap_or_default().to_string_lossy();
-                format!("{} {}", show::plain(&name), entrant.opt_level.flag())
-            }
-        };
-        writeln!(
-            out,
-            "{bold}[{}]{bold:#} {}  {setting}",
-            i + 1,
-            show::plain(&path),
-        )?;
-        let given = args.given.line(entrant.bundle, replay);
-        let kernels = entrant.executable.kernels().len();
-        writeln!(
-            out,
-            "    {given}; {}; {}; {}{} ready in {}",
-            show::count(entrant.threads(), "thread"),
-            show::count(entrant.ops(), "op"),
-            show::count(kernels, "kernel"),
-            match kernels - entrant.bundle.kernels_to_compile() {
-                0 => String::new(),
-                objects => format!(", {objects} of them compiled beforehand,"),
-            },
-            show::duration(entrant.loading.time),
-        )?;
-    }
-    Ok(())
-}
-
-/// The times, a row for each candidate.
-fn table(entrants: &[Entrant<'_>], race: &Race, out: &mut dyn Write) -> Result<(), Failure> {
-    let ratios = if entrants.len() > 1 {
-        "   ÷ [1]   (quartiles)"
-    } else {
-        ""
-    };
-    writeln!(
-        out,
-        "\n          median        quartiles         min    ns/op{ratios}"
-    )?;
-    for (i, entrant) in entrants.iter().enumerate() {
-        let time = race.times(i);
-        let (unit, of) = unit(time.median);
-        let [median, lower, upper, min] =
-            [time.median, time.lower, time.upper, time.min].map(|ns| four_digits(ns / of));
-        let per_op = entrant.per_op(time).map(four_digits);
-        let per_op = per_op.unwrap_or_default();
-        let number = format!("[{}]", i + 1);
-        let mut row = format!(
-            "{number:<5} {median:>7} {unit}  {lower:>7} to {upper:<7}  {min:>7}  {per_op:>7}"
-        );
-        if i > 0 {
-            let ratio = race.ratios(i, 0);
-            let [median, lower, upper] = [ratio.median, ratio.lower, ratio.upper].map(four_digits);
-            row += &format!("  {median:>6} ({lower} to {upper})");
-        }
-        writeln!(out, "{row}")?;
-    }
-    let rounds = show::count(race.samples(0).len(), "round");
-    let runs = match race.runs_in_a_sample() {
-        1 => "one run".to_owned(),
-        n => format!("{n} runs in a row"),
-    };
-    let ratios = if entrants.len() > 1 {
-        "; ratios are those of one round"
-    } else {
-        ""
-    };
-    writeln!(out, "\n{rounds} of {runs} each{ratios}")?;
-    Ok(())
-}
-
-/// The unit for times about as long, and how many nanoseconds it has.
-pub(crate) fn unit(ns: f64) -> (&'static str, f64) {
-    match ns {
-        ..1e3 => ("ns", 1.0),
-        ..1e6 => ("µs", 1e3),
-        ..1e9 => ("ms", 1e6),
-        _ => ("s ", 1e9),
-    }
-}
-
-/// Four digits, where it has no more before the point.
-pub(crate) fn four_digits(v: f64) -> String {
-    const WITH_POINT: usize = 5;
-    let with = |decimals: usize| format!("{v:.decimals$}");
-    let mut texts = (0..=3).rev().map(with);
-    // Rounding may bring a digit more before the point.
-    texts
-        .find(|text| text.len() <= WITH_POINT)
-        .unwrap_or_else(|| with(0))
-}
-
-fn as_json(
-    args: &BenchArgs,
-    entrants: &[Entrant<'_>],
-    replays: &[Replay<'_>],
-    race: &Race,
-) -> Value {
-    let spread = |spread: Spread, of: f64| {
-        object!({
-            "min": spread.min / of,
-            "lower": spread.lower / of,
-            "median": spread.median / of,
-            "upper": spread.upper / of,
-            "max": spread.max / of,
-        })
-    };
-    let compiler = |compiler: &CCompiler| {
-        object!({
-            "path": compiler.path,
-            "family": compiler.family.name(),
-            "major": compiler.major,
-        })
-    };
-    let candidate = |(i, (entrant, replay)): (usize, (&Entrant<'_>, &Replay<'_>))| {
-        let time = race.times(i);
-        let samples = race.samples(i).iter();
-        object!({
-            "bundle": entrant.bundle.path(),
-            "name": entrant.bundle.plan().name(),
-            "compiler": entrant.compiler.as_ref().map(compiler),
-            "opt_level": entrant.compiler.as_ref().map(|_| entrant.opt_level.flag()),
-            "threads": entrant.threads(),
-            "test": args.given.test(entrant.bundle),
-            "variables": replay.variables().collect::<BTreeMap<_, _>>(),
-            "kernels": entrant.executable.kernels().len(),
-            "compiled": entrant.bundle.kernels_to_compile(),
-            "ops": entrant.ops(),
-            "load_us": json::micros(&entrant.loading.time),
-            "time_us": spread(time, 1e3),
-            "ns_per_op": entrant.per_op(time),
-            "ratio": (i > 0).then(|| spread(race.ratios(i, 0), 1.0)),
-            "samples_us": samples.map(|ns| ns / 1e3).collect::<Vec<_>>(),
-        })
-    };
-    let candidates = entrants.iter().zip(replays).enumerate().map(candidate);
-    object!({
-        "rounds": race.samples(0).len(),
-        "runs_in_a_row": race.runs_in_a_sample(),
-        "candidates": candidates.collect::<Vec<_>>(),
-    })
 }
