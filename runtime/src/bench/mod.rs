@@ -13,7 +13,7 @@
 //!
 //! What is said of times are medians, and between what bounds they lie: an [`Interval`]
 //! without any assumption about how times are distributed, and with one about how they
-//! depend on each other: slow stretches are shorter than a twentieth of the race, or, where
+//! depend on each other: slow stretches are shorter than a twelfth of the race, or, where
 //! ratios are asked for, slow whole rounds. A [`Verdict`] says that a candidate is faster or
 //! slower only where the interval of the ratio allows it.
 //!
