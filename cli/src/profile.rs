@@ -26,7 +26,7 @@ use crate::{Outcome, json, kernel, loading, show};
 #[command(after_help = "\
 The first runs, in which a schedule is learned, do not count. Each run starts from
 the initial states. What the machine can do, of arithmetic and of moving bytes, is
-measured once, in some half a second, and kept in the cache of kernels; --no-peaks
+measured once, in a second or two, and kept in the cache of kernels; --no-peaks
 goes without. A kernel's `of peak` is the time that its arithmetic or its bytes take
 at least, from where they lie, over the time that it took. To look at the clock costs
 some 70 ns an op.
@@ -365,7 +365,7 @@ fn totals(report: &Report, out: &mut dyn Write) -> std::io::Result<()> {
     let threads = report.threads.len().max(1);
     if let Some(rates) = machine.rates(threads) {
         let giga = |rate: f64| crate::bench::four_digits(rate / 1e9);
-        let levels = rates.bandwidth.iter();
+        let levels = rates.plateaus();
         let levels = levels.map(|l| format!("{} ({})", giga(l.read), show::bytes(l.size)));
         writeln!(
             out,

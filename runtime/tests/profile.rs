@@ -226,6 +226,18 @@ fn rates_are_those_of_the_most_threads_that_are_no_more() {
     let size = |size| machine.rates[0].bandwidth(size).map(|b| b.size);
     assert_eq!((size(1024), size(1025)), (Some(1024), Some(1 << 20)));
     assert_eq!(size(usize::MAX), Some(1 << 20));
+    // A cache ends where the next size is slower by more than a quarter.
+    let level = |size, read| Bandwidth {
+        size,
+        read,
+        copy: read,
+    };
+    let mut rates = machine.rates[0].clone();
+    rates.bandwidth = [(1, 8.0), (2, 7.0), (4, 5.0), (8, 4.9), (16, 1.0)]
+        .map(|(size, read)| level(size, read))
+        .to_vec();
+    let ends: Vec<_> = rates.plateaus().map(|level| level.size).collect();
+    assert_eq!(ends, [2, 8, 16]);
 }
 
 #[test]

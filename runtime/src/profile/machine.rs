@@ -11,7 +11,7 @@ use crate::compile::cpu;
 use crate::plan::cpu_name;
 
 /// To be raised when what is measured, or how, changes.
-const VERSION: &str = "2";
+const VERSION: &str = "3";
 
 /// What a machine can do at most: measured once, and kept in the runtime's cache.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -47,7 +47,7 @@ pub struct Bandwidth {
 }
 
 impl Machine {
-    /// Measures it with one thread, and with `threads`. It takes about half a second, in which the
+    /// Measures it with one thread, and with `threads`. It takes one or two seconds, in which the
     /// machine should have nothing else to do, and 256 MiB.
     #[must_use]
     pub fn measure(threads: usize) -> Machine {
@@ -124,6 +124,14 @@ impl Rates {
             _ => self.f32_flops,
         };
         seconds(flops as f64 / rate)
+    }
+
+    /// Of the sizes that are read about as fast, the largest each: where a cache ends.
+    pub fn plateaus(&self) -> impl Iterator<Item = &Bandwidth> {
+        let next = self.bandwidth.iter().skip(1).map(Some).chain([None]);
+        let levels = self.bandwidth.iter().zip(next);
+        let ends = levels.filter(|(level, next)| next.is_none_or(|n| n.read < 0.75 * level.read));
+        ends.map(|(level, _)| level)
     }
 
     /// The bandwidth where data of this size lies that is gone through again and again.

@@ -10,13 +10,25 @@ use std::time::{Duration, Instant};
 
 use super::machine::{Bandwidth, Rates};
 
-/// The sizes of data: such as fit the caches that most machines have of the first, second and
-/// third level, and such as fit none.
-const SIZES: [usize; 4] = [16 << 10, 256 << 10, 4 << 20, 256 << 20];
+/// The sizes of data: from what fits any cache to what fits none, in steps that show where one ends.
+const SIZES: [usize; 8] = [
+    16 << 10,
+    64 << 10,
+    256 << 10,
+    1 << 20,
+    4 << 20,
+    16 << 20,
+    64 << 20,
+    256 << 20,
+];
 
 /// How long a try goes on, and how many there are.
 const TRY: Duration = Duration::from_millis(2);
 const TRIES: usize = 16;
+
+/// Of how many bytes on a try is longer anyway, and how many there are then.
+const LARGE: usize = 32 << 20;
+const TRIES_OF_LARGE: usize = 3;
 
 /// Fused multiplications and additions of each chain, and bytes, between two looks at the clock.
 const ROUNDS: usize = 4096;
@@ -29,8 +41,8 @@ pub(super) fn measure(threads: usize) -> Rates {
 fn measure_with(threads: usize, sizes: &[usize]) -> Rates {
     Rates {
         threads,
-        f32_flops: together(threads, |_| (), |()| fma_f32(ROUNDS)),
-        f64_flops: together(threads, |_| (), |()| fma_f64(ROUNDS)),
+        f32_flops: together(threads, TRIES, |_| (), |()| fma_f32(ROUNDS)),
+        f64_flops: together(threads, TRIES, |_| (), |()| fma_f64(ROUNDS)),
         bandwidth: sizes.iter().map(|&size| bandwidth(threads, size)).collect(),
     }
 }
@@ -40,8 +52,10 @@ fn bandwidth(threads: usize, size: usize) -> Bandwidth {
     let words = (size / threads / 8).next_multiple_of(CHUNK);
     // Few bytes take no longer than a look at the clock.
     let times = (BETWEEN_LOOKS / (words * 8)).max(1);
+    let tries = if size > LARGE { TRIES_OF_LARGE } else { TRIES };
     let read = together(
         threads,
+        tries,
         |_| vec![1_u64; words],
         |data| {
             for _ in 0..times {
@@ -53,6 +67,7 @@ fn bandwidth(threads: usize, size: usize) -> Bandwidth {
     let half = words / 2;
     let copy = together(
         threads,
+        tries,
         |_| (vec![1_u64; half], vec![0_u64; half]),
         |(from, to)| {
             for _ in 0..times {
@@ -69,6 +84,7 @@ fn bandwidth(threads: usize, size: usize) -> Bandwidth {
 /// it did.
 fn together<T>(
     threads: usize,
+    tries: usize,
     prepare: impl Fn(usize) -> T + Sync,
     work: impl Fn(&mut T) -> usize + Sync,
 ) -> f64 {
@@ -77,8 +93,8 @@ fn together<T>(
         let mut data = prepare(thread);
         // In caches and in memory, before it counts.
         work(&mut data);
-        let mut best = [0.0; TRIES];
-        for rate in &mut best {
+        let mut rates = vec![0.0; tries];
+        for rate in &mut rates {
             barrier.wait();
             let (start, mut done) = (Instant::now(), 0);
             let took = loop {
@@ -90,16 +106,16 @@ fn together<T>(
             };
             *rate = done as f64 / took.as_secs_f64();
         }
-        best
+        rates
     };
-    let rates: Vec<[f64; TRIES]> = std::thread::scope(|scope| {
+    let rates: Vec<Vec<f64>> = std::thread::scope(|scope| {
         let others: Vec<_> = (1..threads).map(|t| scope.spawn(move || one(t))).collect();
         let mut rates = vec![one(0)];
         rates.extend(others.into_iter().filter_map(|other| other.join().ok()));
         rates
     });
     let all = |try_: usize| rates.iter().map(|rates| rates[try_]).sum::<f64>();
-    (0..TRIES).map(all).fold(0.0, f64::max)
+    (0..tries).map(all).fold(0.0, f64::max)
 }
 
 /// Words that are read at a time: as many sums are kept, which fill eight registers of the widest

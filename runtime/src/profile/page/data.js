@@ -95,6 +95,9 @@ const bufferName = i => {
   return name === null ? `${role} #${i}` : `${role} ${name}`;
 };
 
+/** Of the sizes that are read about as fast, the largest each: where a cache ends. */
+const plateaus = rates => rates.bandwidth.filter((level, i, all) => i + 1 === all.length || all[i + 1].read < 0.75 * level.read);
+
 /** What so many threads of the machine can do: the rates of the most that are no more. */
 const ratesFor = (machine, threads) =>
   machine.rates.filter(rates => rates.threads <= threads).sort((a, b) => b.threads - a.threads)[0];

@@ -13,7 +13,7 @@
 
   function listRoofs() {
     if (!rates) return;
-    const levels = rates.bandwidth.map((level, i, all) => el("li", {}, el("b", {}, LETTERS[i]), ` ${giga(level.read)}${NARROW}GB/s read, data `
+    const levels = plateaus(rates).map((level, i, all) => el("li", {}, el("b", {}, LETTERS[i]), ` ${giga(level.read)}${NARROW}GB/s read, data `
       + (i + 1 < all.length ? `of up to ${bytes(level.size)}` : "that is larger")));
     roofs.replaceChildren(...levels,
       el("li", {}, el("b", {}, "f32"), ` ${giga(rates.f32_flops)}${NARROW}GFLOP/s`),
@@ -26,7 +26,7 @@
     const ys = dots.map(dot => dot.y);
     if (rates) {
       const most = Math.max(rates.f32_flops, rates.f64_flops);
-      xs.push(...rates.bandwidth.map(level => Math.log10(most / level.read) + 0.3));
+      xs.push(...plateaus(rates).map(level => Math.log10(most / level.read) + 0.3));
       ys.push(Math.log10(most) + 0.15);
     }
     const [x0, x1] = [Math.floor(Math.min(...xs, 0) - 0.05), Math.ceil(Math.max(...xs, 0.95) + 0.05)];
@@ -78,7 +78,7 @@
     ctx.strokeStyle = colours.fg;
     ctx.fillStyle = colours.fg;
     ctx.lineWidth = 1.5;
-    rates.bandwidth.forEach((level, i) => {
+    plateaus(rates).forEach((level, i) => {
       const read = Math.log10(level.read);
       ctx.setLineDash(dashes[i % dashes.length]);
       ctx.beginPath();
@@ -90,7 +90,7 @@
       letter(ctx, LETTERS[i], toX(at), toY(read + at));
     });
     ctx.setLineDash([]);
-    const ridge = top - Math.log10(Math.max(...rates.bandwidth.map(level => level.read)));
+    const ridge = top - Math.log10(Math.max(...plateaus(rates).map(level => level.read)));
     for (const [name, flops] of [["f32", rates.f32_flops], ["f64", rates.f64_flops]]) {
       const y = toY(Math.log10(flops));
       ctx.lineWidth = name === "f32" ? 2 : 1;

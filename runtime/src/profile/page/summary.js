@@ -41,7 +41,7 @@
     rates ? ["Peak arithmetic", `${giga(rates.f32_flops)}${NARROW}GFLOP/s`,
       `of f32, ${giga(rates.f64_flops)} of f64; ${plural(rates.threads, "thread")}`] : null,
     rates ? ["Peak reads", `${giga(rates.bandwidth.at(-1).read)}${NARROW}GB/s`,
-      `from memory; ${rates.bandwidth.slice(0, -1).map(l => `${giga(l.read)} of ${bytes(l.size)}`).join(", ")}`] : null,
+      `from memory; ${plateaus(rates).slice(0, -1).map(l => `${giga(l.read)} of ${bytes(l.size)}`).join(", ")}`] : null,
     ["Memory", bytes(memory.instance + constants),
       [...roles.map(([role, , size]) => `${role}s ${bytes(size)}`), `arena ${bytes(memory.arena)}`].join(", ")],
   ]));
