@@ -240,44 +240,58 @@ impl Capture<'_> {
             if self.storages.contains_key(&storage) {
                 continue;
             }
-            let mut outputs = names.outputs.iter();
-            let output = outputs.find(|named| named.buffer.storage_id() == storage);
-            let role = match (output, written.contains(&storage)) {
-                (Some(_), _) => Role::Output,
-                (None, true) => Role::Temp,
-                (None, false) => Role::Constant,
+            let outputs = names.outputs.iter();
+            let outputs = outputs.filter(|output| output.buffer.storage_id() == storage);
+            let outputs: Vec<_> = outputs.collect();
+            let role = match (&outputs[..], written.contains(&storage)) {
+                ([_, ..], _) => Role::Output,
+                ([], true) => Role::Temp,
+                ([], false) => Role::Constant,
             };
-            // Elements where all that use it agree on their type, bytes otherwise: the memory
-            // planner puts any types on top of each other, and its buffers are of bytes.
-            let total = buffer.total_size();
-            let one = match types[&storage][..] {
-                [one] => Some(one),
-                [] => Some(element(buffer)?),
-                _ => None,
-            };
-            let agrees =
-                |d: &DType| output.is_none_or(|o| element(o.buffer).is_ok_and(|e| e == *d));
-            let one = one.filter(agrees);
-            let one = one.filter(|dtype| total.is_multiple_of(dtype.size()));
-            let name = match output {
-                Some(output) => output.name.to_owned(),
-                None => format!("storage {}", storage.0),
-            };
-            let number = match one {
-                Some(dtype) => {
-                    let shape = [total / dtype.size()];
-                    self.builder.buffer(Some(&name), role, dtype, &shape)
-                }
-                None => self.builder.bytes(Some(&name), role, total),
-            };
-            let number = number.map_err(refused)?;
-            if role == Role::Constant {
-                let dtype = one.unwrap_or(DType::U8);
-                self.contents
-                    .push((number, elements(buffer, 0, dtype, total)?.into()));
-            }
-            self.storages.insert(storage, number);
+            self.declare_whole(buffer, role, &types[&storage], &outputs)?;
         }
+        Ok(())
+    }
+
+    /// Declares all of a buffer's storage, in which these outputs lie.
+    fn declare_whole(
+        &mut self,
+        buffer: &Buffer,
+        role: Role,
+        types: &[DType],
+        outputs: &[&Named<'_>],
+    ) -> Result<()> {
+        let (storage, total) = (buffer.storage_id(), buffer.total_size());
+        // Elements where all that use it agree on their type, bytes otherwise: the memory planner
+        // puts any types on top of each other, and its buffers are of bytes.
+        let one = match types {
+            [one] => Some(*one),
+            [] => Some(element(buffer)?),
+            _ => None,
+        };
+        let holds = |dtype| {
+            outputs
+                .iter()
+                .all(|o| element(o.buffer).is_ok_and(|d| d == dtype))
+        };
+        let one = one.filter(|dtype| holds(*dtype) && total.is_multiple_of(dtype.size()));
+        let name = match outputs {
+            [output, ..] => output.name.to_owned(),
+            [] => format!("storage {}", storage.0),
+        };
+        let number = match one {
+            Some(dtype) => {
+                let shape = [total / dtype.size()];
+                self.builder.buffer(Some(&name), role, dtype, &shape)
+            }
+            None => self.builder.bytes(Some(&name), role, total),
+        };
+        let number = number.map_err(refused)?;
+        if role == Role::Constant {
+            let content = elements(buffer, 0, one.unwrap_or(DType::U8), total)?;
+            self.contents.push((number, content.into()));
+        }
+        self.storages.insert(storage, number);
         Ok(())
     }
 
