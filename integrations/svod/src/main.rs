@@ -1,22 +1,29 @@
 //! `svod-capture capture MODEL.onnx -o MODEL.svod`: an ONNX model through the Svod compiler, on
 //! this repository's runtime, into a plan bundle.
 
+mod model;
+mod output;
+
 use std::collections::HashMap;
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand, ValueEnum};
-use engine::bundle::npy;
+use engine::bundle::{Bundle, npy};
+use engine::compile::cpu::CpuLevel;
 use indicatif::ProgressBar;
 use prost::Message;
-use svod_dtype::{DType, ScalarDType};
+use svod_dtype::ScalarDType;
 use svod_onnx::OnnxImporter;
-use svod_onnx::parser::{ModelProto, ValueInfoProto, tensor_shape_proto, type_proto};
-use svod_runtime::CpuBackend;
+use svod_onnx::parser::{ModelProto, ValueInfoProto};
 use svod_runtime::capture::{Named, Names};
+use svod_runtime::{CpuBackend, ExecutionPlan};
 use svod_tensor::{PrepareConfig, Tensor};
+
+use crate::model::{Stated, read_external};
+use crate::output::Output;
 
 type Failure = Box<dyn Error>;
 
@@ -33,7 +40,8 @@ enum Command {
     /// Write an ONNX model as a plan bundle, which `svod run` runs.
     ///
     /// The bundle holds one recorded test: what the inputs were given here, and what Svod's run
-    /// made of it.
+    /// made of it. It holds each kernel's text and objects for --cpu, and runs without a compiler
+    /// where the CPU can run one of these.
     Capture(Capture),
 }
 
@@ -41,7 +49,7 @@ enum Command {
 struct Capture {
     /// The ONNX file.
     model: PathBuf,
-    /// Where the bundle goes. What is there already is replaced.
+    /// Where the bundle goes. A bundle that is there already is replaced.
     #[arg(short, long, value_name = "BUNDLE")]
     output: PathBuf,
     /// The shape of an input, NAME=1,3,48,192, where the model leaves it open.
@@ -51,6 +59,14 @@ struct Capture {
     /// input's shape too. Others are given numbers that are the same in each capture.
     #[arg(long, value_name = "NAME=FILE", value_parser = file)]
     input: Vec<(String, PathBuf)>,
+    /// Do not name an input in the bundle: what it is given here is a constant there. So are, named
+    /// or not, inputs that Svod reads while it reads the model, such as shapes.
+    #[arg(long, value_name = "NAME")]
+    constant: Vec<String>,
+    /// Hold objects for this CPU, or level of CPUs, once for each: native, which is this
+    /// machine's, x86-64, x86-64-v2, x86-64-v3, x86-64-v4 or aarch64; native without any.
+    #[arg(long = "cpu", value_name = "NAME", value_parser = CpuLevel::named)]
+    cpus: Vec<CpuLevel>,
     /// In which language Svod writes kernels.
     #[arg(long, value_enum, default_value_t = Backend::Clang)]
     backend: Backend,
@@ -104,20 +120,20 @@ fn main() -> ExitCode {
 impl Capture {
     fn run(&self) -> Result<String, Failure> {
         let start = Instant::now();
+        let output = Output::at(&self.output)?;
         let progress = ProgressBar::new_spinner();
         progress.enable_steady_tick(Duration::from_millis(100));
         let model_path = self.model.display();
         let bytes = std::fs::read(&self.model).map_err(|e| format!("read {model_path}: {e}"))?;
-        let model = ModelProto::decode(&*bytes)
+        let mut model = ModelProto::decode(&*bytes)
             .map_err(|e| format!("{model_path} is no ONNX model: {e}"))?;
+        if let Some(graph) = &mut model.graph {
+            read_external(graph, self.model.parent().unwrap_or(Path::new("")))?;
+        }
 
         progress.set_message("reading the model");
-        let given = self.given(&model)?;
-        let inputs: Vec<(String, Tensor, Vec<usize>)> = given;
-        let tensors: HashMap<_, _> = inputs
-            .iter()
-            .map(|(n, t, _)| (n.clone(), t.clone()))
-            .collect();
+        let inputs = self.given(&model)?;
+        let tensors: HashMap<_, _> = inputs.iter().cloned().collect();
         let names = model
             .graph
             .as_ref()
@@ -126,9 +142,9 @@ impl Capture {
         let imported = OnnxImporter::new().import_model_with_inputs(model, tensors, &[])?;
         let mut outputs: Vec<(String, Tensor)> = Vec::new();
         for name in names {
-            if let Some(tensor) = imported.outputs.get(&name) {
-                outputs.push((name, tensor.clone()));
-            }
+            let tensor = imported.outputs.get(&name);
+            let tensor = tensor.ok_or_else(|| format!("Svod has not made the output `{name}`"))?;
+            outputs.push((name, tensor.clone()));
         }
 
         progress.set_message("scheduling and compiling");
@@ -140,7 +156,8 @@ impl Capture {
         let plan = Tensor::prepare_batch_with(outputs.iter_mut().map(|(_, t)| t), &config)?;
 
         progress.set_message("writing the bundle");
-        let input_buffers = buffers(inputs.iter().map(|(n, t, _)| (n.as_str(), t)))?;
+        let open = inputs.iter().filter(|(n, _)| !self.constant.contains(n));
+        let input_buffers = buffers(open.map(|(n, t)| (n.as_str(), t)))?;
         let output_buffers = buffers(outputs.iter().map(|(n, t)| (n.as_str(), t)))?;
         let named_inputs: Vec<_> = input_buffers.iter().map(Held::named).collect();
         let named_outputs: Vec<_> = output_buffers.iter().map(Held::named).collect();
@@ -148,9 +165,10 @@ impl Capture {
         let names = Names {
             model: &stem,
             inputs: &named_inputs,
+            states: &[],
             outputs: &named_outputs,
         };
-        plan.capture(&names, &self.output)?;
+        output.replace(|folder| self.write(&plan, &names, folder))?;
         progress.finish_and_clear();
         Ok(format!(
             "{}: {} launches of {model_path} in {:.1} s; next: svod run {}",
@@ -161,8 +179,21 @@ impl Capture {
         ))
     }
 
-    /// The model's inputs, each with what it is given, and its shape.
-    fn given(&self, model: &ModelProto) -> Result<Vec<(String, Tensor, Vec<usize>)>, Failure> {
+    /// Writes the bundle into a folder that does not exist yet.
+    fn write(&self, plan: &ExecutionPlan, names: &Names<'_>, folder: &Path) -> Result<(), Failure> {
+        let text = folder.with_extension("text");
+        plan.capture(names, &text)?;
+        let mut levels = self.cpus.clone();
+        if levels.is_empty() {
+            levels.push(CpuLevel::named("native")?);
+        }
+        let runtime = engine::Runtime::new()?;
+        Bundle::open(&text)?.write_compiled(folder, &runtime, &levels, &|_| ())?;
+        Ok(())
+    }
+
+    /// The model's inputs, each with what it is given.
+    fn given(&self, model: &ModelProto) -> Result<Vec<(String, Tensor)>, Failure> {
         let graph = model.graph.as_ref().ok_or("the model has no graph")?;
         let weights = graph.initializer.iter().map(|i| i.name.as_str());
         let weights: Vec<&str> = weights.collect();
@@ -172,7 +203,8 @@ impl Capture {
             .collect();
         let known = |name: &str| open.iter().any(|input| input.name == name);
         let named = self.shape.iter().map(|(name, _)| name);
-        for name in named.chain(self.input.iter().map(|(name, _)| name)) {
+        let named = named.chain(self.input.iter().map(|(name, _)| name));
+        for name in named.chain(&self.constant) {
             if !known(name) {
                 let known: Vec<_> = open.iter().map(|i| i.name.as_str()).collect();
                 return Err(format!("no input `{name}`; it has {}", known.join(", ")).into());
@@ -181,62 +213,37 @@ impl Capture {
         open.into_iter().map(|input| self.give(input)).collect()
     }
 
-    fn give(&self, input: &ValueInfoProto) -> Result<(String, Tensor, Vec<usize>), Failure> {
+    fn give(&self, input: &ValueInfoProto) -> Result<(String, Tensor), Failure> {
         let name = &input.name;
-        let (dtype, stated) = stated(input)?;
+        let stated = Stated::of(input)?;
+        let shape = self.shape.iter().find(|(n, _)| n == name);
+        if let Some((_, shape)) = shape {
+            stated.check_shape(shape, "--shape")?;
+        }
         if let Some((_, file)) = self.input.iter().find(|(n, _)| n == name) {
             let array = npy::read(file)?;
-            let bytes = array.elements.as_view().as_bytes();
-            let tensor = Tensor::from_raw_bytes(bytes, &array.shape, dtype)
-                .map_err(|e| format!("{} for the input `{name}`: {e}", file.display()))?;
-            return Ok((name.clone(), tensor, array.shape));
-        }
-        let shape = self.shape.iter().find(|(n, _)| n == name);
-        let shape = match (shape, stated) {
-            (Some((_, shape)), _) => shape.clone(),
-            (None, Ok(stated)) => stated,
-            (None, Err(open)) => {
-                return Err(format!(
-                    "the model leaves the shape of `{name}` open ({open}): say it with \
-                     --shape {name}=…"
-                )
-                .into());
+            let from = file.display().to_string();
+            stated.check_dtype(array.elements.dtype(), &from)?;
+            stated.check_shape(&array.shape, &from)?;
+            if let Some((_, shape)) = shape.filter(|(_, shape)| *shape != array.shape) {
+                let is = &array.shape;
+                return Err(format!("{from} is of the shape {is:?}, and --shape {shape:?}").into());
             }
+            let bytes = array.elements.as_view().as_bytes();
+            let tensor = Tensor::from_raw_bytes(bytes, &array.shape, stated.dtype)
+                .map_err(|e| format!("{from} for the input `{name}`: {e}"))?;
+            return Ok((name.clone(), tensor));
+        }
+        let shape = match shape {
+            Some((_, shape)) => shape.clone(),
+            None => stated.shape()?,
         };
-        let count = shape.iter().product();
-        let bytes = sample(dtype.base(), count)
+        let dtype = stated.dtype.clone();
+        let bytes = sample(dtype.base(), stated.count(&shape)?)
             .ok_or_else(|| format!("nothing to give `{name}`, a {dtype:?}: use --input"))?;
         let tensor = Tensor::from_raw_bytes(&bytes, &shape, dtype)?;
-        Ok((name.clone(), tensor, shape))
+        Ok((name.clone(), tensor))
     }
-}
-
-/// The type of an input, and its shape, or which dimension of it the model leaves open.
-fn stated(input: &ValueInfoProto) -> Result<(DType, Result<Vec<usize>, String>), Failure> {
-    let name = &input.name;
-    let value = input.r#type.as_ref().and_then(|t| t.value.as_ref());
-    let Some(type_proto::Value::TensorType(tensor)) = value else {
-        return Err(format!("the input `{name}` is no tensor").into());
-    };
-    let dtype = match tensor.elem_type {
-        1 => DType::Float32,
-        2 => DType::UInt8,
-        3 => DType::Int8,
-        5 => DType::Int16,
-        6 => DType::Int32,
-        7 => DType::Int64,
-        9 => DType::Bool,
-        10 => DType::Float16,
-        11 => DType::Float64,
-        other => return Err(format!("the input `{name}` is of ONNX's type {other}").into()),
-    };
-    let dims = tensor.shape.iter().flat_map(|shape| &shape.dim);
-    let dims = dims.map(|dim| match &dim.value {
-        Some(tensor_shape_proto::dimension::Value::DimValue(n)) if *n > 0 => Ok(*n as usize),
-        Some(tensor_shape_proto::dimension::Value::DimParam(name)) => Err(name.clone()),
-        _ => Err("a dimension without a size".to_owned()),
-    });
-    Ok((dtype, dims.collect()))
 }
 
 /// Numbers to give an input, the same each time: floats from 0 to 1, integers 0 to 127 and

@@ -2,16 +2,20 @@
 //!
 //! What Svod worked out, schedule, kernels, memory, is all in the plan, so that a program that
 //! loads the bundle has none of it to do again. Storages become the bundle's buffers: what the
-//! caller names as inputs and outputs by these names, what no op writes a constant with what it
-//! holds now, the rest scratch.
+//! caller names as inputs, outputs and states by these names, what no op writes a constant with
+//! what it holds now, the rest scratch.
+//!
+//! What memory lives on from one run to the next, a plan of Svod's does not say. So a bundle is
+//! run, with two fillings of its scratch, before it is handed over: one that lacks what its plan
+//! finds in memory gives other bits.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
 use engine::bundle::npy::Array;
-use engine::bundle::{BundleWriter, Recording, Tolerance};
+use engine::bundle::{Bundle, BundleWriter, Recording, Tolerance, compare};
 use engine::memory::Constant;
 use engine::plan::{BufferRange, PlanBuilder, Role, Value, VariableId};
 use engine::signature::{Number, Param};
@@ -24,7 +28,7 @@ use crate::execution_plan::{
 };
 use crate::program::code_of;
 use crate::translation::constant_launch_size;
-use crate::{Error, Result, signature};
+use crate::{Error, Result, engine, signature};
 
 /// What a bundle is to call things.
 #[derive(Debug)]
@@ -33,6 +37,9 @@ pub struct Names<'a> {
     pub model: &'a str,
     /// The inputs: buffers that runs are given anew. Each must be all of its storage.
     pub inputs: &'a [Named<'a>],
+    /// The states: buffers that begin with what they hold now, and in which a run finds what the
+    /// one before has left. Each must be all of its storage. A part of a state may be an output.
+    pub states: &'a [Named<'a>],
     /// The outputs: buffers of the plan's, in any order.
     pub outputs: &'a [Named<'a>],
 }
@@ -49,17 +56,24 @@ pub struct Named<'a> {
 }
 
 impl ExecutionPlan {
-    /// Writes the plan as a bundle at `path`, with what its constants hold now, and with one
-    /// recorded test: what its inputs hold now, and what a run makes of them, which this does.
+    /// Writes the plan as a bundle at `path`, with what its constants and states hold now, and
+    /// with one recorded test: what its inputs hold now, and what a run makes of them, which this
+    /// does. The bundle is then run twice, with scratch that holds different things, and stays
+    /// only if each run has the bits of the plan's.
+    ///
+    /// Nothing else may write the plan's memory meanwhile.
     ///
     /// # Errors
     ///
     /// [`Error::Execution`], naming the op or the buffer: an op that a bundle cannot say, such
     /// as a custom function, a program of another device's or a grid that depends on variables;
-    /// a buffer that is read before any op writes it, and that no name makes an input; what
-    /// [`PlanBuilder`] and [`BundleWriter`] refuse; and where the run fails, or the folder
-    /// cannot be written.
+    /// a buffer that is read before any op writes it, and that no name makes an input or a state;
+    /// an input that no op reads, or one that is written; two names for one storage; a run of the
+    /// bundle that differs from the plan's; what [`PlanBuilder`] and [`BundleWriter`] refuse; and
+    /// where the run fails, or the folder cannot be written.
     pub fn capture(&self, names: &Names<'_>, path: impl AsRef<Path>) -> Result<()> {
+        // No run until the bundle is there.
+        let mut instance = self.instance()?;
         let mut capture = Capture {
             plan: self,
             builder: PlanBuilder::new(names.model),
@@ -104,7 +118,7 @@ impl ExecutionPlan {
         let plan = builder.build().map_err(refused)?;
         if let Some(read) = plan.unwritten_reads().first() {
             return Err(Error::execution(format!(
-                "{} is read before it is written, and is no input: {read:?}",
+                "{} is read before it is written: name it as an input or as a state: {read:?}",
                 plan.buffer_label(read.range.buffer)
             )));
         }
@@ -121,7 +135,8 @@ impl ExecutionPlan {
         }
         let record = |named: &Named<'_>| Ok((named.name.to_owned(), array(named)?.into()));
         let inputs = names.inputs.iter().map(record).collect::<Result<_>>()?;
-        self.execute()?;
+        self.run(&mut instance, None)?;
+        let path = path.as_ref();
         writer.test(Recording {
             variables: chosen,
             inputs,
@@ -132,8 +147,51 @@ impl ExecutionPlan {
             },
             truth: None,
         });
-        writer.write(path).map_err(refused)
+        writer.write(path).map_err(refused)?;
+        let checked = check(path, names.states);
+        if checked.is_err() {
+            // It stands where nothing was; that it cannot be removed is not what went wrong.
+            let _ = std::fs::remove_dir_all(path);
+        }
+        checked
     }
+}
+
+/// Whether the bundle, whose plan has just run, gives the same bits, whatever scratch holds.
+fn check(path: &Path, states: &[Named<'_>]) -> Result<()> {
+    let bundle = Bundle::open(path).map_err(refused)?;
+    // SAFETY: its kernels are those that the plan has run, of which Svod claims that they keep to
+    // their signatures. Its files are written once.
+    let executable = unsafe { bundle.load(engine()?, &|_| ()) }.map_err(refused)?;
+    let instance = || executable.instance().map_err(refused);
+    let (mut first, mut second) = (instance()?, instance()?);
+    for test in bundle.tests() {
+        let report = bundle.run_test_filled(test, &mut first, &mut second);
+        let report = report.map_err(refused)?;
+        let mut all = report.outputs.iter().chain(&report.unsteady);
+        if let Some(output) = all.find(|output| !output.difference.is_exact()) {
+            return Err(differs("output", &output.name));
+        }
+    }
+    for state in states {
+        let expected = array(state)?;
+        for instance in [&first, &second] {
+            let left = instance.state(state.name).map_err(refused)?;
+            let difference = compare(left, expected.elements.as_view(), Tolerance::default());
+            if !difference.map_err(refused)?.is_exact() {
+                return Err(differs("state", state.name));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Why a bundle is of no use.
+fn differs(what: &str, name: &str) -> Error {
+    Error::execution(format!(
+        "a run of the bundle has left other bits in the {what} `{name}` than the plan: some op \
+         finds, or leaves, what memory held before the run; name that memory as a state"
+    ))
 }
 
 struct Capture<'a> {
@@ -156,64 +214,105 @@ impl Capture<'_> {
         let plan = self.plan;
         let written = written(plan);
         let types = types(plan)?;
+        let outputs = names.outputs.iter().map(|o| o.buffer.storage_id());
+        let used: HashSet<BufferId> = used(plan).chain(outputs).collect();
         for input in names.inputs {
-            let (name, buffer) = (input.name, input.buffer);
-            if buffer.offset() != 0 || buffer.size() != buffer.total_size() {
+            let (name, storage) = (input.name, input.buffer.storage_id());
+            if written.contains(&storage) {
                 return Err(Error::execution(format!(
-                    "the input `{name}` is a part of a storage: give it one of its own"
+                    "the plan writes its input `{name}`: name it as a state"
                 )));
             }
-            if written.contains(&buffer.storage_id()) {
+            if !used.contains(&storage) {
                 return Err(Error::execution(format!(
-                    "the plan writes its input `{name}`"
+                    "no op reads the input `{name}`: what it held when the graph was made is in \
+                     the plan, or nothing depends on it; do not name it as an input"
                 )));
             }
-            let role = Role::Input;
-            let dtype = element(buffer)?;
-            let declared = self.builder.buffer(Some(name), role, dtype, input.shape);
-            self.storages
-                .insert(buffer.storage_id(), declared.map_err(refused)?);
+            self.declare_named(input, Role::Input)?;
+        }
+        for state in names.states {
+            let number = self.declare_named(state, Role::State)?;
+            self.contents.push((number, array(state)?.elements.into()));
         }
         for buffer in plan.buffers() {
-            if self.storages.contains_key(&buffer.storage_id()) {
+            let storage = buffer.storage_id();
+            if self.storages.contains_key(&storage) {
                 continue;
             }
-            let is_it = |named: &&Named<'_>| named.buffer.storage_id() == buffer.storage_id();
-            let output = names.outputs.iter().find(is_it);
-            let role = match (output, written.contains(&buffer.storage_id())) {
-                (Some(_), _) => Role::Output,
-                (None, true) => Role::Temp,
-                (None, false) => Role::Constant,
+            let outputs = names.outputs.iter();
+            let outputs = outputs.filter(|output| output.buffer.storage_id() == storage);
+            let outputs: Vec<_> = outputs.collect();
+            let role = match (&outputs[..], written.contains(&storage)) {
+                ([_, ..], _) => Role::Output,
+                ([], true) => Role::Temp,
+                ([], false) => Role::Constant,
             };
-            // Elements where all kernels agree on their type, bytes otherwise: the memory planner
-            // puts any types on top of each other, and its buffers are of bytes.
-            let (total, types) = (buffer.total_size(), &types[&buffer.storage_id()]);
-            let dtype = match types[..] {
-                [one] if output.is_none_or(|o| element(o.buffer).is_ok_and(|d| d == one)) => one,
-                [] => element(buffer)?,
-                _ => DType::U8,
-            };
-            let whole = total.is_multiple_of(dtype.size());
-            let dtype = if whole { dtype } else { DType::U8 };
-            let name = match output {
-                Some(output) => output.name.to_owned(),
-                None => format!("storage {}", buffer.storage_id().0),
-            };
-            let number = match whole && types.len() < 2 {
-                true => {
-                    let shape = [total / dtype.size()];
-                    self.builder.buffer(Some(&name), role, dtype, &shape)
-                }
-                false => self.builder.bytes(Some(&name), role, total),
-            };
-            let number = number.map_err(refused)?;
-            if role == Role::Constant {
-                self.contents
-                    .push((number, elements(buffer, 0, dtype, total)?.into()));
-            }
-            self.storages.insert(buffer.storage_id(), number);
+            self.declare_whole(buffer, role, &types[&storage], &outputs)?;
         }
         Ok(())
+    }
+
+    /// Declares all of a buffer's storage, in which these outputs lie.
+    fn declare_whole(
+        &mut self,
+        buffer: &Buffer,
+        role: Role,
+        types: &[DType],
+        outputs: &[&Named<'_>],
+    ) -> Result<()> {
+        let (storage, total) = (buffer.storage_id(), buffer.total_size());
+        // Elements where all that use it agree on their type, bytes otherwise: the memory planner
+        // puts any types on top of each other, and its buffers are of bytes.
+        let one = match types {
+            [one] => Some(*one),
+            [] => Some(element(buffer)?),
+            _ => None,
+        };
+        let holds = |dtype| {
+            outputs
+                .iter()
+                .all(|o| element(o.buffer).is_ok_and(|d| d == dtype))
+        };
+        let one = one.filter(|dtype| holds(*dtype) && total.is_multiple_of(dtype.size()));
+        let name = match outputs {
+            [output, ..] => output.name.to_owned(),
+            [] => format!("storage {}", storage.0),
+        };
+        let number = match one {
+            Some(dtype) => {
+                let shape = [total / dtype.size()];
+                self.builder.buffer(Some(&name), role, dtype, &shape)
+            }
+            None => self.builder.bytes(Some(&name), role, total),
+        };
+        let number = number.map_err(refused)?;
+        if role == Role::Constant {
+            let content = elements(buffer, 0, one.unwrap_or(DType::U8), total)?;
+            self.contents.push((number, content.into()));
+        }
+        self.storages.insert(storage, number);
+        Ok(())
+    }
+
+    /// Declares a storage that is known by a name, and all of which is named.
+    fn declare_named(&mut self, named: &Named<'_>, role: Role) -> Result<usize> {
+        let (name, buffer, kind) = (named.name, named.buffer, role.name());
+        if buffer.offset() != 0 || buffer.size() != buffer.total_size() {
+            return Err(Error::execution(format!(
+                "the {kind} `{name}` is a part of a storage: give it one of its own"
+            )));
+        }
+        let number = self
+            .builder
+            .buffer(Some(name), role, element(buffer)?, named.shape)
+            .map_err(refused)?;
+        match self.storages.insert(buffer.storage_id(), number) {
+            None => Ok(number),
+            Some(_) => Err(Error::execution(format!(
+                "the {kind} `{name}` lies where another that is named does: name it once"
+            ))),
+        }
     }
 
     fn range(&self, buffer: &Buffer) -> Result<BufferRange> {
@@ -281,20 +380,42 @@ impl Capture<'_> {
     }
 
     fn variable(&mut self, name: &str, value: i64, vars: &[RuntimeVar]) -> Result<Value> {
+        const SAY: &str = "bind it, or run the plan with execute_with_vars first";
         if let Some(known) = self.variables.get(name) {
+            let chosen = self.chosen.iter().find(|(n, _)| n == name);
+            if let Some((_, other)) = chosen.filter(|(_, other)| *other != value) {
+                return Err(Error::execution(format!(
+                    "the variable `{name}` is {other} for one kernel and {value} for another: {SAY}"
+                )));
+            }
             return Ok((*known).into());
         }
         let var = vars.iter().find(|var| var.name == name);
         let var = var.ok_or_else(|| Error::execution(format!("`{name}` has no bounds")))?;
-        let id = self
-            .builder
-            .variable(name, var.min_val, var.max_val)
-            .map_err(refused)?;
+        let (min, max) = (var.min_val, var.max_val);
+        if !(min..=max).contains(&value) {
+            return Err(Error::execution(format!(
+                "the variable `{name}` is {value}, outside its bounds {min} to {max}: {SAY}"
+            )));
+        }
+        let id = self.builder.variable(name, min, max).map_err(refused)?;
         self.variables.insert(name.to_owned(), id);
-        let value = value.clamp(var.min_val, var.max_val);
         self.chosen.push((name.to_owned(), value));
         Ok(id.into())
     }
+}
+
+/// The storages that some op uses, other than to give a part of one a name.
+fn used(plan: &ExecutionPlan) -> impl Iterator<Item = BufferId> {
+    let ops = plan.prepared_ops().iter();
+    let buffers = ops.flat_map(|op| match op {
+        PreparedOp::CompiledProgram(kernel) => &kernel.buffer_indices[..],
+        PreparedOp::BufferCopy(copy) => &copy.buffer_indices,
+        PreparedOp::CustomFunction(custom) => &custom.buffer_indices,
+        PreparedOp::BufferView(_) => &[],
+    });
+    let buffers = buffers.filter_map(|&i| plan.buffers().get(i));
+    buffers.map(Buffer::storage_id)
 }
 
 /// The storages that some op writes.

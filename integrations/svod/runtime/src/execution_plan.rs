@@ -9,10 +9,10 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
-use engine::plan::{Instance, Run, Timings};
+use engine::plan::{Instance, Run, Span, Trace};
 use smallvec::SmallVec;
 use svod_device::{Buffer, BufferId};
 use svod_dtype::DeviceSpec;
@@ -205,6 +205,11 @@ impl fmt::Debug for PreparedKernel {
 
 /// A plan that is prepared: it runs any number of times, one run at a time.
 pub struct ExecutionPlan {
+    // Runs the plan. The memory is that of `buffers`, of which the translation keeps clones: both
+    // go after it.
+    instance: Mutex<Instance>,
+    /// The process that built it.
+    process: u32,
     /// As Svod handed them over.
     ops: Vec<PreparedOp>,
     /// Their numbers, in an order in which they may run one after another.
@@ -215,8 +220,6 @@ pub struct ExecutionPlan {
     device: DeviceSpec,
     alias_ids: Vec<u64>,
     translated: Translated,
-    /// Runs it. The memory is that of `buffers`, of which the translation keeps clones.
-    instance: Mutex<Instance>,
 }
 
 impl ExecutionPlan {
@@ -329,9 +332,11 @@ impl ExecutionPlan {
     ///
     /// # Errors
     ///
-    /// [`Error::Execution`] where an op fails; nothing that waits for it has run.
+    /// [`Error::Execution`] where an op fails; nothing that waits for it has run. In a process that
+    /// was forked from the one that built the plan, also where another thread runs it: it may be
+    /// one that the fork has left behind.
     pub fn execute(&self) -> Result<()> {
-        self.run(None)
+        self.run(&mut *self.instance()?, None)
     }
 
     /// Runs the plan and says what each kernel took, in the order of their run.
@@ -340,11 +345,16 @@ impl ExecutionPlan {
     ///
     /// As [`execute`](Self::execute).
     pub fn execute_profiled(&self) -> Result<Vec<KernelProfile>> {
-        let mut timings = Timings::new(&self.translated.plan);
-        self.run(Some(&mut timings))?;
-        let took = |op| match self.translated.number(op) {
-            Some(number) => timings.ops()[number].total,
-            None => Duration::ZERO,
+        let mut trace = Trace::new();
+        self.run(&mut *self.instance()?, Some(&mut trace))?;
+        let mut times = vec![None; self.translated.plan.ops().len()];
+        for Span { op, start, end, .. } in trace.spans() {
+            let (first, last) = times[op].get_or_insert((start, end));
+            (*first, *last) = (start.min(*first), end.max(*last));
+        }
+        let took = |op| {
+            let times = self.translated.number(op).and_then(|number| times[number]);
+            times.map_or(Duration::ZERO, |(first, last)| last - first)
         };
         let kernels = self.order.iter().filter_map(|&op| match &self.ops[op] {
             PreparedOp::CompiledProgram(kernel) => Some(KernelProfile {
@@ -358,12 +368,32 @@ impl ExecutionPlan {
         Ok(kernels.collect())
     }
 
-    fn run(&self, timings: Option<&mut Timings>) -> Result<()> {
+    /// What runs the plan, to be had for one run at a time.
+    pub(crate) fn instance(&self) -> Result<MutexGuard<'_, Instance>> {
         // A run that panicked leaves what a run that failed does.
-        let mut instance = self.instance.lock().unwrap_or_else(PoisonError::into_inner);
+        let instance = match self.instance.try_lock() {
+            Ok(instance) => instance,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            // Whoever forked has one of all threads.
+            Err(TryLockError::WouldBlock) if std::process::id() != self.process => {
+                return Err(Error::execution(
+                    "this process was forked from the one that built the plan, and another thread \
+                     runs it, which may have been left behind: build the plan in this process",
+                ));
+            }
+            Err(TryLockError::WouldBlock) => {
+                let waited = self.instance.lock();
+                waited.unwrap_or_else(PoisonError::into_inner)
+            }
+        };
+        Ok(instance)
+    }
+
+    /// Runs the plan once.
+    pub(crate) fn run(&self, instance: &mut Instance, trace: Option<&mut Trace>) -> Result<()> {
         let run = Run {
             variables: &self.translated.variables,
-            timings,
+            trace,
             ..Run::default()
         };
         instance.run_with(run).map_err(failed)
@@ -587,6 +617,8 @@ impl ExecutionPlanBuilder {
         let order = by_levels(&ids, &deps, &self.instance_dependencies)?;
         let (translated, instance) = translate(&self.ops, &order, &self.buffers)?;
         Ok(ExecutionPlan {
+            instance: Mutex::new(instance),
+            process: std::process::id(),
             ops: self.ops,
             order,
             buffers: self.buffers,
@@ -595,7 +627,6 @@ impl ExecutionPlanBuilder {
             device: self.device,
             alias_ids: self.alias_ids,
             translated,
-            instance: Mutex::new(instance),
         })
     }
 }

@@ -25,8 +25,9 @@ pub struct CachedKernel {
     pub outs: Vec<usize>,
     /// The slots that it reads.
     pub ins: Vec<usize>,
-    /// Whether it may run beside other kernels. Plans of this runtime find that out from what
-    /// kernels touch.
+    /// Whether it may run beside others. A program of another device's that may not runs beside no
+    /// other such program, copy of Svod's or custom function; of their own kernels plans find out
+    /// from what they touch.
     pub host_parallel_safe: bool,
     /// Its grid, in three dimensions, of which CPUs use the first.
     pub global_size: [Arc<UOp>; 3],

@@ -16,6 +16,6 @@ pub struct KernelProfile {
     pub device: DeviceSpec,
     /// How many buffers it takes.
     pub num_buffers: usize,
-    /// The time of all threads together: of a grid that two shared, twice what it took.
+    /// From when the first thread began with it until the last was done.
     pub elapsed: Duration,
 }

@@ -11,6 +11,9 @@ use svod_ir::{Op, UOp};
 /// The variable that Svod counts the grid with.
 pub(crate) const GRID_INDEX: &str = "core_id";
 
+/// As what Svod allocates memory. Wider vectors stay in registers and on the stack.
+const MAX_ALIGN: usize = 64;
+
 /// The signature of a kernel, read from its graph, which is all of it that Svod hands on from
 /// its compiler to its loader. `least_align` is what the kernel assumes of any pointer.
 ///
@@ -51,7 +54,9 @@ pub(crate) fn of(spec: &CompiledSpec, least_align: usize) -> Result<Signature, S
                 (false, true) => Access::Write,
                 (true, true) => Access::ReadWrite,
             },
-            align: widest.unwrap_or(element.bytes()).max(least_align),
+            align: widest
+                .unwrap_or(element.bytes())
+                .clamp(least_align, MAX_ALIGN),
         }));
     }
     for name in &spec.var_names {

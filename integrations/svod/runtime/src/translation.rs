@@ -128,7 +128,17 @@ pub(crate) fn translate(
         variables: Vec::new(),
         sources: Vec::new(),
         values: Values::default(),
+        turn: None,
     };
+    if ops.iter().any(is_alone) {
+        let turn = making.builder.bytes(Some("turn"), Role::Temp, 1);
+        making.turn = Some(
+            making
+                .builder
+                .whole(turn.map_err(refused)?)
+                .map_err(refused)?,
+        );
+    }
     let mut lent = Vec::with_capacity(making.storages.len());
     for storage in making.storages.values_mut() {
         let name = format!("storage {}", storage.id);
@@ -230,6 +240,20 @@ struct Making<'a> {
     variables: Vec<i64>,
     sources: Vec<Source>,
     values: Values,
+    /// What functions touch that must not run beside each other, where there are such: those that
+    /// run beside none write it, the rest read it.
+    turn: Option<BufferRange>,
+}
+
+/// Whether an op is a program, or a function, that does not run beside others.
+fn is_alone(op: &PreparedOp) -> bool {
+    match op {
+        PreparedOp::CompiledProgram(kernel) => {
+            !kernel.kernel.host_parallel_safe && code_of(&*kernel.kernel.program).is_none()
+        }
+        PreparedOp::CustomFunction(_) => true,
+        PreparedOp::BufferCopy(_) | PreparedOp::BufferView(_) => false,
+    }
 }
 
 impl Making<'_> {
@@ -252,6 +276,7 @@ impl Making<'_> {
             &kernel.kernel.entry_point,
             &kernel.buffer_indices,
             |i| kernel.output_indices.contains(&i),
+            !kernel.kernel.host_parallel_safe,
             move || {
                 let id = called.id;
                 let vals = values.with(|values| values.kernels.get(&op).cloned());
@@ -282,9 +307,11 @@ impl Making<'_> {
         let name = &kernel.kernel.entry_point;
         let mut args = Vec::with_capacity(kernel.buffer_indices.len());
         let mut params = code.signature.buffers();
+        let mut misaligned = None;
         for (argument, &i) in kernel.buffer_indices.iter().enumerate() {
             let buffer = find(self.buffers, i, name)?;
-            let needed = params.next().map_or(0, BufferParam::bytes);
+            let param = params.next();
+            let needed = param.map_or(0, BufferParam::bytes);
             if buffer.size() < needed {
                 let size = buffer.size();
                 return Err(Error::execution(format!(
@@ -292,7 +319,15 @@ impl Making<'_> {
                      buffer of {size}"
                 )));
             }
+            let align = param.map_or(1, |param| param.align);
+            let start = self.storages[&buffer.storage_id()].start.addr().get() + buffer.offset();
+            if !start.is_multiple_of(align) {
+                misaligned = Some(format!("its argument {argument} is no multiple of {align}"));
+            }
             args.push(self.range(buffer));
+        }
+        if let Some(reason) = misaligned {
+            return Ok(Err(reason));
         }
         let names = &kernel.kernel.var_names;
         if names.len() != kernel.vals.len() {
@@ -401,6 +436,7 @@ impl Making<'_> {
             &name,
             &copy.buffer_indices[..2],
             |i| i == 0,
+            false,
             move || {
                 let copied = to.clone().copy_from(&from);
                 copied.map_err(|e| Error::execution(format!("{what} failed: {e}")))
@@ -442,6 +478,7 @@ impl Making<'_> {
             &name,
             &custom.buffer_indices.clone(),
             |_| true,
+            true,
             move || {
                 let mut vars = values.with(|values| values.chosen.clone());
                 let fixed = custom.fixedvars.iter();
@@ -463,16 +500,20 @@ impl Making<'_> {
             name,
             &[],
             |_| false,
+            false,
             move || Err(Error::execution(&*reason)),
         )
     }
 
-    /// A function that is given whole storages: what it uses of them, it knows itself.
+    /// A function that is given whole storages: what it uses of them, it knows itself. One that is
+    /// `alone` runs beside no other function; kernels of this runtime, which use nothing but their
+    /// buffers, may run beside it.
     fn function(
         &mut self,
         name: &str,
         buffers: &[usize],
         writes: impl Fn(usize) -> bool,
+        alone: bool,
         function: impl Fn() -> Result<()> + Send + Sync + 'static,
     ) -> Result<usize> {
         let mut args: Vec<HostArg> = Vec::new();
@@ -490,6 +531,10 @@ impl Making<'_> {
                 None => args.push(arg),
             }
         }
+        args.extend(self.turn.map(|turn| match alone {
+            true => turn.read_write(),
+            false => turn.read(),
+        }));
         let host = self.builder.host(name, &args, move |_| {
             function().map_err(|e| Box::new(e) as HostError)
         });

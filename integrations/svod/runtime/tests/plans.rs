@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier, Mutex};
 
 use engine::bundle::Bundle;
 use svod_device::Buffer;
@@ -13,10 +15,10 @@ use svod_dtype::{DType, DeviceSpec};
 use svod_ir::UOp;
 use svod_runtime::capture::{Named, Names};
 use svod_runtime::{
-    CachedKernel, CpuBackend, ExecutionPlanBuilder, PreparedBufferView, PreparedCopy,
-    PreparedKernel, PreparedOp,
+    CachedKernel, CpuBackend, ExecutionPlan, ExecutionPlanBuilder, PreparedBufferView,
+    PreparedCopy, PreparedKernel, PreparedOp,
 };
-use svod_tensor::{PrepareConfig, Tensor};
+use svod_tensor::{PrepareConfig, Tensor, Variable};
 
 fn matrix(seed: usize) -> Vec<f32> {
     (0..64)
@@ -96,6 +98,7 @@ fn a_captured_plan_gives_the_same_bits_without_svod() {
     let names = Names {
         model: "c",
         inputs: &[named("a", &x)],
+        states: &[],
         outputs: &[named("c", &y)],
     };
     plan.capture(&names, &path).unwrap();
@@ -132,11 +135,144 @@ fn what_a_bundle_cannot_hold_is_refused_by_name() {
     let names = Names {
         model: "c",
         inputs: &[named("y", &y)],
+        states: &[],
         outputs: &[],
     };
     let refused = plan.capture(&names, &path).unwrap_err().to_string();
     assert!(refused.contains("writes its input `y`"), "{refused}");
     assert!(!path.exists());
+}
+
+/// All of a buffer of floats by a name.
+struct Whole(&'static str, Buffer, [usize; 1]);
+
+impl Whole {
+    fn new(name: &'static str, buffer: &Buffer) -> Whole {
+        Whole(name, buffer.clone(), [buffer.size() / 4])
+    }
+
+    fn named(&self) -> Named<'_> {
+        Named {
+            name: self.0,
+            buffer: &self.1,
+            shape: &self.2,
+        }
+    }
+}
+
+fn capture(
+    plan: &ExecutionPlan,
+    [inputs, states, outputs]: [&[Whole]; 3],
+    path: &Path,
+) -> Result<(), String> {
+    let [inputs, states, outputs] =
+        [inputs, states, outputs].map(|all| all.iter().map(Whole::named).collect::<Vec<_>>());
+    let names = Names {
+        model: "m",
+        inputs: &inputs,
+        states: &states,
+        outputs: &outputs,
+    };
+    plan.capture(&names, path).map_err(|e| e.to_string())
+}
+
+#[test]
+fn memory_of_which_a_plan_writes_a_part_is_a_state_or_refused() {
+    let mut all = Tensor::from_slice([1.0_f32, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]);
+    all.realize().unwrap();
+    let x = Tensor::from_slice([10.0_f32, 20.0]);
+    let part = all.try_shrink([(2, 4)]).unwrap();
+    part.assign(&(&x + &x));
+    let mut written = all.clone();
+    let plan = written.prepare().unwrap();
+    let given = [Whole::new("x", &x.buffer().unwrap())];
+    // The output is a copy of it.
+    let left = [Whole::new("all", &all.buffer().unwrap())];
+    let outputs = [Whole::new("y", plan.output_buffer().unwrap())];
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.svod");
+
+    let refused = capture(&plan, [&given, &[], &outputs], &path).unwrap_err();
+    assert!(refused.contains("output `y`"), "{refused}");
+    assert!(refused.contains("as a state"), "{refused}");
+    assert!(!path.exists());
+
+    capture(&plan, [&given, &left, &outputs], &path).unwrap();
+    let runtime = engine::Runtime::new().unwrap();
+    // SAFETY: the bundle was written above, from kernels of Svod's.
+    let executable = unsafe { Bundle::open(&path).unwrap().load(&runtime, &|_| ()) }.unwrap();
+    let mut instance = executable.instance().unwrap();
+    instance
+        .set_input("x", engine::View::from_slice(&[1.0_f32, 2.0]))
+        .unwrap();
+    instance.run(&[]).unwrap();
+    let expected = [1.0, 2.0, 2.0, 4.0, 5.0, 6.0, 7.0, 8.0];
+    for left in [instance.output("y"), instance.state("all")] {
+        assert_eq!(left.unwrap().as_slice::<f32>().unwrap(), expected);
+    }
+}
+
+#[test]
+fn an_input_that_no_op_reads_is_refused_and_one_that_has_two_names() {
+    let (a, b) = (tensor(&matrix(5)), tensor(&matrix(6)));
+    let mut c = a.matmul(&b).unwrap();
+    let plan = c.prepare().unwrap();
+    let x = Whole::new("x", &a.buffer().unwrap());
+    let again = Whole::new("again", &a.buffer().unwrap());
+    let elsewhere = Whole::new("z", &tensor(&matrix(7)).buffer().unwrap());
+    let outputs = [Whole::new("c", plan.output_buffer().unwrap())];
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.svod");
+    let refused = capture(&plan, [&[elsewhere], &[], &outputs], &path).unwrap_err();
+    assert!(refused.contains("no op reads the input `z`"), "{refused}");
+    let refused = capture(&plan, [&[x, again], &[], &outputs], &path).unwrap_err();
+    assert!(refused.contains("`again`"), "{refused}");
+    assert!(!path.exists());
+}
+
+/// The plan again, with its kernels changed.
+fn changed(plan: &ExecutionPlan, change: impl Fn(&mut PreparedKernel)) -> ExecutionPlan {
+    let buffers: Vec<&Buffer> = plan.buffers().iter().collect();
+    let mut builder = builder(&buffers);
+    builder.set_output_buffer(plan.output_buffer_idx());
+    for op in plan.prepared_ops() {
+        let mut op = op.clone();
+        if let PreparedOp::CompiledProgram(kernel) = &mut op {
+            change(kernel);
+        }
+        builder.add_op(op);
+    }
+    builder.build().unwrap()
+}
+
+#[test]
+fn a_recorded_run_has_the_values_that_variables_have() {
+    let rows = Variable::new("N", 1, 8);
+    let shape = [rows.bind(4).unwrap().as_sint()];
+    let input = Tensor::empty_dynamic(&shape, DType::Float32);
+    input.assign(&Tensor::from_slice([1.0_f32, 2.0, 3.0, 4.0]));
+    input.clone().realize().unwrap();
+    let mut sum = input.sum(()).unwrap();
+    let mut plan = sum.prepare().unwrap();
+    let names = |plan: &ExecutionPlan| {
+        let output = plan.output_buffer().unwrap();
+        let output = Whole("sum", output.clone(), [1]);
+        ([Whole::new("x", &input.buffer().unwrap())], [output])
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let to = |name: &str| folder.path().join(name);
+
+    let unbound = changed(&plan, |kernel| kernel.vals.fill(0));
+    let (inputs, outputs) = names(&unbound);
+    let refused = capture(&unbound, [&inputs, &[], &outputs], &to("unbound")).unwrap_err();
+    assert!(refused.contains("`N` is 0"), "{refused}");
+    assert!(refused.contains("execute_with_vars"), "{refused}");
+
+    plan.execute_with_vars(&[("N", 3)]).unwrap();
+    let (inputs, outputs) = names(&plan);
+    capture(&plan, [&inputs, &[], &outputs], &to("bound")).unwrap();
+    let bundle = Bundle::open(to("bound")).unwrap();
+    assert_eq!(bundle.tests()[0].variables, [("N".to_owned(), 3)]);
 }
 
 /// A program of no device's: it writes down what it is called with.
@@ -160,6 +296,15 @@ impl Program for Recorder {
 }
 
 fn recorder(calls: &Arc<Mutex<Vec<Vec<i64>>>>, id: u64, waits_for: Vec<u64>) -> PreparedKernel {
+    foreign(Box::new(Recorder(Arc::clone(calls))), true, id, waits_for)
+}
+
+fn foreign(
+    program: Box<dyn Program>,
+    host_parallel_safe: bool,
+    id: u64,
+    waits_for: Vec<u64>,
+) -> PreparedKernel {
     let one = || UOp::index_const(1);
     let var = svod_runtime::execution_plan::RuntimeVar {
         name: "n".into(),
@@ -170,7 +315,7 @@ fn recorder(calls: &Arc<Mutex<Vec<Vec<i64>>>>, id: u64, waits_for: Vec<u64>) -> 
         id,
         ast: one(),
         kernel: Arc::new(CachedKernel {
-            program: Box::new(Recorder(Arc::clone(calls))),
+            program,
             device: "test".into(),
             code: String::new(),
             entry_point: "recorder".into(),
@@ -178,7 +323,7 @@ fn recorder(calls: &Arc<Mutex<Vec<Vec<i64>>>>, id: u64, waits_for: Vec<u64>) -> 
             globals: vec![0],
             outs: vec![0],
             ins: vec![],
-            host_parallel_safe: true,
+            host_parallel_safe,
             global_size: [one(), one(), one()],
             local_size: None,
         }),
@@ -309,4 +454,109 @@ fn a_plan_that_makes_no_sense_is_not_built() {
             .to_string()
             .contains("buffer 4")
     );
+}
+
+/// A program of no device's that is for a while where others may be too.
+struct Crowded {
+    inside: Arc<AtomicUsize>,
+    most: Arc<AtomicUsize>,
+}
+
+impl Program for Crowded {
+    unsafe fn execute(
+        &self,
+        _buffers: &[*mut u8],
+        _vals: &[i64],
+        _global_size: Option<[usize; 3]>,
+        _local_size: Option<[usize; 3]>,
+    ) -> svod_device::Result<()> {
+        let inside = self.inside.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most.fetch_max(inside, Ordering::SeqCst);
+        for _ in 0..10_000 {
+            std::hint::spin_loop();
+        }
+        self.inside.fetch_sub(1, Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn name(&self) -> &str {
+        "crowded"
+    }
+}
+
+#[test]
+fn programs_that_may_not_run_beside_others_do_not() {
+    let (inside, most) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+    let buffers = [buffer(4), buffer(4), buffer(4), buffer(4)];
+    let mut builder = builder(&buffers.iter().collect::<Vec<_>>());
+    for id in 0..4 {
+        let crowded = Crowded {
+            inside: Arc::clone(&inside),
+            most: Arc::clone(&most),
+        };
+        let mut kernel = foreign(Box::new(crowded), false, id, vec![]);
+        kernel.buffer_indices = vec![id as usize];
+        builder.add_kernel(kernel);
+    }
+    let plan = builder.build().unwrap();
+    for _ in 0..200 {
+        plan.execute().unwrap();
+    }
+    assert_eq!(most.load(Ordering::SeqCst), 1);
+}
+
+unsafe extern "C" {
+    safe fn fork() -> i32;
+    safe fn alarm(seconds: u32) -> u32;
+    safe fn _exit(code: i32) -> !;
+    fn waitpid(child: i32, status: *mut i32, options: i32) -> i32;
+}
+
+/// A program that waits in the middle, twice.
+struct Halting(Arc<Barrier>);
+
+impl Program for Halting {
+    unsafe fn execute(
+        &self,
+        _buffers: &[*mut u8],
+        _vals: &[i64],
+        _global_size: Option<[usize; 3]>,
+        _local_size: Option<[usize; 3]>,
+    ) -> svod_device::Result<()> {
+        self.0.wait();
+        self.0.wait();
+        Ok(())
+    }
+
+    fn name(&self) -> &str {
+        "halting"
+    }
+}
+
+#[test]
+fn a_fork_does_not_wait_for_a_run_that_it_has_not() {
+    let barrier = Arc::new(Barrier::new(2));
+    let mut builder = builder(&[&buffer(4)]);
+    let halting = Box::new(Halting(Arc::clone(&barrier)));
+    builder.add_kernel(foreign(halting, true, 1, vec![]));
+    let plan = builder.build().unwrap();
+    std::thread::scope(|s| {
+        let run = s.spawn(|| plan.execute());
+        barrier.wait();
+        let child = fork();
+        if child == 0 {
+            // What waits for ever is ended.
+            alarm(20);
+            let failed = plan
+                .execute()
+                .is_err_and(|e| e.to_string().contains("forked"));
+            _exit(if failed { 0 } else { 1 });
+        }
+        let mut status = -1;
+        // SAFETY: it writes one `int`, which lives until it returns.
+        assert_eq!(unsafe { waitpid(child, &mut status, 0) }, child);
+        assert_eq!(status, 0);
+        barrier.wait();
+        run.join().unwrap().unwrap();
+    });
 }
