@@ -1,7 +1,9 @@
 //! Where numbers lie.
 
+use serde::Serialize;
+
 /// Where numbers lie, and how far apart: NaN in each field, if there are none.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Spread {
     /// The smallest.
     pub min: f64,

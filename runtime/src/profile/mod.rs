@@ -40,7 +40,7 @@ pub use counters::{Counters, Counts, NoCounters};
 pub use events::write_events;
 pub use machine::{Bandwidth, Machine, Rates};
 pub use page::{KernelText, Page, write_page};
-pub use report::{Bound, KernelReport, OpReport, Report, Spread, ThreadReport, Totals};
+pub use report::{Bound, KernelReport, OpReport, Report, ThreadReport, Totals};
 
 use crate::Error;
 use crate::bench::{Budget, Candidate as _, Replay, race};

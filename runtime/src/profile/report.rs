@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::{Counts, Kept, Machine, Profile, nanos, traffic};
-use crate::bench;
+use crate::bench::Spread;
 use crate::plan::{Op, Plan};
 use crate::signature::{DType, Param};
 
@@ -40,41 +40,12 @@ pub struct Report {
     pub ops: Vec<OpReport>,
 }
 
-/// Where the times of the latest runs lie, in nanoseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Spread {
-    /// The shortest.
-    pub min: f64,
-    /// A quarter of them is shorter.
-    pub lower: f64,
-    /// Half of them is shorter.
-    pub median: f64,
-    /// Three quarters of them are shorter.
-    pub upper: f64,
-    /// The longest.
-    pub max: f64,
-}
-
-impl Spread {
-    fn of(times: &Kept) -> Spread {
-        let numbers: Vec<_> = times.numbers.iter().map(|&n| f64::from(n)).collect();
-        let bench::Spread {
-            min,
-            lower,
-            median,
-            upper,
-            max,
-        } = match numbers.is_empty() {
-            true => bench::Spread::of(&[0.0]),
-            false => bench::Spread::of(&numbers),
-        };
-        Spread {
-            min,
-            lower,
-            median,
-            upper,
-            max,
-        }
+/// Where the times of the latest runs lie, in nanoseconds; zeros of an op that never ran.
+fn spread(times: &Kept) -> Spread {
+    let numbers: Vec<_> = times.numbers.iter().map(|&n| f64::from(n)).collect();
+    match numbers.is_empty() {
+        true => Spread::of(&[0.0]),
+        false => Spread::of(&numbers),
     }
 }
 
@@ -256,7 +227,7 @@ pub(super) fn make(
         schema: "svod.profile.1",
         plan: plan.name().to_owned(),
         runs: profile.runs,
-        run_ns: Spread::of(&profile.walls),
+        run_ns: spread(&profile.walls),
         threads,
         totals,
         counts: None,
@@ -292,7 +263,7 @@ fn ops(profile: &Profile, machine: Option<&Machine>) -> Vec<OpReport> {
                 wave: waves[i],
                 critical: false,
                 runs: times.runs,
-                work_ns: Spread::of(&times.work),
+                work_ns: spread(&times.work),
                 threads: times.threads,
                 flops,
                 bytes: stated.unwrap_or_else(|| traffic[i].iter().map(|t| t.bytes as u64).sum()),
