@@ -162,6 +162,40 @@ fn a_trace_ends_where_a_run_fails_and_begins_anew_with_the_next() {
 }
 
 #[test]
+fn a_run_that_is_refused_leaves_no_trace() {
+    let mut plan = PlanBuilder::new("asks");
+    let x = plan.input("x", DType::I32, &[1]).unwrap();
+    let y = plan.output("y", DType::I32, &[1]).unwrap();
+    plan.copy(x, y).unwrap();
+    let executable = executable(plan);
+    let mut instance = executable.instance().unwrap();
+    instance.input("x").unwrap();
+    let mut trace = Trace::new();
+    let run = |instance: &mut svod_runtime::plan::Instance, trace: &mut Trace| {
+        instance.run_with(Run {
+            trace: Some(trace),
+            ..Run::default()
+        })
+    };
+    run(&mut instance, &mut trace).unwrap();
+    assert_eq!(trace.spans().count(), 1);
+    // Nobody has given this one its input.
+    let mut other = executable.instance().unwrap();
+    run(&mut other, &mut trace).unwrap_err();
+    assert_eq!((trace.spans().count(), trace.took()), (0, Duration::ZERO));
+}
+
+#[test]
+fn a_trace_of_another_plan_says_nothing_of_this_one() {
+    let (small, large) = (executable(diamond()), launches(9, 1, 0, 0));
+    let trace = traced(&large);
+    let mut profile = Profile::new(&small);
+    profile.add(&trace);
+    assert_eq!(profile.report(None, None).ops.len(), 3);
+    write_events(small.plan(), &trace, std::io::sink()).unwrap();
+}
+
+#[test]
 fn a_profile_counts_runs_and_shares_and_names_what_ran() {
     let executable = executable(diamond());
     let mut profile = Profile::new(&executable);
@@ -298,8 +332,10 @@ fn a_run_with_empty_kernels_does_everything_else() {
     replay.run().unwrap();
     let y = replay.instance().output("y").unwrap();
     assert_eq!(y.as_slice::<i32>().unwrap(), [7; 4]);
-    assert!(overhead(&executable).unwrap().unwrap() > 0.0);
-    assert_eq!(overhead(&self::executable(diamond())).unwrap(), None);
+    let replay = Replay::new(&executable).unwrap();
+    assert!(overhead(&replay).unwrap().unwrap() > 0.0);
+    let diamond = self::executable(diamond());
+    assert_eq!(overhead(&Replay::new(&diamond).unwrap()).unwrap(), None);
 }
 
 #[test]

@@ -126,7 +126,7 @@ fn order_statistics(numbers: &mut [f64], confidence: f64) -> Option<Interval> {
 /// probability of at most `tail`.
 #[allow(clippy::cast_precision_loss)] // a number of samples
 fn rank(n: usize, tail: f64) -> Option<usize> {
-    if tail.is_nan() || tail < LEAST_TAIL {
+    if !(LEAST_TAIL..=0.5).contains(&tail) {
         return None;
     }
     // The probability of k heads, in parts of that of `middle`; of all k, the sum.
@@ -173,6 +173,15 @@ mod tests {
         /// About normal.
         fn normal(&mut self) -> f64 {
             (0..4).map(|_| self.uniform()).sum::<f64>() - 2.0
+        }
+    }
+
+    #[test]
+    fn a_confidence_that_is_none_bounds_nothing() {
+        for confidence in [-1.0, f64::NAN, 1.0, 2.0] {
+            for numbers in [&[][..], &[1.0, 2.0]] {
+                assert!(Interval::of_median(numbers, confidence).is_none());
+            }
         }
     }
 

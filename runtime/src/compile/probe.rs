@@ -60,7 +60,7 @@ const BFLOAT16: &str = "__bf16 k(__bf16 x) { return x + x; }\n";
 /// What is wrong with it. One that is silent once is asked no more.
 pub(crate) fn probe(compiler: &Path, limit: Duration) -> Result<Abilities, Ailment> {
     let ask = |command: &mut Command, input: &str| {
-        let answer = run(command, input, limit);
+        let answer = ask_within(command, input, limit);
         let answer = answer.map_err(|e| Ailment::Broken(format!("it cannot be started: {e}")))?;
         answer.ok_or(Ailment::Silent)
     };
@@ -99,7 +99,7 @@ pub(crate) fn probe(compiler: &Path, limit: Duration) -> Result<Abilities, Ailme
 
 /// Runs a command that reads this; `None` where it takes too long. What it prints goes to
 /// memory, so that nobody waits for those whom it leaves behind.
-fn run(
+pub(super) fn ask_within(
     command: &mut Command,
     input: &str,
     limit: Duration,

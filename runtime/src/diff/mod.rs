@@ -194,7 +194,7 @@ impl Diff {
     }
 
     /// Gives both sides inputs that look random and are the same each time, for whoever has
-    /// none: floating-point numbers in [-1, 1), and 0 or 1 for integers, which often count
+    /// none: floating-point numbers from -1 to 1, and 0 or 1 for integers, which often count
     /// something that there are not many of.
     ///
     /// # Errors
@@ -248,7 +248,8 @@ impl Diff {
     ///
     /// [`Error::Run`] and [`Error::UnknownName`] where variables or inputs are not the plans'.
     /// What fails on one side alone is told by the report; what fails on both is the left
-    /// error.
+    /// error. Of guarded executables, what is written beside a buffer is [`Error::Overrun`], whichever
+    /// side did it.
     pub fn run(
         &mut self,
         variables: &[(&str, i64)],

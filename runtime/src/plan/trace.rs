@@ -175,7 +175,15 @@ impl Trace {
         self.followed.as_ref().map(|f| f.script.schedule())
     }
 
-    /// Gets ready for a run.
+    /// Forgets what ran: a run that is refused leaves nothing.
+    pub(super) fn clear(&mut self) {
+        self.took = Duration::ZERO;
+        for times in &mut self.spans {
+            *times.end.get_mut() = 0;
+        }
+    }
+
+    /// Gets ready for a run, of which nothing is known yet.
     pub(super) fn begin(&mut self, script: &Arc<Script>, with_team: bool, is_trial: bool) {
         let is_same = |f: &Followed| f.with_team == with_team && Arc::ptr_eq(&f.script, script);
         if !self.followed.as_ref().is_some_and(is_same) {
@@ -184,9 +192,7 @@ impl Trace {
             self.spans.resize_with(self.places.len(), Times::default);
             let script = script.clone();
             self.followed = Some(Followed { script, with_team });
-        }
-        for times in &mut self.spans {
-            *times.end.get_mut() = 0;
+            self.clear();
         }
         self.is_trial = is_trial;
         self.start = Instant::now();

@@ -35,7 +35,8 @@ pub fn write_events(plan: &Plan, trace: &Trace, mut out: impl Write) -> io::Resu
     // Where arrows begin and end: the last part of an op to end, and the first to begin.
     let mut first: Vec<Option<Span>> = vec![None; plan.ops().len()];
     let mut last = first.clone();
-    for span in trace.spans() {
+    // One of another plan may have others.
+    for span in trace.spans().filter(|span| span.op < plan.ops().len()) {
         if first[span.op].is_none_or(|other| span.start < other.start) {
             first[span.op] = Some(span);
         }

@@ -9,6 +9,7 @@ use crate::Runtime;
 use crate::compile::cache::Key;
 use crate::compile::cpu;
 use crate::plan::cpu_name;
+use crate::pool::available_threads;
 
 /// To be raised when what is measured, or how, changes.
 const VERSION: &str = "3";
@@ -47,11 +48,11 @@ pub struct Bandwidth {
 }
 
 impl Machine {
-    /// Measures it with one thread, and with `threads`. It takes one or two seconds, in which the
+    /// Measures it with one thread, and with `threads`, but no more than there are CPUs for. It takes one or two seconds, in which the
     /// machine should have nothing else to do, and 256 MiB.
     #[must_use]
     pub fn measure(threads: usize) -> Machine {
-        let mut counts = vec![1, threads.max(1)];
+        let mut counts = vec![1, threads.clamp(1, available_threads())];
         counts.dedup();
         let mut rates: Vec<Rates> = counts.into_iter().map(peaks::measure).collect();
         if let [one, all] = &mut rates[..] {

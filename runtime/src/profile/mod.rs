@@ -43,7 +43,7 @@ pub use page::{KernelText, Page, write_page};
 pub use report::{Bound, KernelReport, OpReport, Report, ThreadReport, Totals};
 
 use crate::Error;
-use crate::bench::{Budget, Candidate as _, Replay, race};
+use crate::bench::{Budget, Replay, race};
 use crate::plan::{Executable, Op, Trace};
 
 /// Of how many runs times are kept: the latest. 512 are 2 KiB an op, and enough for quartiles.
@@ -211,23 +211,28 @@ impl Phase {
     }
 }
 
-/// What the runtime takes for one launch of a plan, in nanoseconds, with the schedule and the threads of the
-/// executable: that of a run of the same plan with kernels that return at once, over its launches. What
-/// copies, fills and host functions take is in it.
+/// What the runtime takes for one launch of a plan, in nanoseconds, with the variables that a replay
+/// has, and the schedule and threads of its executable: that of a run of the same plan with kernels
+/// that return at once, over its launches. What copies, fills and host functions take is in it. Inputs
+/// are zeros. Nothing is measured of a plan without launches.
 ///
 /// # Errors
 ///
 /// As [`Executable::with_empty_kernels`] and [`Executable::instance`]; and what a host function
-/// returns that does not find what it needs. Nothing is measured of a plan without launches.
-pub fn overhead(executable: &Executable) -> Result<Option<f64>, Error> {
+/// returns that does not find what it needs.
+pub fn overhead(replay: &Replay<'_>) -> Result<Option<f64>, Error> {
+    let executable = replay.instance().executable();
     let launches = executable.plan().ops().iter();
     let launches = launches.filter(|op| matches!(op, Op::Launch(_))).count();
     if launches == 0 {
         return Ok(None);
     }
     let empty = executable.with_empty_kernels()?;
+    let variables = replay.variables();
     let mut replay = Replay::new(&empty)?;
-    replay.prepare()?;
+    for (name, value) in variables {
+        replay.set_variable(name, value)?;
+    }
     let budget = Budget {
         warm_up: Duration::from_millis(20),
         time: Duration::from_millis(100),

@@ -5,7 +5,8 @@
 //! and the best of several tries counts: what the machine can do is what it does undisturbed.
 
 use std::hint::black_box;
-use std::sync::Barrier;
+use std::sync::{Barrier, OnceLock};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::machine::{Bandwidth, Rates};
@@ -49,7 +50,7 @@ fn measure_with(threads: usize, sizes: &[usize]) -> Rates {
 
 fn bandwidth(threads: usize, size: usize) -> Bandwidth {
     // Whole chunks of what the reading kernel takes at a time.
-    let words = (size / threads / 8).next_multiple_of(CHUNK);
+    let words = (size / threads / 8).max(1).next_multiple_of(CHUNK);
     // Few bytes take no longer than a look at the clock.
     let times = (BETWEEN_LOOKS / (words * 8)).max(1);
     let tries = if size > LARGE { TRIES_OF_LARGE } else { TRIES };
@@ -88,8 +89,10 @@ fn together<T>(
     prepare: impl Fn(usize) -> T + Sync,
     work: impl Fn(&mut T) -> usize + Sync,
 ) -> f64 {
-    let barrier = Barrier::new(threads);
+    // Where the system refuses a thread, those that there are do without it.
+    let barrier = OnceLock::new();
     let one = |thread| {
+        let barrier: &Barrier = barrier.wait();
         let mut data = prepare(thread);
         // In caches and in memory, before it counts.
         work(&mut data);
@@ -108,8 +111,11 @@ fn together<T>(
         }
         rates
     };
-    let rates: Vec<Vec<f64>> = std::thread::scope(|scope| {
-        let others: Vec<_> = (1..threads).map(|t| scope.spawn(move || one(t))).collect();
+    let one = &one;
+    let rates: Vec<Vec<f64>> = thread::scope(|scope| {
+        let spawn = |t| thread::Builder::new().spawn_scoped(scope, move || one(t));
+        let others: Vec<_> = (1..threads).map_while(|t| spawn(t).ok()).collect();
+        let _ = barrier.set(Barrier::new(others.len() + 1));
         let mut rates = vec![one(0)];
         rates.extend(others.into_iter().filter_map(|other| other.join().ok()));
         rates
@@ -295,6 +301,11 @@ mod tests {
         let mut to = vec![0; 63];
         add_one(&data, &mut to);
         assert_eq!(to, data[1..]);
+    }
+
+    #[test]
+    fn there_is_data_for_each_of_many_threads() {
+        assert!(bandwidth(40, 64).read > 0.0);
     }
 
     #[test]

@@ -350,7 +350,8 @@ fn kernel(ops: &[&OpReport], all: f64, overhead: Option<f64>) -> KernelReport {
     let bound = least.map(|_| {
         let arithmetic = sum(&|op| op.arithmetic_ns.unwrap_or(0.0));
         let memory = sum(&|op| op.memory_ns.unwrap_or(0.0));
-        let launch = overhead.unwrap_or(0.0) * ops.len() as f64;
+        // Of all threads, as the other two.
+        let launch = overhead.unwrap_or(0.0) * sum(&|op| f64::from(op.threads.max(1)));
         if launch > arithmetic.max(memory) {
             Bound::Launch
         } else if arithmetic > memory {

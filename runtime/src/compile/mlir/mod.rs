@@ -10,12 +10,16 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::identity::Identity;
+use super::probe::ask_within;
 use super::toolchain::executable;
 use super::{Source, process};
 use crate::Error;
 
 /// Versions, from the oldest that has all passes to the newest that is looked for.
 const VERSIONS: std::ops::RangeInclusive<u32> = 19..=40;
+
+/// How long a program may take to say its version.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// The names of the two programs, which a number may follow.
 const OPT: &str = "mlir-opt";
@@ -174,9 +178,11 @@ impl Mlir {
     /// The version that both say of themselves.
     fn ask(&self) -> Result<u32, String> {
         let ask = |path: &Path| {
-            let output = process::command(path).arg("--version").output();
-            let output = output.map_err(|e| format!("{}: {e}", path.display()))?;
-            let said = String::from_utf8_lossy(&output.stdout);
+            let mut command = process::command(path);
+            let answer = ask_within(command.arg("--version"), "", PATIENCE);
+            let answer = answer.map_err(|e| format!("{}: {e}", path.display()))?;
+            let (_, said) =
+                answer.ok_or_else(|| format!("{} does not answer to --version", path.display()))?;
             let number = said.split("LLVM version ").nth(1);
             let number = number.and_then(|n| n.split('.').next()?.parse::<u32>().ok());
             number.ok_or_else(|| format!("{} does not say its version", path.display()))

@@ -18,6 +18,9 @@ use crate::pool::DefaultFloatEnv;
 impl Instance {
     /// Runs the plan as `run` asks, with the variables that the instance has.
     pub(super) fn walk(&mut self, run: &mut Run<'_, '_>) -> Result<(), Error> {
+        if let Some(trace) = &mut run.trace {
+            trace.clear();
+        }
         if self.is_torn() {
             return Err(Error::Torn);
         }
