@@ -229,7 +229,8 @@ impl Pair {
             executable,
             ..
         } = &mut self.instance;
-        // The names in errors, and host functions, are the side's.
+        // The names in errors of kernels, and host functions, are the side's; memory, and who has
+        // written beside it, are the left one's.
         let (plan, pool) = match side {
             Side::Left => (executable.plan(), executable.pool()),
             Side::Right => (self.right.plan(), self.right.pool()),
