@@ -80,10 +80,7 @@ pub use report::{
 use crate::Error;
 use crate::bundle::{Test, Tolerance, compare, npy};
 use crate::memory::View;
-use crate::plan::{Executable, Instance, Pair, PairEvent, Plan, Schedule, Side};
-
-/// In how many parts a thread's share of a launch is cut in a run of its own.
-const PARTS: u32 = 4;
+use crate::plan::{Executable, Instance, Pair, PairEvent, Plan, Schedule, Side, parts_for};
 
 /// Two executables that are compared, run by run. States go on from run to run.
 #[derive(Debug)]
@@ -318,10 +315,7 @@ fn own(executable: &Executable) -> Result<Instance, Error> {
     if threads == 1 {
         return executable.instance();
     }
-    let parts = u32::try_from(threads)
-        .unwrap_or(u32::MAX)
-        .saturating_mul(PARTS);
-    let schedule = Schedule::waves(executable.plan(), parts);
+    let schedule = Schedule::waves(executable.plan(), parts_for(threads));
     executable.clone().with_schedule(&schedule)?.instance()
 }
 

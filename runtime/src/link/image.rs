@@ -297,7 +297,8 @@ pub(crate) fn try_executable_memory() -> Result<(), Error> {
         move |e: rustix::io::Errno| Error::system(doing, e)
     };
     let size = usize::try_from(page_size()).unwrap_or(usize::MAX);
-    // SAFETY: as in `Mapping::new`.
+    // SAFETY: a new private mapping, at an address that the kernel chooses among those that nothing
+    // uses, replaces nothing.
     let base = unsafe {
         mmap_anonymous(
             std::ptr::null_mut(),
@@ -307,7 +308,8 @@ pub(crate) fn try_executable_memory() -> Result<(), Error> {
         )
     }
     .map_err(system("map memory"))?;
-    // SAFETY: it is a page, and nobody else knows of it.
+    // SAFETY: the mapping is `size` bytes from `base` on, writable until its rights change, and
+    // nobody else knows of it; no reference points into it.
     let filled = unsafe {
         base.cast::<u8>().write_bytes(0xcc, size);
         mprotect(base, size, MprotectFlags::READ | MprotectFlags::EXEC)

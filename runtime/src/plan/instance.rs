@@ -7,6 +7,7 @@ use std::fmt;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+pub(crate) use pair::parts_for;
 pub use pair::{Pair, PairEvent, RanTwice, Side, Written};
 
 use super::executable::check_in_place;

@@ -50,6 +50,7 @@ pub use cancel::Cancel;
 pub(crate) use executable::check_content;
 pub use executable::{Executable, ReplacedCode};
 pub use explain::{Explanation, Hazard, Reason, Wait};
+pub(crate) use instance::parts_for;
 pub use instance::{Instance, Pair, PairEvent, RanTwice, SavedStates, Side, Written};
 pub use layout::PlanMemory;
 pub(crate) use learning::cpu_name;

@@ -40,7 +40,9 @@ pub struct PreparedLaunch<'a> {
     guarded: bool,
 }
 
-// SAFETY: the addresses are those of `args`, which are `Send` as views are.
+// SAFETY: what keeps it from being `Send` are addresses. Those of buffers are of `args`, which are
+// views that may go to another thread, and they are used through `&mut self` alone; those in the call
+// are the same, and lead to code, which any thread may run and which the call's kernel keeps.
 unsafe impl Send for PreparedLaunch<'_> {}
 
 impl<'a> PreparedLaunch<'a> {

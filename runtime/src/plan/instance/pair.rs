@@ -17,8 +17,15 @@ use crate::memory::{BUFFER_ALIGN, Buffer, Guard, View};
 use crate::pool::DefaultFloatEnv;
 use crate::signature::DType;
 
-/// In how many parts a thread's share of a grid is cut where several share a launch.
-const PARTS: u32 = 4;
+/// In how many parts a grid is cut that so many threads share: some for each, so that who comes late
+/// finds one. One thread takes it whole.
+pub(crate) fn parts_for(threads: usize) -> u32 {
+    const EACH: u32 = 4;
+    match u32::try_from(threads).unwrap_or(u32::MAX) {
+        0 | 1 => 1,
+        threads => threads.saturating_mul(EACH),
+    }
+}
 
 /// One of the two of a [`Pair`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -235,11 +242,7 @@ impl Pair {
             Side::Left => (executable.plan(), executable.pool()),
             Side::Right => (self.right.plan(), self.right.pool()),
         };
-        let threads = u32::try_from(pool.threads()).unwrap_or(u32::MAX);
-        let parts = match threads {
-            1 => 1,
-            _ => threads.saturating_mul(PARTS).clamp(1, plan.max_parts(op)),
-        };
+        let parts = parts_for(pool.threads()).clamp(1, plan.max_parts(op));
         let script = Script::of_op(plan, code.clone(), op, parts)?;
         // Pools are different ones, so that where the last run was says nothing.
         let (torn, hint) = (&mut false, &mut 0);
