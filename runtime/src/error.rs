@@ -354,6 +354,10 @@ pub enum Error {
     )]
     Forked,
 
+    /// A kernel, or a plan, that did not come to its end in a sandbox.
+    #[error("in the sandbox: {0}")]
+    Sandboxed(Box<crate::sandbox::Outcome>),
+
     /// An environment variable that says what cannot be.
     #[error("the environment variable {name} is `{value}`; it takes {takes}")]
     Environment {

@@ -9,7 +9,7 @@
 
 use crate::Error;
 use crate::dispatch::{Call, Kernel};
-use crate::memory::{Buffer, Stray, View, ViewMut};
+use crate::memory::{Buffer, Pages, Stray, View, ViewMut};
 use crate::signature::{ArgShape, Misuse, Scalar};
 
 /// A buffer argument of a launch.
@@ -50,7 +50,15 @@ impl Arg<'_> {
         }
     }
 
-    fn stray(&self) -> Option<Stray> {
+    /// The pages of the guarded buffer that it is a part of, if it is.
+    pub(crate) const fn pages(&self) -> Option<&Pages> {
+        match self {
+            Arg::Read(v) => v.pages(),
+            Arg::Write(v) => v.pages(),
+        }
+    }
+
+    pub(crate) fn stray(&self) -> Option<Stray> {
         match self {
             Arg::Read(v) => v.stray(),
             Arg::Write(v) => v.stray(),

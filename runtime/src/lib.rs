@@ -69,6 +69,7 @@ pub mod memory;
 pub mod plan;
 pub mod pool;
 pub mod profile;
+pub mod sandbox;
 pub mod signature;
 
 mod error;

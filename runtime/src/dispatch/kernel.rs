@@ -34,7 +34,7 @@ struct Inner {
     _cif: Option<Arc<CifTarget>>,
     serial: Option<Arc<SerialTarget>>,
     /// What the code lies in; none for code that is part of the process.
-    _image: Option<Arc<Image>>,
+    image: Option<Arc<Image>>,
 }
 
 // SAFETY: all of it is constant once made: code that is never written, a libffi
@@ -151,7 +151,7 @@ impl Kernel {
                 target,
                 _cif: cif,
                 serial,
-                _image: image,
+                image,
             }),
         }
     }
@@ -290,6 +290,23 @@ impl Kernel {
             index: packing.index as u32,
             inline_args,
         }
+    }
+
+    /// As [`entry`](Self::entry), and of code that keeps state the way in that takes no lock: for a
+    /// process that has a copy of that state to itself.
+    pub(crate) fn unlocked_entry(&self) -> Entry {
+        let entry = self.entry();
+        match &self.inner.serial {
+            None => entry,
+            Some(serial) => serial.unlocked(entry),
+        }
+    }
+
+    /// The function whose code an address lies in, and how many bytes into it; `None` where it
+    /// is not this kernel's.
+    pub(crate) fn locate(&self, address: u64) -> Option<(&str, u64)> {
+        let image = self.inner.image.as_ref()?;
+        image.locate(usize::try_from(address).ok()?)
     }
 
     /// How many slots its frame has.

@@ -3,6 +3,7 @@
 use std::ffi::c_void;
 use std::sync::{Arc, PoisonError};
 
+use super::entry::Entry;
 use super::trampoline::Enter;
 use crate::link::Image;
 
@@ -36,6 +37,15 @@ impl SerialTarget {
         match self.enter {
             Enter::Void(_) => Enter::Void(enter_void),
             Enter::Status(_) => Enter::Status(enter_status),
+        }
+    }
+
+    /// The entry that leads here, without the lock.
+    pub(super) const fn unlocked(&self, entry: Entry) -> Entry {
+        Entry {
+            enter: self.enter,
+            target: self.target,
+            ..entry
         }
     }
 

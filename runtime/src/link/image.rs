@@ -1,6 +1,7 @@
 //! Linked code in executable memory: the only part of linking that is the host's.
 
 use std::ffi::c_void;
+use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex};
 
@@ -46,6 +47,8 @@ pub struct Image {
     state: Option<Mutex<()>>,
     /// Of the mapping.
     size: usize,
+    /// The addresses of its code.
+    code: Range<usize>,
     _mapping: Arc<Mapping>,
 }
 
@@ -153,6 +156,11 @@ impl Image {
             functions: object.functions.keys().filter_map(address).collect(),
             state: layout.keeps_state(part).then(Mutex::default),
             size: layout.size_of(part) as usize,
+            code: {
+                let base = mapping.base.addr().get();
+                let code = layout.code_of(part);
+                base + code.start as usize..base + code.end as usize
+            },
             _mapping: mapping.clone(),
         }
     }
@@ -162,6 +170,19 @@ impl Image {
     pub fn function(&self, name: &str) -> Option<NonNull<c_void>> {
         let found = self.functions.iter().find(|(n, _)| n == name)?;
         Some(found.1)
+    }
+
+    /// The function whose code an address lies in, and how many bytes into it.
+    #[must_use]
+    pub fn locate(&self, address: usize) -> Option<(&str, u64)> {
+        if !self.code.contains(&address) {
+            return None;
+        }
+        let starts = self.functions.iter();
+        let starts = starts.map(|(name, start)| (start.addr().get(), name.as_str()));
+        let before = starts.filter(|(start, _)| *start <= address);
+        let (start, name) = before.max()?;
+        Some((name, (address - start) as u64))
     }
 
     /// The names of its functions.

@@ -79,6 +79,12 @@ impl Layout {
         ranges.map(|range| range.end - range.start).sum()
     }
 
+    /// Where the code of object number `index` lies in the image.
+    pub(super) fn code_of(&self, index: usize) -> Range<u64> {
+        let parts = self.parts.get(index);
+        parts.map_or(0..0, |parts| parts.range(Rights::Code).clone())
+    }
+
     /// Whether object number `index` has writable data.
     pub(super) fn keeps_state(&self, index: usize) -> bool {
         let parts = self.parts.get(index);

@@ -67,19 +67,31 @@ impl Buffer {
     ///
     /// As [`with_align`](Self::with_align).
     pub fn guarded(dtype: DType, len: usize, align: usize, guard: Guard) -> Result<Buffer, Error> {
-        if !align.is_power_of_two() || align > MAX_ALIGN {
-            return Err(Error::Buffer {
-                doing: "cannot allocate a buffer",
-                reason: format!(
-                    "an alignment of {align} bytes is no power of two up to {MAX_ALIGN}"
-                ),
-            });
-        }
+        check_align(align)?;
         let bytes = len.saturating_mul(dtype.size());
         let block = match guard {
             Guard::Off => Block::zeroed(bytes, align.max(BUFFER_ALIGN)),
             _ => Block::guarded(bytes, align.max(dtype.size()), guard),
         }?;
+        Ok(Buffer { block, dtype, len })
+    }
+
+    /// As [`guarded`](Self::guarded), in memory that processes which are forked from this one
+    /// share, such as a [sandbox](crate::sandbox)'s: a kernel that runs there works on it where
+    /// it lies. Without a guard it has one all the same, at its end.
+    ///
+    /// # Errors
+    ///
+    /// As [`with_align`](Self::with_align).
+    pub fn shared(dtype: DType, len: usize, align: usize, guard: Guard) -> Result<Buffer, Error> {
+        check_align(align)?;
+        let bytes = len.saturating_mul(dtype.size());
+        let guard = if guard == Guard::Off {
+            Guard::End
+        } else {
+            guard
+        };
+        let block = Block::shared(bytes, align.max(dtype.size()), guard)?;
         Ok(Buffer { block, dtype, len })
     }
 
@@ -212,6 +224,16 @@ impl Buffer {
     }
 }
 
+fn check_align(align: usize) -> Result<(), Error> {
+    if align.is_power_of_two() && align <= MAX_ALIGN {
+        return Ok(());
+    }
+    Err(Error::Buffer {
+        doing: "cannot allocate a buffer",
+        reason: format!("an alignment of {align} bytes is no power of two up to {MAX_ALIGN}"),
+    })
+}
+
 /// Bytes, zeroed at birth.
 #[derive(Debug)]
 struct Block {
@@ -263,13 +285,25 @@ impl Block {
     }
 
     fn guarded(bytes: usize, align: usize, guard: Guard) -> Result<Block, Error> {
+        Block::of_pages(bytes, align, |align| Pages::new(bytes, align, guard))
+    }
+
+    fn shared(bytes: usize, align: usize, guard: Guard) -> Result<Block, Error> {
+        Block::of_pages(bytes, align, |align| Pages::shared(bytes, align, guard))
+    }
+
+    fn of_pages(
+        bytes: usize,
+        align: usize,
+        map: impl FnOnce(usize) -> Result<Pages, Error>,
+    ) -> Result<Block, Error> {
         if bytes == 0 {
             return Block::empty(align).ok_or_else(|| Error::OutOfMemory {
                 what: "a buffer".into(),
                 bytes,
             });
         }
-        let pages = Box::new(Pages::new(bytes, align, guard)?);
+        let pages = Box::new(map(align)?);
         Ok(Block {
             start: pages.start(),
             memory: Memory::Pages(pages),

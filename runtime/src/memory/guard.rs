@@ -109,6 +109,8 @@ pub(crate) struct Pages {
     /// What the slack holds, repeated from `base` on.
     pattern: [u8; 8],
     read_only: bool,
+    /// Whether processes that are forked from this one share it.
+    shared: bool,
 }
 
 impl Pages {
@@ -116,6 +118,16 @@ impl Pages {
     /// [`MAX_ALIGN`](crate::signature::MAX_ALIGN), between slack that is filled with
     /// ones.
     pub(crate) fn new(bytes: usize, align: usize, guard: Guard) -> Result<Pages, Error> {
+        Pages::mapped(bytes, align, guard, false)
+    }
+
+    /// As [`new`](Self::new), of memory that processes which are forked from this one share:
+    /// what a child writes there is seen here.
+    pub(crate) fn shared(bytes: usize, align: usize, guard: Guard) -> Result<Pages, Error> {
+        Pages::mapped(bytes, align, guard, true)
+    }
+
+    fn mapped(bytes: usize, align: usize, guard: Guard, shared: bool) -> Result<Pages, Error> {
         let nothing = || Error::OutOfMemory {
             what: "a guarded buffer".into(),
             bytes,
@@ -124,16 +136,13 @@ impl Pages {
         let outside = GUARD_BYTES.next_multiple_of(page);
         let inside = bytes.checked_next_multiple_of(page).ok_or_else(nothing)?;
         let size = inside.checked_add(2 * outside).ok_or_else(nothing)?;
+        let flags = match shared {
+            true => MapFlags::SHARED | MapFlags::NORESERVE,
+            false => MapFlags::PRIVATE,
+        };
         // SAFETY: a new private mapping, at an address that the kernel chooses
         // among those that nothing uses, replaces nothing.
-        let base = unsafe {
-            mmap_anonymous(
-                std::ptr::null_mut(),
-                size,
-                ProtFlags::empty(),
-                MapFlags::PRIVATE,
-            )
-        };
+        let base = unsafe { mmap_anonymous(std::ptr::null_mut(), size, ProtFlags::empty(), flags) };
         let base = base.ok().and_then(NonNull::new).ok_or_else(nothing)?;
         let usable = outside..outside + inside;
         // A page is a multiple of every alignment, so that neither leaves them.
@@ -148,6 +157,7 @@ impl Pages {
             buffer: start..start + bytes,
             pattern: [0; 8],
             read_only: false,
+            shared,
         };
         pages.set_rights(true).map_err(|_| nothing())?;
         pages.fill_slack(Filling::Ones.slack(None))?;
@@ -157,6 +167,16 @@ impl Pages {
     /// The buffer's first byte.
     pub(crate) fn start(&self) -> NonNull<u8> {
         self.at(self.buffer.start).cast()
+    }
+
+    /// Whether a child's writes are seen here.
+    pub(crate) const fn is_shared(&self) -> bool {
+        self.shared
+    }
+
+    /// The pages that can be used: their first byte, and how many bytes they have.
+    pub(crate) fn usable(&self) -> (NonNull<u8>, usize) {
+        (self.at(self.usable.start).cast(), self.usable.len())
     }
 
     /// Writes a new pattern into the slack.

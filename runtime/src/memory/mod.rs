@@ -28,5 +28,6 @@ pub(crate) use arena::Arena;
 pub use buffer::{BUFFER_ALIGN, Buffer};
 pub use constant::Constant;
 pub use filling::Filling;
+pub(crate) use guard::Pages;
 pub use guard::{Guard, Stray};
 pub use view::{View, ViewMut};

@@ -152,6 +152,11 @@ impl<'a> View<'a> {
         self.pages.is_some()
     }
 
+    /// The pages of the guarded buffer that this is a part of, if it is.
+    pub(crate) const fn pages(&self) -> Option<&'a Pages> {
+        self.pages
+    }
+
     /// What was written beside the guarded buffer that this is a part of, if it is.
     pub(crate) fn stray(&self) -> Option<Stray> {
         self.pages?.stray()
@@ -327,6 +332,11 @@ impl<'a> ViewMut<'a> {
 
     pub(crate) const fn is_guarded(&self) -> bool {
         self.pages.is_some()
+    }
+
+    /// The pages of the guarded buffer that this is a part of, if it is.
+    pub(crate) const fn pages(&self) -> Option<&'a Pages> {
+        self.pages
     }
 
     /// What was written beside the guarded buffer that this is a part of, if it is.

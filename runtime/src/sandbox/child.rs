@@ -1,0 +1,228 @@
+//! A child process: made, waited for, and stopped.
+//!
+//! It is made by the system call itself: the C library's `fork` takes locks, and calls whatever
+//! anybody has asked to be called. And it is made so that no signal tells of its end, which the
+//! host's handlers, or a thread of the host's that waits for any child, could take for something
+//! of theirs: who waits for it waits on its descriptor.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
+
+use super::Limits;
+use super::control::Control;
+use super::fault::{self, now};
+use crate::Error;
+
+/// How long at most before a child's memory is looked at, where it has a limit.
+const MEMORY_LOOK: Duration = Duration::from_millis(4);
+
+/// A child that is there, or was and has not been asked how it ended.
+#[derive(Debug)]
+pub(super) struct Child {
+    descriptor: OwnedFd,
+    /// Its id, for the files that the system has of it.
+    id: i32,
+    ended: bool,
+}
+
+/// How a child ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    Exited(i32),
+    Signalled(i32),
+    /// It was stopped here, for its time, or for its memory.
+    OverTime,
+    OverMemory,
+}
+
+/// Forks this process, and runs `child` in the new one. All signals are blocked there, until it
+/// lets them in.
+///
+/// # Safety
+///
+/// `child` must do only what a handler of signals may: other threads of this process could hold
+/// any lock.
+pub(super) unsafe fn fork(child: impl FnOnce()) -> Result<Child, Error> {
+    let mut descriptor: libc::c_int = -1;
+    let mut before = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: a set is plain numbers; both calls write all of the one that they are given.
+    unsafe {
+        let mut all = std::mem::MaybeUninit::uninit();
+        libc::sigfillset(all.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
+    }
+    // SAFETY: without a stack and without shared memory it is a fork; the new process has this
+    // thread alone, which does what the caller promises and does not return.
+    let id = unsafe {
+        libc::syscall(
+            libc::SYS_clone,
+            libc::c_ulong::from(libc::CLONE_PIDFD.unsigned_abs()),
+            0_usize,
+            &raw mut descriptor,
+            0_usize,
+            0_usize,
+        )
+    };
+    if id == 0 {
+        child();
+        fault::exit(0);
+    }
+    let error = io::Error::last_os_error();
+    // SAFETY: the set that was there before.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut()) };
+    if id < 0 {
+        return Err(Error::system("fork a child to run kernels in", error));
+    }
+    Ok(Child {
+        // SAFETY: the system has just opened it, for nobody else.
+        descriptor: unsafe { OwnedFd::from_raw_fd(descriptor) },
+        id: i32::try_from(id).unwrap_or(-1),
+        ended: false,
+    })
+}
+
+impl Child {
+    /// Waits until it ends, or takes more than it may.
+    pub(super) fn wait(&mut self, control: &Control, limits: &Limits) -> Result<Ended, Error> {
+        let memory = limits.memory.map(|limit| Memory::new(self.id, limit));
+        let made = now();
+        let wall = u64::try_from(limits.wall.as_nanos()).unwrap_or(u64::MAX);
+        loop {
+            // What a child says of its beginning may be anything; it cannot have begun later.
+            let began = control
+                .began
+                .load(Ordering::Relaxed)
+                .clamp(made, now().max(made));
+            let left = began.saturating_add(wall).saturating_sub(now());
+            if left == 0 {
+                return self.stop(Ended::OverTime);
+            }
+            let mut left = Duration::from_nanos(left);
+            if let Some(memory) = &memory {
+                if memory.is_over() {
+                    return self.stop(Ended::OverMemory);
+                }
+                left = left.min(MEMORY_LOOK);
+            }
+            if self.has_ended(left)? {
+                return self.ask();
+            }
+        }
+    }
+
+    /// Waits for as long for its end.
+    pub(super) fn has_ended(&self, wait: Duration) -> Result<bool, Error> {
+        let until = Instant::now() + wait;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let timeout = rustix::event::Timespec {
+                tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+                tv_nsec: left.subsec_nanos().into(),
+            };
+            let mut descriptors = [PollFd::new(&self.descriptor, PollFlags::IN)];
+            match poll(&mut descriptors, Some(&timeout)) {
+                Ok(found) => return Ok(found > 0),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(e) => return Err(Error::system("wait for a sandbox's child", e)),
+            }
+        }
+    }
+
+    /// How it ended, once it has.
+    fn ask(&mut self) -> Result<Ended, Error> {
+        // It is none of those whose end a signal tells of.
+        let options = WaitIdOptions::EXITED | WaitIdOptions::from_bits_retain(libc::__WALL as u32);
+        let status = loop {
+            match waitid(WaitId::PidFd(self.descriptor.as_fd()), options) {
+                Err(rustix::io::Errno::INTR) => {}
+                other => break other,
+            }
+        };
+        let status = status.map_err(|e| Error::system("ask how a sandbox's child ended", e))?;
+        self.ended = true;
+        let status = status.ok_or(rustix::io::Errno::CHILD);
+        let status = status.map_err(|e| Error::system("ask how a sandbox's child ended", e))?;
+        Ok(match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => Ended::Exited(code),
+            (None, signal) => Ended::Signalled(signal.unwrap_or_default()),
+        })
+    }
+
+    /// Stops it, and says why, unless it had ended by then.
+    fn stop(&mut self, why: Ended) -> Result<Ended, Error> {
+        if self.has_ended(Duration::ZERO)? {
+            return self.ask();
+        }
+        // It may end in this moment.
+        let _ = pidfd_send_signal(&self.descriptor, Signal::KILL);
+        self.ask()?;
+        Ok(why)
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        let _ = pidfd_send_signal(&self.descriptor, Signal::KILL);
+        if let Err(error) = self.ask() {
+            let descriptor = self.descriptor.as_raw_fd();
+            tracing::error!(%error, descriptor, "cannot end a sandbox's child");
+        }
+    }
+}
+
+/// What a child takes of memory that it shares with nobody.
+#[derive(Debug)]
+struct Memory {
+    /// None where the system does not say.
+    statistics: Option<File>,
+    limit: usize,
+    at_first: usize,
+}
+
+impl Memory {
+    fn new(id: i32, limit: usize) -> Memory {
+        let mut memory = Memory {
+            statistics: File::open(format!("/proc/{id}/statm")).ok(),
+            limit,
+            at_first: 0,
+        };
+        memory.at_first = memory.now().unwrap_or(0);
+        memory
+    }
+
+    fn is_over(&self) -> bool {
+        let now = self.now();
+        now.is_some_and(|now| now.saturating_sub(self.at_first) > self.limit)
+    }
+
+    /// The bytes that it has.
+    fn now(&self) -> Option<usize> {
+        let mut text = [0; 128];
+        let read = self.statistics.as_ref()?.read_at(&mut text, 0).ok()?;
+        let [_, resident, shared] = pages(text.get(..read)?)?;
+        Some(resident.saturating_sub(shared) * rustix::param::page_size())
+    }
+}
+
+/// The bytes of addresses that this process has.
+pub(super) fn addresses() -> Option<usize> {
+    let text = std::fs::read("/proc/self/statm").ok()?;
+    Some(pages(&text)?[0].saturating_mul(rustix::param::page_size()))
+}
+
+/// The first three numbers of a `statm`: pages of addresses, in memory, and of these shared.
+fn pages(text: &[u8]) -> Option<[usize; 3]> {
+    let mut numbers = std::str::from_utf8(text).ok()?.split_ascii_whitespace();
+    let mut next = || numbers.next()?.parse().ok();
+    Some([next()?, next()?, next()?])
+}

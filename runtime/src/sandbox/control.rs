@@ -1,0 +1,228 @@
+//! What a child and its host share beside buffers: where the child is, and how it ended.
+//!
+//! All of it is atomic, and the host believes none of it: a kernel that went wrong may have
+//! written anything here. What it says is a number that is looked at, not an address that is
+//! followed.
+
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering};
+
+use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
+
+use super::Limits;
+use crate::Error;
+
+/// How many registers are recorded.
+pub(super) const REGISTERS: usize = 32;
+/// How many bytes of code are recorded, from the instruction on.
+pub(super) const CODE: usize = 16;
+
+/// Addresses below a stack that nothing may touch. A function whose variables are larger than
+/// this and that begins with the farthest of them is told by where its stack pointer is.
+const STACK_GUARD: usize = 16 << 20;
+/// The stack that handlers of signals run on.
+const HANDLER_STACK: usize = 64 << 10;
+
+/// What is shared.
+#[derive(Debug)]
+#[repr(C)]
+pub(super) struct Control {
+    /// Which launch, or op, is under way: one more than its number, or 0 for none.
+    pub(super) at: AtomicU32,
+    /// Whether all was done that was asked for.
+    pub(super) done: AtomicU32,
+    /// The grid index of the call that is under way.
+    pub(super) index: AtomicU64,
+    /// When it began, in nanoseconds of the monotonic clock.
+    pub(super) began: AtomicU64,
+    pub(super) fault: Record,
+}
+
+/// What a handler of signals wrote down.
+#[derive(Debug)]
+#[repr(C)]
+pub(super) struct Record {
+    /// 0 where there is nothing, 1 without and 2 with the code.
+    pub(super) stage: AtomicU32,
+    pub(super) signal: AtomicI32,
+    /// `si_code`.
+    pub(super) code: AtomicI32,
+    /// The number of the system call that was refused.
+    pub(super) system_call: AtomicI32,
+    /// `si_addr`.
+    pub(super) address: AtomicU64,
+    /// Where the instruction is.
+    pub(super) instruction: AtomicU64,
+    pub(super) stack: AtomicU64,
+    /// What the processor says of the access: x86-64's page fault error, aarch64's syndrome.
+    pub(super) syndrome: AtomicU64,
+    /// x86-64's number of the exception.
+    pub(super) trap: AtomicU64,
+    /// In the order in which instructions number them.
+    pub(super) registers: [AtomicU64; REGISTERS],
+    pub(super) bytes: [AtomicU8; CODE],
+}
+
+/// How a launch ended that did not end its process.
+#[derive(Debug)]
+#[repr(C)]
+pub(super) struct Slot {
+    /// One of `Slot`'s constants.
+    pub(super) state: AtomicU32,
+    /// The status that it returned.
+    pub(super) status: AtomicI32,
+    /// The index at which it did.
+    pub(super) index: AtomicU64,
+    pub(super) nanos: AtomicU64,
+    /// The argument beside which it has written, and which bytes.
+    pub(super) argument: AtomicU32,
+    pub(super) past_end: AtomicU32,
+    pub(super) nearest: AtomicU64,
+    pub(super) farthest: AtomicU64,
+}
+
+impl Slot {
+    /// It did not run, or not to its end.
+    pub(super) const NOT_RUN: u32 = 0;
+    pub(super) const DONE: u32 = 1;
+    /// It returned a status.
+    pub(super) const STATUS: u32 = 2;
+    /// It wrote beside an argument.
+    pub(super) const STRAY: u32 = 3;
+}
+
+/// Memory that a child needs beside buffers, made before it is: control, slots, and stacks.
+#[derive(Debug)]
+pub(super) struct Region {
+    control: Mapping,
+    slots: usize,
+    stack: Mapping,
+    handler: Mapping,
+}
+
+impl Region {
+    /// For up to `slots` launches.
+    pub(super) fn new(slots: usize, limits: &Limits) -> Result<Region, Error> {
+        let control = size_of::<Control>() + slots * size_of::<Slot>();
+        Ok(Region {
+            control: Mapping::new(control, 0, MapFlags::SHARED)?,
+            slots,
+            stack: Mapping::new(limits.stack, STACK_GUARD, MapFlags::PRIVATE)?,
+            handler: Mapping::new(HANDLER_STACK, 0, MapFlags::PRIVATE)?,
+        })
+    }
+
+    pub(super) const fn capacity(&self) -> usize {
+        self.slots
+    }
+
+    /// The bytes of its stack.
+    pub(super) const fn stack_bytes(&self) -> usize {
+        self.stack.usable
+    }
+
+    pub(super) const fn control(&self) -> &Control {
+        // SAFETY: the mapping begins with one, zeroed at birth, of which all is atomic and every
+        // bit pattern a value; it is aligned to a page, and lives as long as the region.
+        unsafe { self.control.start.cast().as_ref() }
+    }
+
+    pub(super) const fn slots(&self) -> &[Slot] {
+        // SAFETY: as above, for those that follow; a `Control` is a multiple of 8 bytes long, which
+        // is the alignment of a `Slot`.
+        unsafe {
+            let first = self.control.start.byte_add(size_of::<Control>()).cast();
+            std::slice::from_raw_parts(first.as_ptr(), self.slots)
+        }
+    }
+
+    /// As new.
+    pub(super) fn clear(&self, slots: usize) {
+        let control = self.control();
+        control.at.store(0, Ordering::Relaxed);
+        control.done.store(0, Ordering::Relaxed);
+        control.began.store(0, Ordering::Relaxed);
+        control.fault.stage.store(0, Ordering::Relaxed);
+        for slot in self.slots().iter().take(slots) {
+            slot.state.store(Slot::NOT_RUN, Ordering::Relaxed);
+        }
+    }
+
+    /// The addresses of the kernel's stack, from the lowest.
+    pub(super) fn stack(&self) -> std::ops::Range<usize> {
+        let low = self.stack.start.addr().get();
+        low..low + self.stack.usable
+    }
+
+    /// The end of the kernel's stack, where it begins.
+    pub(super) fn stack_top(&self) -> *mut u8 {
+        // SAFETY: one past the mapping's last byte.
+        unsafe { self.stack.start.byte_add(self.stack.usable).as_ptr() }
+    }
+
+    /// The addresses below the stack that a stack which overflows reaches.
+    pub(super) fn below_stack(&self) -> std::ops::Range<usize> {
+        let low = self.stack.start.addr().get();
+        low - STACK_GUARD..low
+    }
+
+    pub(super) fn handler_stack(&self) -> (*mut u8, usize) {
+        (self.handler.start.as_ptr(), self.handler.usable)
+    }
+}
+
+/// Memory behind some that nothing may touch.
+#[derive(Debug)]
+struct Mapping {
+    /// The first byte that can be used.
+    start: NonNull<u8>,
+    usable: usize,
+    guard: usize,
+}
+
+// SAFETY: a mapping owns its memory, like a `Box<[u8]>`; what is shared of it is atomic, or
+// used by one child at a time.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    fn new(bytes: usize, guard: usize, flags: MapFlags) -> Result<Mapping, Error> {
+        let nothing = || Error::OutOfMemory {
+            what: "a sandbox".into(),
+            bytes,
+        };
+        let page = rustix::param::page_size();
+        let usable = bytes.checked_next_multiple_of(page).ok_or_else(nothing)?;
+        let size = usable.checked_add(guard).ok_or_else(nothing)?;
+        let flags = flags | MapFlags::NORESERVE;
+        // SAFETY: a new mapping, at an address that the kernel chooses among those that nothing
+        // uses, replaces nothing.
+        let base = unsafe { mmap_anonymous(std::ptr::null_mut(), size, ProtFlags::empty(), flags) };
+        let base = base.ok().and_then(NonNull::new).ok_or_else(nothing)?;
+        let mapping = Mapping {
+            // SAFETY: within the mapping.
+            start: unsafe { base.byte_add(guard) }.cast(),
+            usable,
+            guard,
+        };
+        let rights = MprotectFlags::READ | MprotectFlags::WRITE;
+        // SAFETY: whole pages of this mapping, of which nobody else knows yet.
+        unsafe { mprotect(mapping.start.as_ptr().cast(), usable, rights) }
+            .map_err(|e| Error::system("set the rights of a sandbox's memory", e))?;
+        Ok(mapping)
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: all of what `new` mapped, which belongs to this mapping alone.
+        let result = unsafe {
+            let base = self.start.byte_sub(self.guard).as_ptr().cast();
+            munmap(base, self.usable + self.guard)
+        };
+        if let Err(error) = result {
+            tracing::error!(%error, "cannot unmap a sandbox's memory");
+        }
+    }
+}
