@@ -6,10 +6,11 @@
 
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 
-use super::Limits;
+use super::{Limits, fault};
 use crate::Error;
 
 /// How many registers are recorded.
@@ -136,14 +137,26 @@ impl Region {
         }
     }
 
+    /// Notes, in a child, that number `i` of what it has to do begins now, with so much of the
+    /// processors' time.
+    pub(super) fn begin(&self, i: usize, cpu: Option<Duration>) {
+        let control = self.control();
+        control.index.store(0, Ordering::Relaxed);
+        control.began.store(fault::now(), Ordering::Relaxed);
+        control.at.store(i as u32 + 1, Ordering::Release);
+        if let Some(cpu) = cpu {
+            fault::set_cpu_timer(cpu);
+        }
+    }
+
     /// As new.
-    pub(super) fn clear(&self, slots: usize) {
+    pub(super) fn clear(&self) {
         let control = self.control();
         control.at.store(0, Ordering::Relaxed);
         control.done.store(0, Ordering::Relaxed);
         control.began.store(0, Ordering::Relaxed);
         control.fault.stage.store(0, Ordering::Relaxed);
-        for slot in self.slots().iter().take(slots) {
+        for slot in self.slots() {
             slot.state.store(Slot::NOT_RUN, Ordering::Relaxed);
         }
     }

@@ -25,6 +25,7 @@
 //! Between the fork and the kernel the child allocates nothing and takes no lock, as any of them
 //! may be held by a thread that it does not have. So the host may have any number of threads.
 
+mod attempt;
 mod child;
 mod control;
 mod explain;
@@ -33,6 +34,7 @@ mod isolation;
 mod launch;
 mod limits;
 mod outcome;
+mod prepared;
 mod system_calls;
 
 pub use isolation::CrashIsolation;

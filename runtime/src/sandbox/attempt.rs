@@ -1,0 +1,162 @@
+//! A forked child that does something, and what became of it.
+
+use std::ffi::c_void;
+use std::sync::atomic::Ordering;
+
+use super::child::{self, Ended};
+use super::control::Region;
+use super::explain::{Scene, Seen, Site, explain};
+use super::outcome::{Crash, Fault, Outcome, Place, TimeLimit};
+use super::{CrashIsolation, fault};
+use crate::Error;
+use crate::dispatch::Kernel;
+use crate::pool::DefaultFloatEnv;
+
+/// Beyond so many times what a child may have of memory, and so many bytes, it is refused
+/// addresses: a kernel that asks for memory and does not touch it.
+const ADDRESSES: (usize, usize) = (2, 64 << 20);
+
+/// What was running when a child ended.
+pub(super) struct Suspect<'a> {
+    pub(super) kernel: String,
+    pub(super) op: Option<usize>,
+    pub(super) sites: &'a [Site],
+    /// The kernels in whose code it may have ended.
+    pub(super) code: Vec<&'a Kernel>,
+}
+
+impl CrashIsolation {
+    /// Has a child do `body`, on a stack of its own, and waits for its end. If it did not come to
+    /// the end of it: how it ended, and [at](super::control::Control::at) which of what it had to
+    /// do; at the first, where it had not begun.
+    ///
+    /// `body` runs in the child, and must do only what a handler of signals may: load, store, ask
+    /// the system, and run what nobody vouches for.
+    pub(super) fn attempt(
+        &self,
+        region: &Region,
+        body: &mut dyn FnMut(),
+    ) -> Result<Option<(Ended, usize)>, Error> {
+        region.clear();
+        let limits = self.limits();
+        let addresses = match (limits.memory, child::addresses()) {
+            (Some(limit), Some(now)) => {
+                let more = limit.saturating_mul(ADDRESSES.0);
+                Some(now.saturating_add(more).saturating_add(ADDRESSES.1))
+            }
+            _ => None,
+        };
+        let parent = std::process::id();
+        let mut work = Work { region, body };
+        // SAFETY: the child sets itself up, does what the caller vouches for, and ends, by nothing
+        // but system calls, loads and stores. The stack is the region's, which one child uses at
+        // a time; it is large enough for what is here.
+        let mut child = unsafe {
+            child::fork(|| {
+                set_up(region, parent, addresses);
+                fault::on_stack(on_own_stack, (&raw mut work).cast(), region.stack_top());
+            })
+        }?;
+        let ended = child.wait(region.control(), limits)?;
+        let control = region.control();
+        let done = control.done.load(Ordering::Acquire) != 0 && ended == Ended::Exited(0);
+        let at = control.at.load(Ordering::Acquire) as usize;
+        Ok((!done).then_some((ended, at.saturating_sub(1))))
+    }
+
+    /// What became of what was running when a child ended.
+    pub(super) fn explain(&self, region: &Region, ended: Ended, suspect: &Suspect<'_>) -> Outcome {
+        let at = Place {
+            kernel: suspect.kernel.clone(),
+            op: suspect.op,
+            index: region.control().index.load(Ordering::Relaxed),
+        };
+        let crashed = |fault, signal| {
+            Outcome::Crashed(Box::new(Crash {
+                fault,
+                signal,
+                at: at.clone(),
+                code: None,
+                access: None,
+            }))
+        };
+        let limits = *self.limits();
+        match (ended, Seen::read(&region.control().fault)) {
+            (Ended::OverTime, _) => Outcome::TimedOut {
+                limit: TimeLimit::Wall,
+                after: limits.wall,
+                at,
+            },
+            (Ended::OverMemory, _) => Outcome::OutOfMemory {
+                limit: limits.memory,
+                at,
+            },
+            (Ended::Exited(fault::FAULTED) | Ended::Signalled(_), Some(seen)) => {
+                let locate = |address| {
+                    let mut kernels = suspect.code.iter();
+                    let (name, offset) = kernels.find_map(|kernel| kernel.locate(address))?;
+                    Some((name.to_owned(), offset))
+                };
+                let scene = Scene {
+                    at,
+                    sites: suspect.sites,
+                    locate: &locate,
+                    stack: region.stack(),
+                    below: region.below_stack(),
+                    limits,
+                };
+                explain(&seen, scene)
+            }
+            (Ended::Exited(status), _) => crashed(Fault::Exited(status), 0),
+            (Ended::Signalled(signal), None) => crashed(Fault::Killed, signal),
+        }
+    }
+}
+
+/// What a child does, and where it says how far it is.
+struct Work<'w> {
+    region: &'w Region,
+    body: &'w mut dyn FnMut(),
+}
+
+/// # Safety
+///
+/// `work` must be a [`Work`] that nothing else uses, in a process that was forked for it.
+unsafe extern "C" fn on_own_stack(work: *mut c_void) {
+    // SAFETY: promised by the caller.
+    let work = unsafe { &mut *work.cast::<Work<'_>>() };
+    let _default = DefaultFloatEnv::enter();
+    (work.body)();
+    work.region.control().done.store(1, Ordering::Release);
+}
+
+/// Makes a process that was just forked one that ends with its parent, and takes no more than it
+/// may.
+///
+/// # Safety
+///
+/// As [`fault::watch`].
+unsafe fn set_up(region: &Region, parent: u32, addresses: Option<usize>) {
+    // SAFETY: numbers alone. What is refused by a system that lacks it is done without.
+    unsafe {
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        if libc::getppid().unsigned_abs() != parent {
+            fault::exit(fault::REFUSED);
+        }
+        // All but what programs print to.
+        libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0);
+        let limit = |resource, value| {
+            let limit = libc::rlimit {
+                rlim_cur: value,
+                rlim_max: value,
+            };
+            libc::setrlimit(resource, &raw const limit);
+        };
+        limit(libc::RLIMIT_CORE, 0);
+        if let Some(bytes) = addresses {
+            limit(libc::RLIMIT_AS, bytes as libc::rlim_t);
+        }
+        fault::watch(region);
+    }
+    fault::unblock();
+}

@@ -1,0 +1,202 @@
+//! A launch that needs nothing but to be made.
+
+use std::ffi::c_void;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::Untrusted;
+use super::attempt::Suspect;
+use super::control::{Region, Slot};
+use super::explain::Site;
+use super::fault;
+use super::launch::{Launch, site};
+use super::outcome::Outcome;
+use crate::Error;
+use crate::dispatch::Entry;
+use crate::launch::Arg;
+use crate::memory::{Buffer, Stray};
+
+/// A launch that needs nothing but to be made.
+pub(super) struct Prepared<'l, 'b> {
+    pub(super) number: usize,
+    kernel: &'l Untrusted,
+    entry: Entry,
+    slots: Vec<u64>,
+    /// Calls of the grid.
+    first: u64,
+    count: u64,
+    reversed: bool,
+    /// What lies in memory of the child's, and the arguments as they were given.
+    pub(super) staged: Vec<Option<Buffer>>,
+    args: &'l [Arg<'b>],
+    sites: Vec<Site>,
+    /// Pages that may not be written: their first byte, and how many bytes.
+    constant: Vec<(*mut c_void, usize)>,
+}
+
+impl<'l, 'b> Prepared<'l, 'b> {
+    pub(super) fn new(number: usize, launch: &'l Launch<'b>) -> Result<Prepared<'l, 'b>, Error> {
+        launch.check()?;
+        let kernel = launch.kernel.kernel();
+        let staged = launch.stage()?;
+        let mut slots = vec![0; kernel.slots()];
+        // SAFETY: as many as the kernel has.
+        unsafe { kernel.bind(slots.as_mut_ptr()) };
+        let params = kernel.signature().buffers();
+        let (mut sites, mut constant, mut written) = (Vec::new(), Vec::new(), Vec::new());
+        for (i, ((param, slot), (arg, staged))) in params
+            .zip(kernel.buffer_slots())
+            .zip(launch.args.iter().zip(&staged))
+            .enumerate()
+        {
+            let (address, pages) = match staged {
+                Some(copy) => {
+                    let view = copy.as_view();
+                    (view.start().as_ptr(), view.pages())
+                }
+                None => (arg.address(), arg.pages()),
+            };
+            slots[slot] = address.addr() as u64;
+            sites.push(site(i, param, address));
+            if let Some(pages) = pages {
+                let (start, bytes) = pages.usable();
+                let range = (start.as_ptr().cast::<c_void>(), bytes);
+                match param.access.writes() {
+                    true => written.push(range),
+                    false => constant.push(range),
+                }
+            }
+        }
+        constant.retain(|range| !written.contains(range));
+        for (slot, scalar) in kernel.scalar_slots().zip(&launch.scalars) {
+            slots[slot] = scalar.to_slot();
+        }
+        let indices = &launch.indices;
+        Ok(Prepared {
+            number,
+            kernel: launch.kernel,
+            entry: kernel.unlocked_entry(),
+            slots,
+            first: indices.start,
+            count: indices.end.saturating_sub(indices.start),
+            reversed: launch.reversed,
+            staged,
+            args: &launch.args,
+            sites,
+            constant,
+        })
+    }
+
+    /// The first argument beside which something was written.
+    fn stray(&self) -> Option<(usize, Stray)> {
+        let args = self.args.iter().zip(&self.staged).enumerate();
+        let mut strays = args.map(|(i, (arg, staged))| {
+            let stray = match staged {
+                Some(copy) => copy.as_view().stray(),
+                None => arg.stray(),
+            };
+            Some((i, stray?))
+        });
+        strays.find_map(|stray| stray)
+    }
+
+    /// It, in case that it ends its child.
+    pub(super) fn suspect(&self) -> Suspect<'_> {
+        Suspect {
+            kernel: self.kernel.name().to_owned(),
+            op: None,
+            sites: &self.sites,
+            code: vec![self.kernel.kernel()],
+        }
+    }
+
+    /// What a child has noted of it.
+    pub(super) fn outcome(&self, slot: &Slot) -> Option<Outcome> {
+        let kernel = || self.kernel.name().to_owned();
+        match slot.state.load(Ordering::Acquire) {
+            Slot::DONE => Some(Outcome::Completed {
+                time: Duration::from_nanos(slot.nanos.load(Ordering::Relaxed)),
+            }),
+            Slot::STATUS => Some(Outcome::Failed(Error::KernelStatus {
+                kernel: kernel(),
+                op: None,
+                status: slot.status.load(Ordering::Relaxed),
+                index: slot.index.load(Ordering::Relaxed),
+            })),
+            Slot::STRAY => Some(Outcome::Failed(Error::Overrun {
+                kernel: kernel(),
+                op: None,
+                argument: slot.argument.load(Ordering::Relaxed) as usize,
+                buffer: None,
+                stray: Stray {
+                    past_end: slot.past_end.load(Ordering::Relaxed) != 0,
+                    nearest: slot.nearest.load(Ordering::Relaxed) as usize,
+                    farthest: slot.farthest.load(Ordering::Relaxed) as usize,
+                },
+            })),
+            _ => None,
+        }
+    }
+
+    /// Runs it, and notes how it ended. It does what a handler of signals may, and what the kernel
+    /// does.
+    fn run(&mut self, region: &Region, slot: &Slot) {
+        let control = region.control();
+        let protect = |rights| {
+            for &(start, bytes) in &self.constant {
+                // SAFETY: whole pages that can be read, of a buffer that the launch has borrowed;
+                // in this process nobody writes them.
+                unsafe { libc::mprotect(start, bytes, rights) };
+            }
+        };
+        protect(libc::PROT_READ);
+        let start = fault::now();
+        let mut status = 0;
+        for call in 0..self.count {
+            let call = if self.reversed {
+                self.count - 1 - call
+            } else {
+                call
+            };
+            let index = self.first + call;
+            control.index.store(index, Ordering::Relaxed);
+            // SAFETY: the arguments fit the signature. That the kernel keeps it is what this process
+            // is there to find out: nobody depends on its memory.
+            status = unsafe { self.entry.call_at(self.slots.as_mut_ptr(), index) };
+            if status != 0 {
+                slot.index.store(index, Ordering::Relaxed);
+                break;
+            }
+        }
+        let nanos = fault::now().saturating_sub(start);
+        protect(libc::PROT_READ | libc::PROT_WRITE);
+        slot.nanos.store(nanos, Ordering::Relaxed);
+        slot.status.store(status, Ordering::Relaxed);
+        let state = match self.stray() {
+            Some((argument, stray)) => {
+                slot.argument.store(argument as u32, Ordering::Relaxed);
+                slot.past_end
+                    .store(stray.past_end.into(), Ordering::Relaxed);
+                slot.nearest.store(stray.nearest as u64, Ordering::Relaxed);
+                slot.farthest
+                    .store(stray.farthest as u64, Ordering::Relaxed);
+                Slot::STRAY
+            }
+            None if status != 0 => Slot::STATUS,
+            None => Slot::DONE,
+        };
+        slot.state.store(state, Ordering::Release);
+    }
+}
+
+/// Runs launches one after another, each with so much of the processors' time: what a child does.
+pub(super) fn run_in_turn(
+    region: &Region,
+    launches: &mut [Prepared<'_, '_>],
+    cpu: Option<Duration>,
+) {
+    for (i, (one, slot)) in launches.iter_mut().zip(region.slots()).enumerate() {
+        region.begin(i, cpu);
+        one.run(region, slot);
+    }
+}
