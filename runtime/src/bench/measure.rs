@@ -57,6 +57,10 @@ pub struct Measured {
 }
 
 impl Measured {
+    pub(super) const fn new(race: Race, ending: Ending) -> Measured {
+        Measured { race, ending }
+    }
+
     /// Why it ended.
     #[must_use]
     pub const fn ending(&self) -> Ending {

@@ -61,6 +61,7 @@ mod measure;
 mod race;
 mod replay;
 mod rounds;
+mod sandboxed;
 mod spread;
 mod turns;
 mod verdict;
@@ -71,6 +72,7 @@ pub use interval::Interval;
 pub use measure::{Ending, Measured, measure};
 pub use race::{Race, race, race_sets};
 pub use replay::Replay;
+pub use sandboxed::{Screened, measure_in, race_in};
 pub use spread::Spread;
 pub use verdict::Verdict;
 

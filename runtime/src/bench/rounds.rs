@@ -20,26 +20,36 @@ const NEAR: f64 = 1.01;
 /// Runs all candidates in turn, from round `first` of the order on. With a `cut_off`, in
 /// nanoseconds, the first one's time is held against it.
 pub(super) fn run(
-    candidates: &mut [&mut dyn Candidate],
+    mut candidates: &mut [&mut dyn Candidate],
     budget: &Budget,
     first: usize,
     cut_off: Option<f64>,
 ) -> Result<(Race, Ending), Error> {
     let mut field = Field::new(candidates.len(), budget, cut_off)?;
-    field.warm_up(candidates, budget)?;
-    let runs = match budget.runs {
-        _ if candidates.iter().any(|c| c.runs_once()) => 1,
-        0 => field.runs_in_a_row(candidates, budget.sample)?,
-        runs => runs,
-    };
-    field.race.set_runs(runs);
-    let ending = field.race(candidates, budget, first)?;
+    let ending = field.run(&mut candidates, budget, first)?;
     Ok((field.race, ending))
 }
 
+/// Candidates, of one type or of several.
+pub(super) trait Entrants {
+    fn count(&self) -> usize;
+    /// One that there is.
+    fn at(&mut self, i: usize) -> &mut dyn Candidate;
+}
+
+impl Entrants for &mut [&mut dyn Candidate] {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn at(&mut self, i: usize) -> &mut dyn Candidate {
+        self[i]
+    }
+}
+
 /// Who is in the race, and how it has gone.
-struct Field {
-    race: Race,
+pub(super) struct Field {
+    pub(super) race: Race,
     /// Who has not dropped out.
     there: Vec<usize>,
     /// Of each candidate's last sample that does not count.
@@ -49,7 +59,7 @@ struct Field {
 }
 
 impl Field {
-    fn new(count: usize, budget: &Budget, cut_off: Option<f64>) -> Result<Field, Error> {
+    pub(super) fn new(count: usize, budget: &Budget, cut_off: Option<f64>) -> Result<Field, Error> {
         let rounds = budget.max_rounds.max(budget.min_rounds).max(1);
         let looks = budget.drop_out || budget.precision > 0.0 || cut_off.is_some();
         let mut samples = Vec::with_capacity(count);
@@ -69,17 +79,31 @@ impl Field {
         })
     }
 
-    /// Rounds that do not count.
-    fn warm_up(
+    /// Runs all candidates in turn, from round `first` of the order on. Nothing is allocated
+    /// here.
+    pub(super) fn run(
         &mut self,
-        candidates: &mut [&mut dyn Candidate],
+        candidates: &mut dyn Entrants,
         budget: &Budget,
-    ) -> Result<(), Error> {
-        let count = candidates.len();
+        first: usize,
+    ) -> Result<Ending, Error> {
+        self.warm_up(candidates, budget)?;
+        let runs = match budget.runs {
+            _ if (0..candidates.count()).any(|i| candidates.at(i).runs_once()) => 1,
+            0 => self.runs_in_a_row(candidates, budget.sample)?,
+            runs => runs,
+        };
+        self.race.set_runs(runs);
+        self.race(candidates, budget, first)
+    }
+
+    /// Rounds that do not count.
+    fn warm_up(&mut self, candidates: &mut dyn Entrants, budget: &Budget) -> Result<(), Error> {
+        let count = candidates.count();
         let start = Instant::now();
         for round in 0.. {
             for turn in 0..count {
-                sample(candidates[whose_turn(round, turn, count)], 1)?;
+                sample(candidates.at(whose_turn(round, turn, count)), 1)?;
             }
             if start.elapsed() >= times(budget.warm_up, count) {
                 break;
@@ -93,15 +117,15 @@ impl Field {
     /// is not asked again.
     fn runs_in_a_row(
         &mut self,
-        candidates: &mut [&mut dyn Candidate],
+        candidates: &mut dyn Entrants,
         enough: Duration,
     ) -> Result<u32, Error> {
         let mut runs = 1;
         self.took.fill(Duration::ZERO);
         while !enough.is_zero() && runs < MAX_RUNS {
-            for (candidate, took) in candidates.iter_mut().zip(&mut self.took) {
+            for (i, took) in self.took.iter_mut().enumerate() {
                 if *took < enough {
-                    *took = sample(*candidate, runs)?;
+                    *took = sample(candidates.at(i), runs)?;
                 }
             }
             let fastest = self.took.iter().min().copied();
@@ -116,7 +140,7 @@ impl Field {
     /// Rounds that count.
     fn race(
         &mut self,
-        candidates: &mut [&mut dyn Candidate],
+        candidates: &mut dyn Entrants,
         budget: &Budget,
         first: usize,
     ) -> Result<Ending, Error> {
@@ -127,7 +151,7 @@ impl Field {
             let count = self.there.len();
             for turn in 0..count {
                 let i = self.there[whose_turn(first + rounds - 1, turn, count)];
-                let time = sample(candidates[i], runs)?;
+                let time = sample(candidates.at(i), runs)?;
                 let time = time.as_secs_f64() * 1e9 / f64::from(runs);
                 self.race.push(i, time);
             }

@@ -184,6 +184,30 @@ impl Region {
     }
 }
 
+/// Numbers that processes share.
+#[derive(Debug)]
+pub(crate) struct Numbers {
+    memory: Mapping,
+    count: usize,
+}
+
+impl Numbers {
+    /// So many, all 0. They take no memory until they are written.
+    pub(super) fn new(count: usize) -> Result<Numbers, Error> {
+        let bytes = count.saturating_mul(size_of::<AtomicU64>()).max(1);
+        Ok(Numbers {
+            memory: Mapping::new(bytes, 0, MapFlags::SHARED)?,
+            count,
+        })
+    }
+
+    pub(crate) const fn all(&self) -> &[AtomicU64] {
+        // SAFETY: as many lie in the mapping, which is aligned to a page; all of it is atomic, and
+        // lives as long as they are borrowed.
+        unsafe { std::slice::from_raw_parts(self.memory.start.as_ptr().cast(), self.count) }
+    }
+}
+
 /// Memory behind some that nothing may touch.
 #[derive(Debug)]
 struct Mapping {

@@ -80,6 +80,15 @@ impl CrashIsolation {
     ///
     /// As [`run`](Self::run).
     pub fn run_all(&self, launches: &mut [Launch<'_>]) -> Result<Vec<Outcome>, Error> {
+        self.run_and_take(launches, true)
+    }
+
+    /// As [`run_all`](Self::run_all), but what is written to memory that is not shared is lost.
+    pub(crate) fn screen(&self, launches: &mut [Launch<'_>]) -> Result<Vec<Outcome>, Error> {
+        self.run_and_take(launches, false)
+    }
+
+    fn run_and_take(&self, launches: &mut [Launch<'_>], take: bool) -> Result<Vec<Outcome>, Error> {
         let mut outcomes: Vec<Option<Outcome>> = Vec::new();
         let mut prepared = Vec::new();
         for (i, launch) in launches.iter().enumerate() {
@@ -113,7 +122,8 @@ impl CrashIsolation {
         }
         let staged: Vec<_> = prepared.into_iter().map(|p| (p.number, p.staged)).collect();
         for (number, staged) in staged {
-            if outcomes[number].as_ref().is_some_and(Outcome::is_completed)
+            if take
+                && outcomes[number].as_ref().is_some_and(Outcome::is_completed)
                 && let Err(error) = launches[number].take(&staged)
             {
                 outcomes[number] = Some(Outcome::Failed(error));

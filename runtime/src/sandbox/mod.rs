@@ -35,6 +35,7 @@ mod launch;
 mod limits;
 mod outcome;
 mod prepared;
+mod repeat;
 mod system_calls;
 
 pub use isolation::CrashIsolation;
@@ -43,3 +44,4 @@ pub use limits::Limits;
 pub use outcome::{
     Access, ArgumentPlace, CodePlace, Crash, Fault, Outcome, Place, TimeLimit, signal_name,
 };
+pub(crate) use repeat::{Repeated, numbers};

@@ -1,7 +1,7 @@
 //! A launch that needs nothing but to be made.
 
 use std::ffi::c_void;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::Untrusted;
@@ -37,8 +37,23 @@ pub(super) struct Prepared<'l, 'b> {
 impl<'l, 'b> Prepared<'l, 'b> {
     pub(super) fn new(number: usize, launch: &'l Launch<'b>) -> Result<Prepared<'l, 'b>, Error> {
         launch.check()?;
+        Prepared::over(number, launch, launch.stage()?)
+    }
+
+    /// Over the arguments where they lie, which the child has a copy of where it does not share
+    /// them.
+    pub(super) fn bare(number: usize, launch: &'l Launch<'b>) -> Result<Prepared<'l, 'b>, Error> {
+        launch.check()?;
+        let none = launch.args.iter().map(|_| None);
+        Prepared::over(number, launch, none.collect())
+    }
+
+    fn over(
+        number: usize,
+        launch: &'l Launch<'b>,
+        staged: Vec<Option<Buffer>>,
+    ) -> Result<Prepared<'l, 'b>, Error> {
         let kernel = launch.kernel.kernel();
-        let staged = launch.stage()?;
         let mut slots = vec![0; kernel.slots()];
         // SAFETY: as many as the kernel has.
         unsafe { kernel.bind(slots.as_mut_ptr()) };
@@ -142,36 +157,14 @@ impl<'l, 'b> Prepared<'l, 'b> {
     /// does.
     fn run(&mut self, region: &Region, slot: &Slot) {
         let control = region.control();
-        let protect = |rights| {
-            for &(start, bytes) in &self.constant {
-                // SAFETY: whole pages that can be read, of a buffer that the launch has borrowed;
-                // in this process nobody writes them.
-                unsafe { libc::mprotect(start, bytes, rights) };
-            }
-        };
-        protect(libc::PROT_READ);
+        self.protect(libc::PROT_READ);
         let start = fault::now();
-        let mut status = 0;
-        for call in 0..self.count {
-            let call = if self.reversed {
-                self.count - 1 - call
-            } else {
-                call
-            };
-            let index = self.first + call;
-            control.index.store(index, Ordering::Relaxed);
-            // SAFETY: the arguments fit the signature. That the kernel keeps it is what this process
-            // is there to find out: nobody depends on its memory.
-            status = unsafe { self.entry.call_at(self.slots.as_mut_ptr(), index) };
-            if status != 0 {
-                slot.index.store(index, Ordering::Relaxed);
-                break;
-            }
-        }
+        let (status, index) = self.call(&control.index);
         let nanos = fault::now().saturating_sub(start);
-        protect(libc::PROT_READ | libc::PROT_WRITE);
+        self.protect(libc::PROT_READ | libc::PROT_WRITE);
         slot.nanos.store(nanos, Ordering::Relaxed);
         slot.status.store(status, Ordering::Relaxed);
+        slot.index.store(index, Ordering::Relaxed);
         let state = match self.stray() {
             Some((argument, stray)) => {
                 slot.argument.store(argument as u32, Ordering::Relaxed);
@@ -186,6 +179,35 @@ impl<'l, 'b> Prepared<'l, 'b> {
             None => Slot::DONE,
         };
         slot.state.store(state, Ordering::Release);
+    }
+
+    /// Sets the rights of what it only reads.
+    fn protect(&self, rights: libc::c_int) {
+        for &(start, bytes) in &self.constant {
+            // SAFETY: whole pages that can be read, of a buffer that the launch has borrowed; in
+            // this process nobody writes them while they may not be.
+            unsafe { libc::mprotect(start, bytes, rights) };
+        }
+    }
+
+    /// Makes its calls, and returns the status of the last, and its index.
+    pub(super) fn call(&mut self, noted: &AtomicU64) -> (i32, u64) {
+        for call in 0..self.count {
+            let call = if self.reversed {
+                self.count - 1 - call
+            } else {
+                call
+            };
+            let index = self.first + call;
+            noted.store(index, Ordering::Relaxed);
+            // SAFETY: the arguments fit the signature. That the kernel keeps it is what this process
+            // is there to find out: nobody depends on its memory.
+            let status = unsafe { self.entry.call_at(self.slots.as_mut_ptr(), index) };
+            if status != 0 {
+                return (status, index);
+            }
+        }
+        (0, 0)
     }
 }
 

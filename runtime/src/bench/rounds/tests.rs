@@ -22,7 +22,8 @@ fn a_sample_has_as_many_runs_as_the_clock_needs() {
         Ok(())
     };
     let mut field = Field::new(1, &Budget::rounds(1), None).unwrap();
-    let runs = field.runs_in_a_row(&mut [&mut slow], nanos(10_000));
+    let mut alone: &mut [&mut dyn Candidate] = &mut [&mut slow];
+    let runs = field.runs_in_a_row(&mut alone, nanos(10_000));
     assert_eq!(runs.unwrap(), 1);
 }
 
