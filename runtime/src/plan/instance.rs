@@ -17,7 +17,7 @@ use super::storage::{Lent, Storage};
 use super::{BufferRange, Executable, InputId, OutputId, Plan, Role, Run};
 use crate::Error;
 use crate::error::Place;
-use crate::memory::{Constant, Filling, View, ViewMut};
+use crate::memory::{Buffer, Constant, Filling, View, ViewMut};
 
 /// One set of a plan's mutable memory: it runs the plan, one run at a time. Any number
 /// of instances of one executable run at the same time, on threads of their own.
@@ -72,7 +72,7 @@ struct Input {
 }
 
 /// Who is told of each op.
-struct Observer(Box<dyn FnMut(usize) + Send + Sync>);
+pub(crate) struct Observer(pub(crate) Box<dyn FnMut(usize) + Send + Sync>);
 
 impl fmt::Debug for Observer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -333,6 +333,32 @@ impl Instance {
         self.observer = Some(Observer(Box::new(observer)));
     }
 
+    /// That a run with these variables would begin.
+    pub(crate) fn check_ready(&mut self, variables: &[(&str, i64)]) -> Result<(), Error> {
+        if self.is_torn() {
+            return Err(Error::Torn);
+        }
+        self.executable.plan().choose(variables, &mut self.chosen)?;
+        self.bind(&Run::default())
+    }
+
+    /// Has runs call another observer, or none, and returns the one before.
+    pub(crate) const fn replace_observer(
+        &mut self,
+        observer: Option<Observer>,
+    ) -> Option<Observer> {
+        std::mem::replace(&mut self.observer, observer)
+    }
+
+    /// The buffers that a run may change and that are looked at after it, with their memory:
+    /// states, and outputs that are not the caller's.
+    pub(crate) fn results(&mut self) -> impl Iterator<Item = (usize, &mut Buffer)> {
+        let plan = self.executable.plan();
+        self.storage
+            .all_own_mut()
+            .filter(|(i, _)| matches!(plan.buffers[*i].role, Role::State | Role::Output))
+    }
+
     /// Fills temps and outputs, of whose contents no op may know anything before it
     /// has written them; of a guarded instance, also the slack beside every buffer.
     /// If two runs after two fillings differ, something was read that was never
@@ -457,7 +483,7 @@ impl Instance {
     }
 
     /// Where a checked range lies. What is a constant must only be read there.
-    fn address(&self, range: &BufferRange) -> NonNull<u8> {
+    pub(crate) fn address(&self, range: &BufferRange) -> NonNull<u8> {
         // SAFETY: the range lies within the buffer, as the builder checked, and the
         // buffer's memory is as long as the plan says, as the executable did.
         unsafe { self.bases[range.buffer].byte_add(range.offset) }

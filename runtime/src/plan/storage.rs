@@ -98,6 +98,12 @@ impl Storage {
         self.own[buffer].as_mut()
     }
 
+    /// The buffers that share no memory, by their numbers.
+    pub(super) fn all_own_mut(&mut self) -> impl Iterator<Item = (usize, &mut Buffer)> {
+        let all = self.own.iter_mut().enumerate();
+        all.filter_map(|(i, own)| Some((i, own.as_mut()?)))
+    }
+
     /// Copies contents of the buffer's size to a buffer that shares no memory; to
     /// others, which lie where their contents do, nothing is to be copied.
     pub(super) fn copy(&mut self, buffer: usize, content: &Constant) {

@@ -128,6 +128,10 @@ impl Region {
         unsafe { self.control.start.cast().as_ref() }
     }
 
+    pub(super) fn note(&self) -> Note {
+        Note(self.control.start.cast())
+    }
+
     pub(super) const fn slots(&self) -> &[Slot] {
         // SAFETY: as above, for those that follow; a `Control` is a multiple of 8 bytes long, which
         // is the alignment of a `Slot`.
@@ -181,6 +185,60 @@ impl Region {
 
     pub(super) fn handler_stack(&self) -> (*mut u8, usize) {
         (self.handler.start.as_ptr(), self.handler.usable)
+    }
+}
+
+/// Where a child notes which op it is at, for whoever must not borrow the region.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Note(NonNull<Control>);
+
+// SAFETY: what it points to is atomic.
+unsafe impl Send for Note {}
+// SAFETY: as above.
+unsafe impl Sync for Note {}
+
+impl Note {
+    pub(super) fn op(self, op: usize) {
+        // SAFETY: it is used by a run in a child, while the host has borrowed the region.
+        let control = unsafe { self.0.as_ref() };
+        control.at.store(op as u32 + 1, Ordering::Release);
+    }
+}
+
+/// Bytes that processes share: one writes them, and another reads them once that one has ended.
+#[derive(Debug)]
+pub(super) struct Bytes {
+    memory: Mapping,
+    count: usize,
+}
+
+impl Bytes {
+    pub(super) fn new(count: usize) -> Result<Bytes, Error> {
+        Ok(Bytes {
+            memory: Mapping::new(count.max(1), 0, MapFlags::SHARED)?,
+            count,
+        })
+    }
+
+    /// Copies bytes to `at`, as far as there is room.
+    pub(super) fn write(&self, at: usize, bytes: &[u8]) {
+        let room = self.count.saturating_sub(at);
+        let count = bytes.len().min(room);
+        // SAFETY: as many bytes lie in the mapping from there on, which no reference points to in
+        // this process: the host reads them when this process has ended.
+        unsafe {
+            let to = self.memory.start.byte_add(at.min(self.count));
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), to.as_ptr(), count);
+        }
+    }
+
+    /// Bytes from `at` on, once the child has ended.
+    pub(super) fn read(&self, at: usize, count: usize) -> &[u8] {
+        let at = at.min(self.count);
+        let count = count.min(self.count - at);
+        // SAFETY: as many bytes lie in the mapping, initialised at birth; no child is there any
+        // more that writes them.
+        unsafe { std::slice::from_raw_parts(self.memory.start.byte_add(at).as_ptr(), count) }
     }
 }
 

@@ -34,6 +34,7 @@ mod isolation;
 mod launch;
 mod limits;
 mod outcome;
+mod plan;
 mod prepared;
 mod repeat;
 mod system_calls;

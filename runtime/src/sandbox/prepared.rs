@@ -143,11 +143,7 @@ impl<'l, 'b> Prepared<'l, 'b> {
                 op: None,
                 argument: slot.argument.load(Ordering::Relaxed) as usize,
                 buffer: None,
-                stray: Stray {
-                    past_end: slot.past_end.load(Ordering::Relaxed) != 0,
-                    nearest: slot.nearest.load(Ordering::Relaxed) as usize,
-                    farthest: slot.farthest.load(Ordering::Relaxed) as usize,
-                },
+                stray: slot.stray(),
             })),
             _ => None,
         }
@@ -167,12 +163,7 @@ impl<'l, 'b> Prepared<'l, 'b> {
         slot.index.store(index, Ordering::Relaxed);
         let state = match self.stray() {
             Some((argument, stray)) => {
-                slot.argument.store(argument as u32, Ordering::Relaxed);
-                slot.past_end
-                    .store(stray.past_end.into(), Ordering::Relaxed);
-                slot.nearest.store(stray.nearest as u64, Ordering::Relaxed);
-                slot.farthest
-                    .store(stray.farthest as u64, Ordering::Relaxed);
+                slot.note(argument, &stray);
                 Slot::STRAY
             }
             None if status != 0 => Slot::STATUS,
