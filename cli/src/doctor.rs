@@ -14,7 +14,7 @@
 //! | `memory` | `page_size`; `executable_problem`, `guard_problem` (null where all is well); `huge_pages`; `group_limit`, `address_limit` in bytes (null without one) |
 //! | `observers` | `perf_map`, `gdb`, `perf_event_paranoid`, `counters` (`available`, `absent`, `forbidden`, `failing`) |
 //! | `cache` | `folder` (null where there is to be none), `exists`, `problem` (null where all is well), `entries`, `bytes`, `limit` |
-//! | `confinement` | `landlock`, the version of its interface or null; `seccomp`, `is_filtered`, `user_namespaces` |
+//! | `confinement` | `landlock`, the version of its interface or null; `seccomp`, `is_filtered`, `user_namespaces`; `missing[]`: each `protection` that lacks, `why`, and `advice` |
 //! | `findings[]` | the same as sentences: `topic`, `mark` (`ok`, `note` or `missing`), `what`, `advice` (null where there is nothing to do) |
 
 use std::io::{self, Write};

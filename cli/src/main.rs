@@ -317,6 +317,8 @@ impl From<io::Error> for Failure {
 type Outcome = Result<bool, Failure>;
 
 fn main() -> ExitCode {
+    // Where it was started to confine itself, it does that and nothing else.
+    svod_runtime::confine::enter();
     let cli = Cli::parse();
     // What the library warns of is for whoever called this command.
     let warnings = tracing_subscriber::fmt()

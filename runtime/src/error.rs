@@ -88,6 +88,15 @@ pub enum Error {
         reason: String,
     },
 
+    /// What was to be confined, and cannot be.
+    #[error("cannot confine {what}: {reason}")]
+    Confinement {
+        /// What was to be.
+        what: String,
+        /// What is missing, or went wrong, and what to do about it.
+        reason: String,
+    },
+
     /// A folder that objects are not kept in.
     #[error(
         "the cache folder {} is not used: {reason}; make it yours alone (chmod 700), or name \
@@ -420,6 +429,13 @@ impl Error {
 
     pub(crate) fn run(reason: impl fmt::Display) -> Error {
         Error::Run {
+            reason: reason.to_string(),
+        }
+    }
+
+    pub(crate) fn confinement(what: impl fmt::Display, reason: impl fmt::Display) -> Error {
+        Error::Confinement {
+            what: what.to_string(),
             reason: reason.to_string(),
         }
     }

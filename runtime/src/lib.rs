@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! signature   what a kernel expects: parameters, access, ranges, grid index
+//! confine     what code, and a compiler, may do that nobody vouches for
 //! compile     Source ──► Object
 //! link        Object ──► Image              pure layout and relocation, then mapping
 //! dispatch    Image + Signature ──► Kernel  prepared calls
@@ -61,6 +62,7 @@ compile_error!("svod-runtime runs on Linux; other systems need a port of `link::
 pub mod bench;
 pub mod bundle;
 pub mod compile;
+pub mod confine;
 pub mod diff;
 pub mod dispatch;
 pub mod doctor;

@@ -9,6 +9,7 @@ use crate::Error;
 use crate::compile::cache::{Cache, DEFAULT_LIMIT, Explanation};
 use crate::compile::cpu::CpuLevel;
 use crate::compile::{self, Object, OptLevel, Options, Origin, Source, Toolchain};
+use crate::confine::Confinement;
 use crate::dispatch::Kernel;
 use crate::link::{Image, LoadOptions, ObjectFile, Observers, Symbols};
 use crate::memory::{BUFFER_ALIGN, Buffer, Guard};
@@ -452,6 +453,21 @@ impl RuntimeBuilder {
         self
     }
 
+    /// Confines every process that compiles a source for this runtime, as [`Confinement`] says, so
+    /// that it compiles sources that nobody vouches for. LLVM IR is compiled by a confined clang
+    /// then, and not in this process. Compilers are not confined while they are asked who they
+    /// are, which no source has a say in.
+    ///
+    /// What was compiled so is kept, and found, apart from what was compiled otherwise. What it
+    /// takes is a millisecond or two for each process.
+    ///
+    /// The kernels that come of it are to be confined as well: see
+    /// [`Rights`](crate::confine::Rights).
+    pub fn confine_compilers(mut self, confinement: Confinement) -> Self {
+        self.options.confinement = Some(Arc::new(confinement));
+        self
+    }
+
     /// Admits kernels that keep state in writable sections of their own, which are
     /// refused where this is not called. The calls of such a kernel, and of others in
     /// the same object, are made one at a time, also those of one grid; a kernel must
@@ -529,8 +545,12 @@ impl RuntimeBuilder {
     /// # Errors
     ///
     /// [`Error::Environment`] where a variable of [`from_env`](Self::from_env) says
-    /// what cannot be.
+    /// what cannot be; [`Error::Confinement`] where compilers are to be
+    /// [confined](Self::confine_compilers) and the system lacks what it takes.
     pub fn build(self) -> Result<Runtime, Error> {
+        if let Some(confinement) = &self.options.confinement {
+            confinement.check()?;
+        }
         if let Some(value) = self.unknown_guard {
             return Err(Error::Environment {
                 name: "SVOD_GUARD",

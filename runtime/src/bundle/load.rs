@@ -86,6 +86,8 @@ impl Default for Wanted<'_> {
 /// What a kernel is made from.
 #[derive(Debug)]
 pub(super) struct KernelSource {
+    /// The bundle's folder, below which all files lie that a source may include.
+    bundle: PathBuf,
     /// The name in the plan, the file, and its language.
     text: Option<(String, PathBuf, RawLanguage)>,
     objects: Vec<Precompiled>,
@@ -172,11 +174,16 @@ fn parse_digest(hex: &str) -> Option<[u8; 32]> {
 }
 
 impl KernelSource {
-    pub(super) const fn new(
+    pub(super) fn new(
+        bundle: &Path,
         text: Option<(String, PathBuf, RawLanguage)>,
         objects: Vec<Precompiled>,
     ) -> KernelSource {
-        KernelSource { text, objects }
+        KernelSource {
+            bundle: bundle.to_owned(),
+            text,
+            objects,
+        }
     }
 
     pub(super) fn file(&self) -> Option<PathBuf> {
@@ -212,11 +219,14 @@ impl KernelSource {
         };
         let source = match language {
             RawLanguage::C => {
-                let dir = std::path::absolute(path.parent().unwrap_or(path));
-                let dir = dir.map_err(|e| {
-                    Error::system(format!("find the folder of {}", path.display()), e)
-                })?;
-                Source::c(entry, read_text(path)?).include_dir(dir)
+                let absolute = |folder: &Path| {
+                    std::path::absolute(folder).map_err(|e| {
+                        Error::system(format!("find the folder of {}", path.display()), e)
+                    })
+                };
+                let dir = absolute(path.parent().unwrap_or(path))?;
+                let source = Source::c(entry, read_text(path)?).include_dir(dir);
+                source.readable(absolute(&self.bundle)?)
             }
             RawLanguage::LlvmIr => Source::llvm_ir(entry, read_bytes(path)?),
             RawLanguage::Mlir => Source::mlir(entry, read_bytes(path)?),

@@ -173,7 +173,7 @@ fn source(root: &Root, place: &Place, kernel: &RawKernel) -> Result<KernelSource
         let path = root.file(&place.key("path"), &object.path)?;
         objects.push(Precompiled::open(&place, path, object, source_digest)?);
     }
-    Ok(KernelSource::new(text, objects))
+    Ok(KernelSource::new(root.given(), text, objects))
 }
 
 /// A plan's builder and the names of its variables.

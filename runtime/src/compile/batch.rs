@@ -65,7 +65,7 @@ pub(super) fn compile_each(
                 done(*i, compile_alone(toolchain, sources[*i], options));
                 Vec::new()
             }
-            Task::Modules(numbers) => lower(toolchain, sources, numbers),
+            Task::Modules(numbers) => lower(toolchain, options, sources, numbers),
             Task::Lowered(i, ir) => {
                 let ir = ir.clone();
                 done(*i, compile_lowered(toolchain, sources[*i], ir, options));
@@ -135,12 +135,17 @@ fn of_modules(numbers: Vec<usize>) -> Task {
 
 /// What is to be done after modules were lowered together: each is compiled or, where one of
 /// them is at fault, lowered alone.
-fn lower(toolchain: &Toolchain, sources: &[&Source], numbers: &[usize]) -> Vec<Task> {
+fn lower(
+    toolchain: &Toolchain,
+    options: &Options,
+    sources: &[&Source],
+    numbers: &[usize],
+) -> Vec<Task> {
     let modules: Vec<&Source> = numbers.iter().map(|&i| sources[i]).collect();
     let lowered = toolchain
         .mlir()
         .ok()
-        .and_then(|mlir| mlir.lower_all(&modules));
+        .and_then(|mlir| mlir.lower_all(&modules, options.confinement.as_deref()));
     let numbers = numbers.iter().copied();
     match lowered {
         Some(lowered) => {
@@ -217,6 +222,8 @@ fn compile_unit(
         what: &format!("{} kernels, `{name}` and others", unit.members.len()),
         text: &[unit.text.as_bytes()],
         dir: Path::new("/"),
+        // What includes anything is compiled alone.
+        readable: None,
         language: "c",
         flags: &flags,
     };

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use super::{CCompiler, Family, Options, Source, process};
+use super::process::{self, Process};
+use super::{CCompiler, Family, Options, Source, confined};
 use crate::Error;
 
 /// What every kernel is compiled with.
@@ -44,6 +45,8 @@ pub(super) struct Unit<'a> {
     /// to a compiler, in the current folder, and that is where it looks for what is
     /// included.
     pub(super) dir: &'a Path,
+    /// The folder below which a confined compiler may read.
+    pub(super) readable: Option<&'a Path>,
     /// What it is written in, as `-x` takes it.
     pub(super) language: &'a str,
     /// Flags of this unit, before those of the options.
@@ -87,11 +90,14 @@ pub(super) fn compile(
         what: &format!("kernel `{}`", source.entry),
         text: &[line.as_bytes(), &source.contents, b"\n"],
         dir: source.include_dir.as_deref().unwrap_or(Path::new("/")),
+        readable: source.readable_folder(),
         language: "c",
         flags: &[],
     };
     let compiled = compile_unit(compiler, &unit, options);
-    compiled.map_err(|failure| failure.of(compiler, source, |said| hint(compiler, source, said)))
+    let hint =
+        |said: &str| confined::hint(options, source, said).or_else(|| hint(compiler, source, said));
+    compiled.map_err(|failure| failure.of(compiler, source, hint))
 }
 
 /// Compiles LLVM IR, which clang does. Where it does not, `hint` says what to do.
@@ -105,11 +111,13 @@ pub(super) fn compile_ir(
         what: &format!("kernel `{}`", source.entry),
         text: &[&source.contents],
         dir: Path::new("/"),
+        readable: source.readable_folder(),
         language: "ir",
         flags: &["-Wno-override-module", "-Wno-unused-command-line-argument"],
     };
     let compiled = compile_unit(compiler, &unit, options);
-    compiled.map_err(|failure| failure.of(compiler, source, |_| hint))
+    let hint = |said: &str| hint.or_else(|| confined::hint(options, source, said));
+    compiled.map_err(|failure| failure.of(compiler, source, hint))
 }
 
 impl Failure {
@@ -148,19 +156,28 @@ pub(super) fn compile_unit(
             source: None,
         }));
     }
-    let mut command = process::command(&compiler.path);
-    command
-        .current_dir(unit.dir)
-        .args(unit.flags)
-        .args(flags(compiler, options))
-        .args(["-x", unit.language, "-", "-o", output_name(compiler.family)]);
-    process::run(command, unit.text).map_err(|failure| match failure {
+    let confinement = options.confinement.as_deref();
+    let compiled =
+        Process::new(&compiler.path, confinement, unit.readable).and_then(|mut process| {
+            process
+                .command
+                .current_dir(unit.dir)
+                .args(unit.flags)
+                .args(flags(compiler, options))
+                .args(["-x", unit.language, "-", "-o", output_name(compiler.family)]);
+            process.run(unit.text)
+        });
+    compiled.map_err(|failure| match failure {
         process::Failure::Diagnostics(said) => Failure::Diagnostics(said),
         process::Failure::Start(e) => Failure::Error(Error::BadCompiler {
             compiler: compiler.path.clone(),
             reason: format!("it cannot be started in {}", unit.dir.display()),
             source: Some(e),
         }),
+        process::Failure::Confine(why) => Failure::Error(Error::confinement(
+            format!("the compiler {}", compiler.path.display()),
+            why,
+        )),
         process::Failure::System(doing, e) => Failure::Error(Error::system(
             format!("{doing} while compiling {}", unit.what),
             e,

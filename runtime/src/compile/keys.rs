@@ -35,6 +35,9 @@ const READS_MORE: [&str; 7] = [
     "_Pragma",
 ];
 
+/// What a key says of a compiler that is confined.
+const CONFINED: &str = "confined";
+
 /// What the keys of many sources have in common.
 pub(super) struct Keys<'a> {
     toolchain: &'a Toolchain,
@@ -93,6 +96,12 @@ impl<'a> Keys<'a> {
             flags.push(self.options.opt_level.flag().to_owned());
         }
         let mut compiler = Cow::Borrowed(compiler);
+        // What a confined compiler makes is no other thing, but nobody vouches for it: a source that
+        // breaks its compiler may choose what comes of those that are compiled with it. So it is
+        // not for those who run without confinement what they trust.
+        if self.options.confinement.is_some() {
+            compiler = format!("{CONFINED}\n{compiler}").into();
+        }
         let language = match source.language {
             Language::C => "c",
             Language::LlvmIr => "llvm-ir",

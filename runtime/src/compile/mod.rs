@@ -11,6 +11,7 @@
 mod batch;
 mod c;
 pub mod cache;
+mod confined;
 pub mod cpu;
 mod identity;
 mod keys;
@@ -25,6 +26,7 @@ mod split;
 mod toolchain;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub use llvm::Llvm;
 pub use many::compile_all;
@@ -35,6 +37,7 @@ pub(crate) use probe::{Ailment, probe};
 pub use toolchain::{CCompiler, Family, Toolchain};
 
 use crate::Error;
+use crate::confine::Confinement;
 
 /// What a source is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -55,6 +58,7 @@ pub struct Source {
     language: Language,
     name: String,
     include_dir: Option<PathBuf>,
+    readable: Option<PathBuf>,
 }
 
 impl Source {
@@ -97,6 +101,7 @@ impl Source {
             language,
             name,
             include_dir: None,
+            readable: None,
         }
     }
 
@@ -116,6 +121,14 @@ impl Source {
         self
     }
 
+    /// The folder below which a [confined](crate::confine) compiler may read, for this source;
+    /// that of `#include "…"` where this is not called.
+    #[must_use]
+    pub fn readable(mut self, folder: impl Into<PathBuf>) -> Source {
+        self.readable = Some(folder.into());
+        self
+    }
+
     /// The name of the function to call.
     #[must_use]
     pub fn entry(&self) -> &str {
@@ -131,6 +144,11 @@ impl Source {
     /// The folder of `#include "…"`, where one was named.
     pub(crate) fn folder(&self) -> Option<&Path> {
         self.include_dir.as_deref()
+    }
+
+    /// The folder below which a confined compiler may read, where there is one.
+    fn readable_folder(&self) -> Option<&Path> {
+        self.readable.as_deref().or_else(|| self.folder())
     }
 
     /// The language.
@@ -214,6 +232,9 @@ pub struct Options {
     /// Further flags, after all others, so that they win. Compilers run in the folder
     /// of the source: paths in flags are to be absolute.
     pub flags: Vec<String>,
+    /// How compilers are confined; not at all where there is none. LLVM IR is compiled by a
+    /// clang then, and not in this process, as nobody knows what comes of an error of LLVM's.
+    pub confinement: Option<Arc<Confinement>>,
 }
 
 impl Default for Options {
@@ -223,6 +244,7 @@ impl Default for Options {
             target_cpu: "native".into(),
             target: None,
             flags: Vec::new(),
+            confinement: None,
         }
     }
 }
@@ -273,7 +295,8 @@ fn compile_mlir(
         kernel: source.entry.clone(),
         reason: why.to_owned(),
     })?;
-    compile_lowered(toolchain, source, mlir.lower(source)?, options)
+    let ir = mlir.lower(source, options.confinement.as_deref())?;
+    compile_lowered(toolchain, source, ir, options)
 }
 
 /// Compiles the LLVM IR that a source of MLIR was lowered to.
@@ -289,9 +312,13 @@ fn compile_lowered(
     compile_ir(toolchain, &ir, options, made_by)
 }
 
-/// Whether LLVM IR is compiled in this process: not where that cannot be, and not where it was
-/// made by a later version and a clang is there that knows it, unless the library was named.
+/// Whether LLVM IR is compiled in this process: not where that cannot be, or is to be confined, and
+/// not where it was made by a later version and a clang is there that knows it, unless the library
+/// was named.
 fn in_process(toolchain: &Toolchain, options: &Options, made_by: Option<u32>) -> bool {
+    if options.confinement.is_some() {
+        return false;
+    }
     let made_by = made_by.unwrap_or(0);
     let is_known = |llvm: &Llvm| {
         let clang = || {
@@ -316,6 +343,7 @@ fn compile_ir(
     made_by: Option<u32>,
 ) -> Result<Vec<u8>, Error> {
     let none = match toolchain.llvm() {
+        _ if options.confinement.is_some() => CONFINED,
         Ok(llvm) if in_process(toolchain, options, made_by) => {
             match llvm.compile(source, options) {
                 Ok(object) => return Ok(object),
@@ -351,6 +379,7 @@ fn compile_ir(
     }
 }
 
+const CONFINED: &str = "where compilers are confined, clang compiles it";
 const ELSEWHERE: &str = "with these flags, or for this CPU, clang compiles it";
 
 /// What to do where the one who compiles is older than who made the IR.

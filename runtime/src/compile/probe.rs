@@ -7,15 +7,13 @@ use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
 
 use rustix::fs::{MemfdFlags, memfd_create};
-use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::c::output_name;
-use super::process::command;
+use super::process::{command, end_group, has_ended};
 use super::toolchain::{ASK_MACROS, Family, family_of};
 
 /// What a C compiler can do, beside being one.
@@ -112,39 +110,26 @@ pub(super) fn ask_within(
     command.stderr(memory_file("svod-said")?);
     // With those that it starts, so that all can be ended.
     let mut child = command.process_group(0).spawn()?;
-    let Some(status) = wait(&mut child, limit)? else {
-        let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-        let ended = group.map(|group| kill_process_group(group, Signal::KILL));
-        if ended.is_some_and(|e| e.is_ok()) {
-            child.wait()?;
-        }
+    if !has_ended(&child, limit)? {
+        end_group(&child);
+        child.wait()?;
         return Ok(None);
-    };
+    }
+    let status = child.wait()?;
     let mut said = Vec::new();
     stdout.rewind()?;
     stdout.read_to_end(&mut said)?;
     Ok(Some((status, String::from_utf8_lossy(&said).into_owned())))
 }
 
-fn wait(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
-    let start = Instant::now();
-    let mut nap = Duration::from_millis(1);
-    loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok(Some(status));
-        }
-        if start.elapsed() >= limit {
-            return Ok(None);
-        }
-        thread::sleep(nap);
-        nap = (2 * nap).min(Duration::from_millis(20));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
+    use std::thread;
+    use std::time::Instant;
+
+    use rustix::process::Pid;
 
     use super::*;
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{Choice, Compiler, Counters, Report};
+use super::{Choice, Compiler, Counters, Missing, Report};
 use crate::compile::{Abilities, Family};
 
 /// What a finding means.
@@ -378,16 +378,30 @@ fn observers(report: &Report, findings: &mut Findings) {
 
 fn confinement(report: &Report, findings: &mut Findings) {
     let confinement = &report.confinement;
-    match confinement.landlock {
-        Some(version) => findings.add(Mark::Ok, format!("Landlock, version {version}"), None),
-        None => findings.add(Mark::Note, "no Landlock in this system", None),
+    if let Some(version) = confinement.landlock {
+        findings.add(Mark::Ok, format!("Landlock, version {version}"), None);
     }
-    let seccomp = match (confinement.seccomp, confinement.is_filtered) {
-        (false, _) => return findings.add(Mark::Note, "no seccomp in this system", None),
-        (true, true) => "seccomp; this process is under a filter",
-        (true, false) => "seccomp; this process is under no filter",
-    };
-    findings.add(Mark::Ok, seccomp, None);
+    if confinement.seccomp {
+        let under = if confinement.is_filtered { "a" } else { "no" };
+        let seccomp = format!("seccomp; this process is under {under} filter");
+        findings.add(Mark::Ok, seccomp, None);
+    }
+    for Missing {
+        protection,
+        why,
+        advice,
+    } in &confinement.missing
+    {
+        let what = format!(
+            "no {protection} ({why}): bundles that nobody vouches for are not confined as they \
+             should be"
+        );
+        findings.add(Mark::Missing, what, Some(advice));
+    }
+    if confinement.missing.is_empty() {
+        let what = "all that confines kernels and compilers works";
+        findings.add(Mark::Ok, what, None);
+    }
     if confinement.user_namespaces {
         findings.add(Mark::Ok, "user namespaces", None);
     } else {

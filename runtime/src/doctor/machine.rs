@@ -6,8 +6,9 @@ use std::path::Path;
 
 use rustix::process::{Resource, getrlimit};
 
-use super::{Confinement, Counters, Cpu, Memory, Observed, Threads, system_calls};
+use super::{Confinement, Counters, Cpu, Memory, Missing, Observed, Threads};
 use crate::compile::cpu::{CpuLevel, features};
+use crate::confine::{Protection, Protections};
 use crate::link::{Observers, try_executable_memory};
 use crate::memory::{Buffer, Guard};
 use crate::pool::cpus;
@@ -154,7 +155,7 @@ pub(super) fn observers(root: &Path, observers: Observers) -> Observed {
     }
 }
 
-pub(super) fn confinement(root: &Path) -> Confinement {
+pub(super) fn confinement(root: &Path, protections: &Protections) -> Confinement {
     let status = text(root, "proc/self/status").unwrap_or_default();
     let filter = status
         .lines()
@@ -167,12 +168,21 @@ pub(super) fn confinement(root: &Path) -> Confinement {
         "proc/sys/kernel/apparmor_restrict_unprivileged_userns",
     );
     Confinement {
-        landlock: system_calls::landlock(),
-        seccomp: filter.is_some(),
+        landlock: protections.landlock_version(),
+        seccomp: protections.has(Protection::Seccomp),
+        missing: protections.missing().map(missing).collect(),
         is_filtered: filter.is_some_and(|mode| mode != "0"),
         user_namespaces: users.is_some_and(|n| n > 0)
             && allows("proc/sys/kernel/unprivileged_userns_clone")
             && restricted != Some(1),
+    }
+}
+
+fn missing((protection, why): (Protection, &str)) -> Missing {
+    Missing {
+        protection: protection.to_string(),
+        why: why.to_owned(),
+        advice: protection.advice(),
     }
 }
 
@@ -245,14 +255,16 @@ mod tests {
         assert_eq!(memory(root).huge_pages.as_deref(), Some("madvise"));
         let observed = observers(root, Observers::default());
         assert_eq!(observed.perf_event_paranoid, Some(-1));
-        let confinement = confinement(root);
-        assert!(confinement.seccomp && confinement.is_filtered);
+        let protections = Protections::of_this_system();
+        let confinement = confinement(root, &protections);
+        assert!(confinement.is_filtered);
+        assert_eq!(confinement.landlock, protections.landlock_version());
         assert!(!confinement.user_namespaces);
 
         let empty = write(&[]);
         assert_eq!(cpu(empty.path()).model, "unknown");
         assert_eq!(memory(empty.path()).huge_pages, None);
-        assert!(!super::confinement(empty.path()).seccomp);
+        assert!(!super::confinement(empty.path(), &protections).is_filtered);
     }
 
     #[test]

@@ -8,7 +8,6 @@
 mod compilers;
 mod findings;
 mod machine;
-mod system_calls;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,6 +17,7 @@ use serde::Serialize;
 
 use crate::compile::Abilities;
 use crate::compile::cache::Cache;
+use crate::confine::Protections;
 use crate::runtime::Runtime;
 
 /// How long a compiler may take for each thing that it is asked.
@@ -46,7 +46,7 @@ pub struct Report {
     pub observers: Observed,
     /// The cache of objects.
     pub cache: CacheState,
-    /// By what a process could be confined here. This library does not ask for any of it.
+    /// By what a process can be confined here, as [`confine`](crate::confine) has it.
     pub confinement: Confinement,
 }
 
@@ -173,17 +173,30 @@ pub struct CacheState {
     pub limit: u64,
 }
 
-/// By what a process could be confined.
+/// By what a process can be confined, tried.
 #[derive(Clone, Debug, Serialize)]
 pub struct Confinement {
     /// The version of Landlock's interface; `None` where the system has none, or has it off.
     pub landlock: Option<u32>,
     /// Whether system calls can be filtered.
     pub seccomp: bool,
+    /// What is missing, of all that confinement takes, and what to do about it.
+    pub missing: Vec<Missing>,
     /// Whether this process is under such a filter.
     pub is_filtered: bool,
     /// Whether a user may make a namespace of users.
     pub user_namespaces: bool,
+}
+
+/// A protection that is missing.
+#[derive(Clone, Debug, Serialize)]
+pub struct Missing {
+    /// Its name.
+    pub protection: String,
+    /// What the system said.
+    pub why: String,
+    /// What to do about it.
+    pub advice: &'static str,
 }
 
 /// Looks at what this runtime would use, and at what it is on. It starts compilers, which takes
@@ -203,7 +216,7 @@ pub fn examine(runtime: &Runtime) -> Report {
         memory: machine::memory(system),
         observers: machine::observers(system, runtime.observers()),
         cache: cache(runtime),
-        confinement: machine::confinement(system),
+        confinement: machine::confinement(system, &Protections::of_this_system()),
     }
 }
 

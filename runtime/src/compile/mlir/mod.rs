@@ -7,13 +7,14 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
+use super::Source;
 use super::identity::Identity;
 use super::probe::ask_within;
+use super::process::{self, Process};
 use super::toolchain::executable;
-use super::{Source, process};
 use crate::Error;
+use crate::confine::Confinement;
 
 /// Versions, from the oldest that has all passes to the newest that is looked for.
 const VERSIONS: std::ops::RangeInclusive<u32> = 19..=40;
@@ -218,10 +219,16 @@ impl Mlir {
     }
 
     /// The module as LLVM IR, in text.
-    pub(super) fn lower(&self, source: &Source) -> Result<Vec<u8>, Error> {
-        let lowered = self.opt(source, &[])?;
-        let translated = self.run(source, &self.translate, TRANSLATE_FLAGS, &[&lowered]);
-        translated.map_err(|error| match (error, self.left(source)) {
+    pub(super) fn lower(
+        &self,
+        source: &Source,
+        confinement: Option<&Confinement>,
+    ) -> Result<Vec<u8>, Error> {
+        let opt = Program::new(&self.opt, source, confinement);
+        let translate = Program::new(&self.translate, source, confinement);
+        let lowered = opt.lower(&[])?;
+        let translated = translate.run(TRANSLATE_FLAGS, &[&lowered]);
+        translated.map_err(|error| match (error, opt.left()) {
             (
                 Error::Compile {
                     kernel,
@@ -245,8 +252,16 @@ impl Mlir {
 
     /// Many modules that may share them, through two processes. `None` where not as many come
     /// out: one of them is at fault, and who lowers it alone hears of it.
-    pub(super) fn lower_all(&self, sources: &[&Source]) -> Option<Vec<Vec<u8>>> {
+    pub(super) fn lower_all(
+        &self,
+        sources: &[&Source],
+        confinement: Option<&Confinement>,
+    ) -> Option<Vec<Vec<u8>>> {
         let first = sources.first()?;
+        let run = |program, flags: &[&str], input: &[&[u8]]| {
+            let program = Program::new(program, first, confinement);
+            program.run(flags, input).ok()
+        };
         let marker = format!("\n{MARKER}\n");
         let pieces = sources.iter().enumerate().flat_map(|(i, source)| {
             let between = if i == 0 { "" } else { &marker };
@@ -256,45 +271,65 @@ impl Mlir {
         let split = ["--split-input-file", OUTPUT_MARKER];
         let flags: Vec<&str> = flags.iter().map(String::as_str).chain(split).collect();
         let pieces: Vec<&[u8]> = pieces.collect();
-        let lowered = self.run(first, &self.opt, &flags, &pieces).ok()?;
+        let lowered = run(&self.opt, &flags, &pieces)?;
         let flags = [TRANSLATE_FLAGS, &split].concat();
-        let translated = self.run(first, &self.translate, &flags, &[&lowered]).ok()?;
+        let translated = run(&self.translate, &flags, &[&lowered])?;
         let translated = String::from_utf8(translated).ok()?;
         let modules = translated.split(&marker).map(|ir| ir.as_bytes().to_vec());
         let modules: Vec<Vec<u8>> = modules.collect();
         (modules.len() == sources.len()).then_some(modules)
     }
+}
 
-    fn opt(&self, source: &Source, more: &[&str]) -> Result<Vec<u8>, Error> {
-        let flags = opt_flags(&source.contents);
+/// One of the programs, for a source.
+struct Program<'a> {
+    path: &'a Path,
+    source: &'a Source,
+    confinement: Option<&'a Confinement>,
+}
+
+impl<'a> Program<'a> {
+    const fn new(
+        path: &'a Path,
+        source: &'a Source,
+        confinement: Option<&'a Confinement>,
+    ) -> Program<'a> {
+        Program {
+            path,
+            source,
+            confinement,
+        }
+    }
+
+    /// `mlir-opt`, at its passes.
+    fn lower(&self, more: &[&str]) -> Result<Vec<u8>, Error> {
+        let flags = opt_flags(&self.source.contents);
         let flags: Vec<&str> = flags
             .iter()
             .map(String::as_str)
             .chain(more.iter().copied())
             .collect();
-        self.run(source, &self.opt, &flags, &[&source.contents])
+        self.run(&flags, &[&self.source.contents])
     }
 
-    fn run(
-        &self,
-        source: &Source,
-        program: &Path,
-        flags: &[&str],
-        input: &[&[u8]],
-    ) -> Result<Vec<u8>, Error> {
-        let mut command: Command = process::command(program);
-        command.current_dir("/").args(flags);
-        process::run(command, input).map_err(|failure| match failure {
+    fn run(&self, flags: &[&str], input: &[&[u8]]) -> Result<Vec<u8>, Error> {
+        let Program { path, source, .. } = *self;
+        let made = Process::new(path, self.confinement, None).and_then(|mut process| {
+            process.command.current_dir("/").args(flags);
+            process.run(input)
+        });
+        made.map_err(|failure| match failure {
             process::Failure::Diagnostics(said) => Error::Compile {
                 kernel: source.entry.clone(),
-                compiler: program.to_owned(),
+                compiler: path.to_owned(),
                 diagnostics: renamed(&said, &source.name),
                 hint: None,
             },
             process::Failure::Start(e) => Error::NoMlir {
                 kernel: source.entry.clone(),
-                reason: format!("{} cannot be started: {e}", program.display()),
+                reason: format!("{} cannot be started: {e}", path.display()),
             },
+            process::Failure::Confine(why) => Error::confinement(path.display(), why),
             process::Failure::System(doing, e) => Error::system(
                 format!("{doing} while lowering kernel `{}`", source.entry),
                 e,
@@ -304,13 +339,13 @@ impl Mlir {
 
     /// The ops that no pass lowered, each with its place in the source: what is printed of
     /// them otherwise has its place in what the passes made.
-    fn left(&self, source: &Source) -> Option<String> {
+    fn left(&self) -> Option<String> {
         let generic = [
             "--mlir-print-op-generic",
             "--mlir-print-debuginfo",
             "--mlir-print-local-scope",
         ];
-        let printed = self.opt(source, &generic).ok()?;
+        let printed = self.lower(&generic).ok()?;
         let mut left = left_ops(&String::from_utf8_lossy(&printed));
         // What casts stand for comes of what else is left.
         let is_cast = |(_, op): &(_, String)| op.starts_with("builtin.");
@@ -323,7 +358,7 @@ impl Mlir {
                 "builtin.unrealized_conversion_cast" => "what is cast between types",
                 _ => "an op that no pass takes further",
             };
-            let place = renamed(place, &source.name);
+            let place = renamed(place, &self.source.name);
             format!("{place}error: `{op}` is left, {why}\n")
         };
         (!left.is_empty()).then(|| left.iter().take(MOST_LEFT).map(line).collect())

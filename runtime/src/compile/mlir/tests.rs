@@ -1,3 +1,5 @@
+use std::process::Command;
+
 use std::fs;
 
 use super::*;
