@@ -11,7 +11,7 @@ use crate::compile::cpu::CpuLevel;
 use crate::compile::{self, Object, OptLevel, Options, Origin, Source, Toolchain};
 use crate::confine::Confinement;
 use crate::dispatch::Kernel;
-use crate::link::{Image, LoadOptions, ObjectFile, Observers, Symbols};
+use crate::link::{Image, LoadOptions, ObjectFile, Observers, Resolver as _, Symbols};
 use crate::memory::{BUFFER_ALIGN, Buffer, Guard};
 use crate::pool::{MAX_THREADS, Pool, available_threads};
 use crate::signature::{DType, Signature};
@@ -107,6 +107,12 @@ impl Runtime {
     pub(crate) fn cache_folder(&self) -> Option<(&Path, u64)> {
         let cache = self.cache.as_ref()?;
         Some((&cache.folder, cache.limit))
+    }
+
+    /// Opens what symbols are looked for in when they are first asked for: to be called where
+    /// no file can be opened any more afterwards.
+    pub(crate) fn open_symbols(&self) {
+        let _ = self.symbols.resolve("_ZGVbN2v_sin");
     }
 
     /// Who is told of kernels.

@@ -135,6 +135,36 @@ impl Bundle {
         unsafe { load::load(self, runtime, load) }.map_err(|e| in_bundle(self.path(), e))
     }
 
+    /// Compiles the kernels, and links nothing: the object of each, in the plan's order, that
+    /// [`load`](Self::load) would link.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load), as far as compiling goes.
+    pub fn compile(&self, runtime: &Runtime, load: &Load<'_>) -> Result<Vec<Object>, Error> {
+        let tiers = load::tiers(self, runtime, load, None);
+        let tiers = tiers.map_err(|e| in_bundle(self.path(), e))?;
+        Ok(tiers.objects)
+    }
+
+    /// As [`load`](Self::load), with these objects, one for each kernel in the plan's order.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load), as far as linking goes.
+    ///
+    /// # Safety
+    ///
+    /// As [`load`](Self::load).
+    pub(crate) unsafe fn link(
+        &self,
+        runtime: &Runtime,
+        objects: &[Object],
+    ) -> Result<Executable, Error> {
+        // SAFETY: promised by the caller.
+        unsafe { load::link(self, runtime, objects, false) }.map_err(|e| in_bundle(self.path(), e))
+    }
+
     /// The folder, as it was given.
     #[must_use]
     pub fn path(&self) -> &Path {

@@ -37,6 +37,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub(crate) use compiler::Confined;
+pub(crate) use helper::{FAILED, Mode, enter_with};
 pub use helper::{Helper, enter, one_heap};
 pub use protections::{Protection, Protections};
 pub use rights::{Refused, Rights};

@@ -2,6 +2,7 @@
 
 use std::ffi::c_void;
 use std::mem::MaybeUninit;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::cif::{CifTarget, KernelCif, enter_status, enter_void};
@@ -307,6 +308,17 @@ impl Kernel {
     pub(crate) fn locate(&self, address: u64) -> Option<(&str, u64)> {
         let image = self.inner.image.as_ref()?;
         image.locate(usize::try_from(address).ok()?)
+    }
+
+    /// The addresses of its image's code, and of each function there; none of code that is part of
+    /// the process.
+    pub(crate) fn code(&self) -> Option<(Range<usize>, Vec<(String, usize)>)> {
+        let image = self.inner.image.as_ref()?;
+        let functions = image.functions().filter_map(|name| {
+            let address = image.function(name)?;
+            Some((name.to_owned(), address.addr().get()))
+        });
+        Some((image.code(), functions.collect()))
     }
 
     /// How many slots its frame has.

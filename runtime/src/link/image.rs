@@ -185,6 +185,11 @@ impl Image {
         Some((name, (address - start) as u64))
     }
 
+    /// The addresses of its code.
+    pub(crate) const fn code(&self) -> Range<usize> {
+        self.code.start..self.code.end
+    }
+
     /// The names of its functions.
     pub fn functions(&self) -> impl Iterator<Item = &str> {
         self.functions.iter().map(|(name, _)| name.as_str())

@@ -2,6 +2,7 @@
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ops::Range;
+use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 
 use super::guard::{Guard, Pages};
@@ -92,6 +93,28 @@ impl Buffer {
             guard
         };
         let block = Block::shared(bytes, align.max(dtype.size()), guard)?;
+        Ok(Buffer { block, dtype, len })
+    }
+
+    /// As [`shared`](Self::shared), of whole pages of a file from `offset` on, as
+    /// [`Pages::placed`] says.
+    ///
+    /// # Safety
+    ///
+    /// As [`Pages::of_file`]; of `bool` each byte must be 0 or 1.
+    pub(crate) unsafe fn of_file(
+        file: BorrowedFd<'_>,
+        offset: u64,
+        (dtype, len, align): (DType, usize, usize),
+        guard: Guard,
+    ) -> Result<Buffer, Error> {
+        check_align(align)?;
+        let bytes = len.saturating_mul(dtype.size());
+        let align = align.max(dtype.size());
+        let block = Block::of_pages(bytes, align, |align| {
+            // SAFETY: promised by the caller.
+            unsafe { Pages::of_file(file, offset, bytes, align, guard) }
+        })?;
         Ok(Buffer { block, dtype, len })
     }
 

@@ -13,10 +13,11 @@
 use std::ffi::c_void;
 use std::fmt;
 use std::ops::Range;
+use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
+use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap, mmap_anonymous, mprotect, munmap};
 
 use super::Filling;
 use crate::Error;
@@ -127,6 +128,41 @@ impl Pages {
         Pages::mapped(bytes, align, guard, true)
     }
 
+    /// As [`shared`](Self::shared), of memory that other processes see as `file`, from `offset` on,
+    /// a multiple of a page. It holds what the file does, which must be as long.
+    ///
+    /// # Safety
+    ///
+    /// Nobody may write these pages of the file while somebody here has borrowed them.
+    pub(crate) unsafe fn of_file(
+        file: BorrowedFd<'_>,
+        offset: u64,
+        bytes: usize,
+        align: usize,
+        guard: Guard,
+    ) -> Result<Pages, Error> {
+        let pages = Pages::mapped(bytes, align, guard, true)?;
+        let (start, size) = pages.usable();
+        let rights = ProtFlags::READ | ProtFlags::WRITE;
+        let flags = MapFlags::SHARED | MapFlags::FIXED;
+        // SAFETY: whole pages of a mapping that these pages own, which nobody has seen yet.
+        unsafe { mmap(start.as_ptr().cast(), size, rights, flags, file, offset) }
+            .map_err(|e| Error::system("map a sandbox's buffer", e))?;
+        let mut pages = pages;
+        pages.fill_slack(Filling::Ones.slack(None))?;
+        Ok(pages)
+    }
+
+    /// Where the first byte of a buffer lies in whole pages, and how many bytes these have.
+    pub(crate) fn placed(bytes: usize, align: usize, guard: Guard) -> Option<(usize, usize)> {
+        let inside = bytes.checked_next_multiple_of(rustix::param::page_size())?;
+        let start = match guard {
+            Guard::Start | Guard::Off => 0,
+            Guard::End => (inside - bytes) / align * align,
+        };
+        Some((start, inside))
+    }
+
     fn mapped(bytes: usize, align: usize, guard: Guard, shared: bool) -> Result<Pages, Error> {
         let nothing = || Error::OutOfMemory {
             what: "a guarded buffer".into(),
@@ -134,7 +170,7 @@ impl Pages {
         };
         let page = rustix::param::page_size();
         let outside = GUARD_BYTES.next_multiple_of(page);
-        let inside = bytes.checked_next_multiple_of(page).ok_or_else(nothing)?;
+        let (first, inside) = Pages::placed(bytes, align, guard).ok_or_else(nothing)?;
         let size = inside.checked_add(2 * outside).ok_or_else(nothing)?;
         let flags = match shared {
             true => MapFlags::SHARED | MapFlags::NORESERVE,
@@ -146,10 +182,7 @@ impl Pages {
         let base = base.ok().and_then(NonNull::new).ok_or_else(nothing)?;
         let usable = outside..outside + inside;
         // A page is a multiple of every alignment, so that neither leaves them.
-        let start = match guard {
-            Guard::Start | Guard::Off => usable.start,
-            Guard::End => (usable.end - bytes) / align * align,
-        };
+        let start = usable.start + first;
         let mut pages = Pages {
             base,
             size,

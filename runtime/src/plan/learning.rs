@@ -19,7 +19,7 @@ mod explain;
 mod json;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockWriteGuard};
 use std::sync::{TryLockError, TryLockResult};
 use std::time::Duration;
 
@@ -597,6 +597,11 @@ fn typical(nanos: &[f64]) -> f64 {
 
 /// The processor, as the system names it; empty where it does not.
 pub(crate) fn cpu_name() -> String {
+    static NAME: OnceLock<String> = OnceLock::new();
+    NAME.get_or_init(read_cpu_name).clone()
+}
+
+fn read_cpu_name() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let name = |line: &str| {
         let (key, value) = line.split_once(':')?;

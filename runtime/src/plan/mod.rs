@@ -477,7 +477,7 @@ impl Plan {
     }
 
     /// Checks a run's variables, given in the plan's order.
-    fn check_values(&self, values: &[i64]) -> Result<(), Error> {
+    pub(crate) fn check_values(&self, values: &[i64]) -> Result<(), Error> {
         if values.len() != self.variables.len() {
             return Err(Error::run(format!(
                 "{} values for {} variables",

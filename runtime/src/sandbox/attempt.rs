@@ -47,14 +47,12 @@ impl CrashIsolation {
             _ => None,
         };
         let parent = std::process::id();
-        let mut work = Work { region, body };
         // SAFETY: the child sets itself up, does what the caller vouches for, and ends, by nothing
-        // but system calls, loads and stores. The stack is the region's, which one child uses at
-        // a time; it is large enough for what is here.
+        // but system calls, loads and stores. It has the region, and with it the stack, to itself.
         let mut child = unsafe {
             child::fork(|| {
                 set_up(region, parent, addresses);
-                fault::on_stack(on_own_stack, (&raw mut work).cast(), region.stack_top());
+                do_on_own_stack(region, body);
             })
         }?;
         let ended = child.wait(region.control(), limits)?;
@@ -66,51 +64,68 @@ impl CrashIsolation {
 
     /// What became of what was running when a child ended.
     pub(super) fn explain(&self, region: &Region, ended: Ended, suspect: &Suspect<'_>) -> Outcome {
-        let at = Place {
-            kernel: suspect.kernel.clone(),
-            op: suspect.op,
-            index: region.control().index.load(Ordering::Relaxed),
+        let locate = |address| {
+            let mut kernels = suspect.code.iter();
+            let (name, offset) = kernels.find_map(|kernel| kernel.locate(address))?;
+            Some((name.to_owned(), offset))
         };
-        let crashed = |fault, signal| {
-            Outcome::Crashed(Box::new(Crash {
-                fault,
-                signal,
-                at: at.clone(),
-                code: None,
-                access: None,
-            }))
+        let scene = Scene {
+            at: Place {
+                kernel: suspect.kernel.clone(),
+                op: suspect.op,
+                index: region.control().index.load(Ordering::Relaxed),
+            },
+            sites: suspect.sites,
+            locate: &locate,
+            stack: region.stack(),
+            below: region.below_stack(),
+            limits: *self.limits(),
         };
-        let limits = *self.limits();
-        match (ended, Seen::read(&region.control().fault)) {
-            (Ended::OverTime, _) => Outcome::TimedOut {
-                limit: TimeLimit::Wall,
-                after: limits.wall,
-                at,
-            },
-            (Ended::OverMemory, _) => Outcome::OutOfMemory {
-                limit: limits.memory,
-                at,
-            },
-            (Ended::Exited(fault::FAULTED) | Ended::Signalled(_), Some(seen)) => {
-                let locate = |address| {
-                    let mut kernels = suspect.code.iter();
-                    let (name, offset) = kernels.find_map(|kernel| kernel.locate(address))?;
-                    Some((name.to_owned(), offset))
-                };
-                let scene = Scene {
-                    at,
-                    sites: suspect.sites,
-                    locate: &locate,
-                    stack: region.stack(),
-                    below: region.below_stack(),
-                    limits,
-                };
-                explain(&seen, scene)
-            }
-            (Ended::Exited(status), _) => crashed(Fault::Exited(status), 0),
-            (Ended::Signalled(signal), None) => crashed(Fault::Killed, signal),
-        }
+        ending(Seen::read(&region.control().fault).as_ref(), ended, scene)
     }
+}
+
+/// What became of what was running when a child ended, with what its handler had written down.
+pub(super) fn ending(seen: Option<&Seen>, ended: Ended, scene: Scene<'_>) -> Outcome {
+    let limits = scene.limits;
+    let crashed = |fault, signal, at| {
+        Outcome::Crashed(Box::new(Crash {
+            fault,
+            signal,
+            at,
+            code: None,
+            access: None,
+        }))
+    };
+    match (ended, seen) {
+        (Ended::OverTime, _) => Outcome::TimedOut {
+            limit: TimeLimit::Wall,
+            after: limits.wall,
+            at: scene.at,
+        },
+        (Ended::OverMemory, _) => Outcome::OutOfMemory {
+            limit: limits.memory,
+            at: scene.at,
+        },
+        (Ended::Exited(fault::FAULTED) | Ended::Signalled(_) | Ended::Unknown, Some(seen)) => {
+            explain(seen, scene)
+        }
+        (Ended::Exited(status), _) => crashed(Fault::Exited(status), 0, scene.at),
+        (Ended::Signalled(signal), None) => crashed(Fault::Killed, signal, scene.at),
+        (Ended::Unknown, None) => crashed(Fault::Killed, 0, scene.at),
+    }
+}
+
+/// Does `body` on the region's stack, and notes that it is done.
+///
+/// # Safety
+///
+/// No other body may be on that stack.
+pub(super) unsafe fn do_on_own_stack(region: &Region, body: &mut dyn FnMut()) {
+    let mut work = Work { region, body };
+    // SAFETY: the stack is the region's, which nothing uses but this body, as the caller promises;
+    // it is large enough for what is here.
+    unsafe { fault::on_stack(on_own_stack, (&raw mut work).cast(), region.stack_top()) };
 }
 
 /// What a child does, and where it says how far it is.

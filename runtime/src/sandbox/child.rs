@@ -13,7 +13,9 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
+};
 
 use super::Limits;
 use super::control::Control;
@@ -21,7 +23,7 @@ use super::fault::{self, now};
 use crate::Error;
 
 /// How long at most before a child's memory is looked at, where it has a limit.
-const MEMORY_LOOK: Duration = Duration::from_millis(4);
+pub(super) const MEMORY_LOOK: Duration = Duration::from_millis(4);
 
 /// A child that is there, or was and has not been asked how it ended.
 #[derive(Debug)]
@@ -37,6 +39,8 @@ pub(super) struct Child {
 pub(super) enum Ended {
     Exited(i32),
     Signalled(i32),
+    /// How cannot be known.
+    Unknown,
     /// It was stopped here, for its time, or for its memory.
     OverTime,
     OverMemory,
@@ -89,9 +93,26 @@ pub(super) unsafe fn fork(child: impl FnOnce()) -> Result<Child, Error> {
 }
 
 impl Child {
+    /// One that was started as any program is.
+    pub(super) fn of(process: &std::process::Child) -> Result<Child, Error> {
+        let id = i32::try_from(process.id()).unwrap_or(-1);
+        let system = |e: rustix::io::Errno| Error::system("watch a sandbox's helper", e);
+        let pid = Pid::from_raw(id).ok_or_else(|| system(rustix::io::Errno::SRCH))?;
+        Ok(Child {
+            descriptor: pidfd_open(pid, PidfdFlags::empty()).map_err(system)?,
+            id,
+            ended: false,
+        })
+    }
+
+    /// What it takes of memory, where that has a limit.
+    pub(super) fn memory(&self, limits: &Limits) -> Option<Memory> {
+        limits.memory.map(|limit| Memory::new(self.id, limit))
+    }
+
     /// Waits until it ends, or takes more than it may.
     pub(super) fn wait(&mut self, control: &Control, limits: &Limits) -> Result<Ended, Error> {
-        let memory = limits.memory.map(|limit| Memory::new(self.id, limit));
+        let memory = self.memory(limits);
         let made = now();
         let wall = u64::try_from(limits.wall.as_nanos()).unwrap_or(u64::MAX);
         loop {
@@ -136,7 +157,7 @@ impl Child {
     }
 
     /// How it ended, once it has.
-    fn ask(&mut self) -> Result<Ended, Error> {
+    pub(super) fn ask(&mut self) -> Result<Ended, Error> {
         // It is none of those whose end a signal tells of.
         let options = WaitIdOptions::EXITED | WaitIdOptions::from_bits_retain(libc::__WALL as u32);
         let status = loop {
@@ -145,10 +166,19 @@ impl Child {
                 other => break other,
             }
         };
-        let status = status.map_err(|e| Error::system("ask how a sandbox's child ended", e))?;
         self.ended = true;
-        let status = status.ok_or(rustix::io::Errno::CHILD);
+        // Somebody who waits for any child of this process has taken the answer, or nobody is to
+        // have one.
+        if status
+            .as_ref()
+            .is_err_and(|e| *e == rustix::io::Errno::CHILD)
+        {
+            return Ok(Ended::Unknown);
+        }
         let status = status.map_err(|e| Error::system("ask how a sandbox's child ended", e))?;
+        let Some(status) = status else {
+            return Ok(Ended::Unknown);
+        };
         Ok(match (status.exit_status(), status.terminating_signal()) {
             (Some(code), _) => Ended::Exited(code),
             (None, signal) => Ended::Signalled(signal.unwrap_or_default()),
@@ -156,7 +186,7 @@ impl Child {
     }
 
     /// Stops it, and says why, unless it had ended by then.
-    fn stop(&mut self, why: Ended) -> Result<Ended, Error> {
+    pub(super) fn stop(&mut self, why: Ended) -> Result<Ended, Error> {
         if self.has_ended(Duration::ZERO)? {
             return self.ask();
         }
@@ -182,7 +212,7 @@ impl Drop for Child {
 
 /// What a child takes of memory that it shares with nobody.
 #[derive(Debug)]
-struct Memory {
+pub(super) struct Memory {
     /// None where the system does not say.
     statistics: Option<File>,
     limit: usize,
@@ -200,7 +230,7 @@ impl Memory {
         memory
     }
 
-    fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         let now = self.now();
         now.is_some_and(|now| now.saturating_sub(self.at_first) > self.limit)
     }

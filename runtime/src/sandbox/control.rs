@@ -4,11 +4,12 @@
 //! written anything here. What it says is a number that is looked at, not an address that is
 //! followed.
 
+use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
+use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap, mmap_anonymous, mprotect, munmap};
 
 use super::{Limits, fault};
 use crate::Error;
@@ -36,6 +37,19 @@ pub(super) struct Control {
     pub(super) index: AtomicU64,
     /// When it began, in nanoseconds of the monotonic clock.
     pub(super) began: AtomicU64,
+    /// Of a helper: how many requests there were, what the last one asks for and where the rest of
+    /// it is said, and how many were answered.
+    pub(super) requests: AtomicU32,
+    pub(super) answers: AtomicU32,
+    pub(super) task: AtomicU32,
+    /// Whether the last answer is an error, whose text stands where the scene does.
+    pub(super) failed: AtomicU32,
+    pub(super) text: AtomicU64,
+    pub(super) text_bytes: AtomicU64,
+    /// Where what is mapped where is written, how much room there is, and how much was written.
+    pub(super) scene: AtomicU64,
+    pub(super) scene_room: AtomicU64,
+    pub(super) scene_bytes: AtomicU64,
     pub(super) fault: Record,
 }
 
@@ -111,6 +125,31 @@ impl Region {
             stack: Mapping::new(limits.stack, STACK_GUARD, MapFlags::PRIVATE)?,
             handler: Mapping::new(HANDLER_STACK, 0, MapFlags::PRIVATE)?,
         })
+    }
+
+    /// With what is shared at the beginning of a file, which has room for so many slots.
+    ///
+    /// # Safety
+    ///
+    /// The file must be as long as [`in_file`](Self::in_file) says, and stay so.
+    pub(super) unsafe fn over(
+        file: BorrowedFd<'_>,
+        slots: usize,
+        limits: &Limits,
+    ) -> Result<Region, Error> {
+        Ok(Region {
+            // SAFETY: promised by the caller.
+            control: unsafe { Mapping::of_file(file, Region::in_file(slots)) }?,
+            slots,
+            stack: Mapping::new(limits.stack, STACK_GUARD, MapFlags::PRIVATE)?,
+            handler: Mapping::new(HANDLER_STACK, 0, MapFlags::PRIVATE)?,
+        })
+    }
+
+    /// The bytes at the beginning of a file that are shared: whole pages.
+    pub(super) fn in_file(slots: usize) -> usize {
+        let bytes = size_of::<Control>() + slots * size_of::<Slot>();
+        bytes.next_multiple_of(rustix::param::page_size())
     }
 
     pub(super) const fn capacity(&self) -> usize {
@@ -306,6 +345,39 @@ impl Mapping {
         unsafe { mprotect(mapping.start.as_ptr().cast(), usable, rights) }
             .map_err(|e| Error::system("set the rights of a sandbox's memory", e))?;
         Ok(mapping)
+    }
+}
+
+impl Mapping {
+    /// The beginning of a file.
+    ///
+    /// # Safety
+    ///
+    /// The file must be as long, and stay so.
+    unsafe fn of_file(file: BorrowedFd<'_>, bytes: usize) -> Result<Mapping, Error> {
+        let rights = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a new mapping, at an address that the kernel chooses among those that nothing
+        // uses, replaces nothing.
+        let base = unsafe {
+            mmap(
+                std::ptr::null_mut(),
+                bytes,
+                rights,
+                MapFlags::SHARED,
+                file,
+                0,
+            )
+        };
+        let base = base.map_err(|e| Error::system("map what a sandbox shares", e))?;
+        let start = NonNull::new(base).ok_or_else(|| Error::OutOfMemory {
+            what: "a sandbox".into(),
+            bytes,
+        })?;
+        Ok(Mapping {
+            start: start.cast(),
+            usable: bytes,
+            guard: 0,
+        })
     }
 }
 

@@ -8,9 +8,10 @@
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 
+use super::Limits;
 use super::control::{CODE, REGISTERS, Record};
 use super::outcome::{Access, ArgumentPlace, CodePlace, Crash, Fault, Outcome, Place, TimeLimit};
-use super::{Limits, system_calls};
+use crate::confine::system_call_name;
 
 /// What a handler wrote down, as plain numbers.
 #[derive(Clone, Debug)]
@@ -62,6 +63,15 @@ pub(super) struct Site {
 }
 
 impl Site {
+    /// How many bytes outside of it an address lies; 0 within.
+    pub(super) fn distance(&self, address: u64) -> u64 {
+        let bytes = self.bytes();
+        match address < bytes.start {
+            true => bytes.start - address,
+            false => address.saturating_add(1).saturating_sub(bytes.end),
+        }
+    }
+
     fn bytes(&self) -> Range<u64> {
         self.start
             ..self
@@ -95,7 +105,10 @@ pub(super) fn explain(seen: &Seen, scene: Scene<'_>) -> Outcome {
     match seen.signal {
         libc::SIGSYS if !sent => {
             return Outcome::Denied {
-                system_call: system_calls::name(seen.system_call),
+                system_call: system_call_name(seen.system_call.into()).map_or_else(
+                    || format!("system call {}", seen.system_call),
+                    str::to_owned,
+                ),
                 at,
             };
         }

@@ -158,6 +158,11 @@ impl<'a> Launch<'a> {
         self
     }
 
+    /// At which side of their pages arguments lie that are copied.
+    pub(super) const fn side(&self) -> Guard {
+        self.guard
+    }
+
     /// Whether it fits its kernel's signature.
     pub(super) fn check(&self) -> Result<(), Error> {
         let kernel = self.kernel.kernel();
@@ -207,7 +212,7 @@ pub(super) fn site(argument: usize, param: &BufferParam, address: *const u8) -> 
 }
 
 impl Arg<'_> {
-    fn view(&self) -> View<'_> {
+    pub(super) fn view(&self) -> View<'_> {
         match self {
             Arg::Read(view) => *view,
             Arg::Write(view) => ViewMut::as_view(view),

@@ -27,6 +27,7 @@
 
 mod attempt;
 mod child;
+mod confined;
 mod control;
 mod explain;
 mod fault;
@@ -37,8 +38,8 @@ mod outcome;
 mod plan;
 mod prepared;
 mod repeat;
-mod system_calls;
 
+pub use confined::{Confined, ConfinedPlan, PlanOptions, enter};
 pub use isolation::CrashIsolation;
 pub use launch::{Launch, Untrusted};
 pub use limits::Limits;

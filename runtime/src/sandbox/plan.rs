@@ -112,28 +112,20 @@ impl CrashIsolation {
         let name = kernel.map(|kernel| kernel.entry.clone());
         if ended == Ended::Exited(FAILED)
             && let Some(slot) = region.slots().first()
-            && let Some(error) = noted_error(slot, name.clone().unwrap_or_default(), op, plan)
+            && let Some(error) = noted_error(slot, op, plan)
         {
             return Outcome::Failed(error);
         }
-        let sites: Vec<Site> = match (launch, kernel) {
-            (Some(launch), Some(kernel)) => {
-                let params = kernel.signature.buffers().zip(&launch.args).enumerate();
-                let site = |(argument, (param, range)): (usize, (_, &crate::plan::BufferRange))| {
-                    let param: &crate::signature::BufferParam = param;
-                    let role = plan.buffers()[range.buffer].role.name();
-                    Site {
-                        start: instance.address(range).addr().get() as u64,
-                        argument,
-                        len: param.len,
-                        element: param.dtype.size(),
-                        buffer: Some(format!("{role} {}", plan.buffer_label(range.buffer))),
-                    }
-                };
-                params.map(site).collect()
-            }
-            _ => Vec::new(),
+        let whole = |buffer: usize| {
+            let size = plan.buffers().get(buffer)?.bytes;
+            let range = crate::plan::BufferRange {
+                buffer,
+                offset: 0,
+                bytes: size,
+            };
+            Some(instance.address(&range).addr().get() as u64)
         };
+        let sites = launch.map_or_else(Vec::new, |launch| sites_of(plan, launch, &whole));
         let suspect = Suspect {
             kernel: name.unwrap_or_default(),
             op,
@@ -145,7 +137,7 @@ impl CrashIsolation {
 }
 
 /// How an error of a run is told by a child, which has numbers alone.
-fn note_error(slot: &Slot, error: &Error) {
+pub(super) fn note_error(slot: &Slot, error: &Error) {
     let state = match error {
         Error::KernelStatus { status, index, .. } => {
             slot.status.store(*status, Ordering::Relaxed);
@@ -163,9 +155,18 @@ fn note_error(slot: &Slot, error: &Error) {
     slot.state.store(state, Ordering::Release);
 }
 
-/// The same error again.
-fn noted_error(slot: &Slot, kernel: String, op: Option<usize>, plan: &Plan) -> Option<Error> {
+/// The same error again; none where the run is done.
+pub(super) fn noted_error(slot: &Slot, op: Option<usize>, plan: &Plan) -> Option<Error> {
+    let launch = op.and_then(|op| match plan.ops().get(op)? {
+        Op::Launch(launch) => Some(launch),
+        _ => None,
+    });
+    let kernel = launch.and_then(|launch| plan.kernels().get(launch.kernel));
+    let kernel = kernel
+        .map(|kernel| kernel.entry.clone())
+        .unwrap_or_default();
     match slot.state.load(Ordering::Acquire) {
+        Slot::DONE => None,
         Slot::STATUS => Some(Error::KernelStatus {
             kernel,
             op,
@@ -174,24 +175,45 @@ fn noted_error(slot: &Slot, kernel: String, op: Option<usize>, plan: &Plan) -> O
         }),
         Slot::STRAY => {
             let argument = slot.argument.load(Ordering::Relaxed) as usize;
-            let buffer = op.and_then(|op| match plan.ops().get(op)? {
-                Op::Launch(launch) => launch.args.get(argument).map(|range| range.buffer),
-                _ => None,
-            });
-            let label = |buffer: usize| {
-                let role = plan.buffers()[buffer].role.name();
-                format!("{role} {}", plan.buffer_label(buffer))
-            };
+            let range = launch.and_then(|launch| launch.args.get(argument));
             Some(Error::Overrun {
                 kernel,
                 op,
                 argument,
-                buffer: buffer.map(label),
+                buffer: range.map(|range| labelled(plan, range.buffer)),
                 stray: slot.stray(),
             })
         }
         _ => Some(Error::run("the run failed in the sandbox")),
     }
+}
+
+/// A buffer by its role and its label.
+fn labelled(plan: &Plan, buffer: usize) -> String {
+    let role = plan.buffers().get(buffer).map_or("", |b| b.role.name());
+    format!("{role} {}", plan.buffer_label(buffer))
+}
+
+/// Where the arguments of a launch lie; `base` says where each buffer does.
+pub(super) fn sites_of(
+    plan: &Plan,
+    launch: &crate::plan::Launch,
+    base: &dyn Fn(usize) -> Option<u64>,
+) -> Vec<Site> {
+    let Some(kernel) = plan.kernels().get(launch.kernel) else {
+        return Vec::new();
+    };
+    let params = kernel.signature.buffers().zip(&launch.args).enumerate();
+    let sites = params.filter_map(|(argument, (param, range))| {
+        Some(Site {
+            start: base(range.buffer)?.wrapping_add(range.offset as u64),
+            argument,
+            len: param.len,
+            element: param.dtype.size(),
+            buffer: Some(labelled(plan, range.buffer)),
+        })
+    });
+    sites.collect()
 }
 
 const fn bytes(view: crate::View<'_>) -> usize {

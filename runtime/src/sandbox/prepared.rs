@@ -37,7 +37,7 @@ pub(super) struct Prepared<'l, 'b> {
 impl<'l, 'b> Prepared<'l, 'b> {
     pub(super) fn new(number: usize, launch: &'l Launch<'b>) -> Result<Prepared<'l, 'b>, Error> {
         launch.check()?;
-        Prepared::over(number, launch, launch.stage()?)
+        Ok(Prepared::of(number, launch, launch.stage()?))
     }
 
     /// Over the arguments where they lie, which the child has a copy of where it does not share
@@ -45,15 +45,27 @@ impl<'l, 'b> Prepared<'l, 'b> {
     pub(super) fn bare(number: usize, launch: &'l Launch<'b>) -> Result<Prepared<'l, 'b>, Error> {
         launch.check()?;
         let none = launch.args.iter().map(|_| None);
-        Prepared::over(number, launch, none.collect())
+        Ok(Prepared::of(number, launch, none.collect()))
     }
 
-    fn over(
+    fn of(number: usize, launch: &'l Launch<'b>, staged: Vec<Option<Buffer>>) -> Prepared<'l, 'b> {
+        let scalars = launch.scalars.iter().map(|scalar| scalar.to_slot());
+        Prepared::over(number, launch.kernel, &launch.args, scalars, staged).calls(
+            launch.indices.start,
+            launch.indices.end.saturating_sub(launch.indices.start),
+            launch.reversed,
+        )
+    }
+
+    /// Over arguments that were checked, or copies of them, with the slots of scalars.
+    pub(super) fn over(
         number: usize,
-        launch: &'l Launch<'b>,
+        untrusted: &'l Untrusted,
+        args: &'l [Arg<'b>],
+        scalars: impl Iterator<Item = u64>,
         staged: Vec<Option<Buffer>>,
-    ) -> Result<Prepared<'l, 'b>, Error> {
-        let kernel = launch.kernel.kernel();
+    ) -> Prepared<'l, 'b> {
+        let kernel = untrusted.kernel();
         let mut slots = vec![0; kernel.slots()];
         // SAFETY: as many as the kernel has.
         unsafe { kernel.bind(slots.as_mut_ptr()) };
@@ -61,7 +73,7 @@ impl<'l, 'b> Prepared<'l, 'b> {
         let (mut sites, mut constant, mut written) = (Vec::new(), Vec::new(), Vec::new());
         for (i, ((param, slot), (arg, staged))) in params
             .zip(kernel.buffer_slots())
-            .zip(launch.args.iter().zip(&staged))
+            .zip(args.iter().zip(&staged))
             .enumerate()
         {
             let (address, pages) = match staged {
@@ -83,23 +95,30 @@ impl<'l, 'b> Prepared<'l, 'b> {
             }
         }
         constant.retain(|range| !written.contains(range));
-        for (slot, scalar) in kernel.scalar_slots().zip(&launch.scalars) {
-            slots[slot] = scalar.to_slot();
+        for (slot, scalar) in kernel.scalar_slots().zip(scalars) {
+            slots[slot] = scalar;
         }
-        let indices = &launch.indices;
-        Ok(Prepared {
+        Prepared {
             number,
-            kernel: launch.kernel,
+            kernel: untrusted,
             entry: kernel.unlocked_entry(),
             slots,
-            first: indices.start,
-            count: indices.end.saturating_sub(indices.start),
-            reversed: launch.reversed,
+            first: 0,
+            count: 1,
+            reversed: false,
             staged,
-            args: &launch.args,
+            args,
             sites,
             constant,
-        })
+        }
+    }
+
+    /// With so many calls, from that index on.
+    pub(super) const fn calls(mut self, first: u64, count: u64, reversed: bool) -> Self {
+        self.first = first;
+        self.count = count;
+        self.reversed = reversed;
+        self
     }
 
     /// The first argument beside which something was written.
@@ -127,26 +146,12 @@ impl<'l, 'b> Prepared<'l, 'b> {
 
     /// What a child has noted of it.
     pub(super) fn outcome(&self, slot: &Slot) -> Option<Outcome> {
-        let kernel = || self.kernel.name().to_owned();
-        match slot.state.load(Ordering::Acquire) {
-            Slot::DONE => Some(Outcome::Completed {
-                time: Duration::from_nanos(slot.nanos.load(Ordering::Relaxed)),
-            }),
-            Slot::STATUS => Some(Outcome::Failed(Error::KernelStatus {
-                kernel: kernel(),
-                op: None,
-                status: slot.status.load(Ordering::Relaxed),
-                index: slot.index.load(Ordering::Relaxed),
-            })),
-            Slot::STRAY => Some(Outcome::Failed(Error::Overrun {
-                kernel: kernel(),
-                op: None,
-                argument: slot.argument.load(Ordering::Relaxed) as usize,
-                buffer: None,
-                stray: slot.stray(),
-            })),
-            _ => None,
-        }
+        noted(slot, self.kernel.name())
+    }
+
+    /// The address of each argument.
+    pub(super) fn places(&self) -> Vec<u64> {
+        self.sites.iter().map(|site| site.start).collect()
     }
 
     /// Runs it, and notes how it ended. It does what a handler of signals may, and what the kernel
@@ -211,5 +216,29 @@ pub(super) fn run_in_turn(
     for (i, (one, slot)) in launches.iter_mut().zip(region.slots()).enumerate() {
         region.begin(i, cpu);
         one.run(region, slot);
+    }
+}
+
+/// What a child has noted of a launch of this kernel.
+pub(super) fn noted(slot: &Slot, kernel: &str) -> Option<Outcome> {
+    let kernel = || kernel.to_owned();
+    match slot.state.load(Ordering::Acquire) {
+        Slot::DONE => Some(Outcome::Completed {
+            time: Duration::from_nanos(slot.nanos.load(Ordering::Relaxed)),
+        }),
+        Slot::STATUS => Some(Outcome::Failed(Error::KernelStatus {
+            kernel: kernel(),
+            op: None,
+            status: slot.status.load(Ordering::Relaxed),
+            index: slot.index.load(Ordering::Relaxed),
+        })),
+        Slot::STRAY => Some(Outcome::Failed(Error::Overrun {
+            kernel: kernel(),
+            op: None,
+            argument: slot.argument.load(Ordering::Relaxed) as usize,
+            buffer: None,
+            stray: slot.stray(),
+        })),
+        _ => None,
     }
 }

@@ -1,0 +1,305 @@
+//! The host's side of one helper: started, asked, and waited for.
+
+use std::fs::File;
+use std::io::{self, PipeWriter, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::{ChildStderr, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use memmap2::{MmapOptions, MmapRaw};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+use rustix::thread::futex;
+
+use super::super::Limits;
+use super::super::child::{Child, Ended, MEMORY_LOOK, Memory};
+use super::super::control::Region;
+use super::super::fault::now;
+use super::serve;
+use super::wire::{MOST, SceneText, Span, Task};
+use crate::Error;
+use crate::confine::Helper;
+
+/// For how long an answer is waited for awake, in microseconds: about what it takes to be woken.
+/// 0 turns it off.
+const AWAKE: Duration = Duration::from_micros(50);
+
+/// How long a helper may take for what is no kernel's: to start, to open a bundle, to link.
+pub(super) const OWN_TIME: Duration = Duration::from_secs(60);
+
+/// A helper, and what is shared with it.
+#[derive(Debug)]
+pub(super) struct Server {
+    child: Child,
+    memory: Option<Memory>,
+    limits: Limits,
+    file: OwnedFd,
+    map: MmapRaw,
+    region: Region,
+    /// Up to where the file is used.
+    used: u64,
+    asked: u32,
+    /// The helper ends when this does.
+    _alive: PipeWriter,
+    said: ChildStderr,
+    /// It is reaped by its descriptor.
+    _process: std::process::Child,
+}
+
+/// What came of a request.
+#[derive(Debug)]
+pub(super) enum Reply {
+    Done,
+    /// It could not be done, for this reason; no code is to blame.
+    Failed(String),
+    /// The helper has ended.
+    Ended(Ended),
+}
+
+impl Server {
+    pub(super) fn start(helper: &Helper, limits: &Limits, less: bool) -> Result<Server, Error> {
+        let system = |doing: &'static str| move |e: io::Error| Error::system(doing, e);
+        let shares = system("make what a sandbox shares");
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let file = memfd_create("svod-sandbox", flags).map_err(|e| shares(e.into()))?;
+        let head = Region::in_file(MOST);
+        ftruncate(&file, head as u64).map_err(|e| shares(e.into()))?;
+        // What is mapped stays there.
+        fcntl_add_seals(&file, SealFlags::SHRINK).map_err(|e| shares(e.into()))?;
+        let (reads, writes) = io::pipe().map_err(shares)?;
+        rustix::io::ioctl_fionbio(&reads, true).map_err(|e| shares(e.into()))?;
+        let mut process = helper
+            .command(serve::MODE.0)
+            .args(serve::arguments(limits, less))
+            .stdin(file.try_clone().map_err(shares)?)
+            .stdout(reads)
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|e| Error::system(format!("start {}", helper.path().display()), e))?;
+        let child = Child::of(&process)?;
+        let said = process.stderr.take();
+        let said = said.ok_or_else(|| Error::confinement("kernels", "its helper has no output"))?;
+        Ok(Server {
+            memory: child.memory(limits),
+            limits: *limits,
+            child,
+            map: map(&file)?,
+            // SAFETY: it is as long, and cannot shrink.
+            region: unsafe { Region::over(file.as_fd(), MOST, limits) }?,
+            file,
+            used: head as u64,
+            asked: 0,
+            _alive: writes,
+            said,
+            _process: process,
+        })
+    }
+
+    pub(super) const fn region(&self) -> &Region {
+        &self.region
+    }
+
+    pub(super) const fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Forgets what was placed from there on.
+    pub(super) const fn free_from(&mut self, used: u64) {
+        self.used = used;
+    }
+
+    /// Up to where the file is used.
+    pub(super) const fn used(&self) -> u64 {
+        self.used
+    }
+
+    /// Room for so many bytes, on pages of their own.
+    pub(super) fn place(&mut self, bytes: usize) -> Result<Span, Error> {
+        let page = rustix::param::page_size() as u64;
+        let nothing = || Error::OutOfMemory {
+            what: "what a sandbox shares".into(),
+            bytes,
+        };
+        let at = self.used;
+        let end = at.checked_add((bytes as u64).max(1));
+        let end = end.and_then(|end| end.checked_next_multiple_of(page));
+        let end = end.ok_or_else(nothing)?;
+        if end > self.map.len() as u64 {
+            // Twice as long, so that this is seldom.
+            let long = end.max(2 * self.map.len() as u64).next_multiple_of(page);
+            ftruncate(&self.file, long).map_err(|_| nothing())?;
+            self.map = map(&self.file)?;
+        }
+        self.used = end;
+        Ok(Span {
+            at,
+            bytes: bytes as u64,
+        })
+    }
+
+    /// Room with these bytes in it.
+    pub(super) fn put(&mut self, bytes: &[u8]) -> Result<Span, Error> {
+        let span = self.place(bytes.len())?;
+        self.write(span.at, bytes)?;
+        Ok(span)
+    }
+
+    /// Copies bytes into the file, which is as long.
+    pub(super) fn write(&self, at: u64, bytes: &[u8]) -> Result<(), Error> {
+        let to = self.at(at, bytes.len())?;
+        // SAFETY: as many bytes from there on are mapped; no reference points to them, as what is
+        // shared is copied and never borrowed.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
+        Ok(())
+    }
+
+    /// Copies bytes from the file.
+    pub(super) fn read(&self, at: u64, bytes: &mut [u8]) -> Result<(), Error> {
+        let from = self.at(at, bytes.len())?;
+        // SAFETY: as above. A helper that writes meanwhile makes what is read anything, which it
+        // may be anyway.
+        unsafe { std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), bytes.len()) };
+        Ok(())
+    }
+
+    fn at(&self, at: u64, bytes: usize) -> Result<*mut u8, Error> {
+        let start = usize::try_from(at).ok();
+        let end = start.and_then(|start| start.checked_add(bytes));
+        match (start, end) {
+            (Some(start), Some(end)) if end <= self.map.len() => {
+                // SAFETY: within the mapping.
+                Ok(unsafe { self.map.as_mut_ptr().add(start) })
+            }
+            _ => Err(Error::run("a place that is not in what a sandbox shares")),
+        }
+    }
+
+    /// Asks for what a text says, with so much room for what is mapped where.
+    pub(super) fn ask_text(
+        &mut self,
+        task: &Task,
+        room: usize,
+        limits: &Limits,
+        own: bool,
+    ) -> Result<Reply, Error> {
+        let text = serde_json::to_vec(task).map_err(|e| Error::run(format!("a request: {e}")))?;
+        let text = self.put(&text)?;
+        let scene = self.place(room)?;
+        let control = self.region.control();
+        control.text.store(text.at, Ordering::Relaxed);
+        control.text_bytes.store(text.bytes, Ordering::Relaxed);
+        control.scene.store(scene.at, Ordering::Relaxed);
+        control.scene_room.store(scene.bytes, Ordering::Relaxed);
+        control.scene_bytes.store(0, Ordering::Relaxed);
+        self.ask(super::wire::TEXT, limits, own)
+    }
+
+    /// Asks for something, and waits for the answer: of what is no kernel's own for longer.
+    pub(super) fn ask(&mut self, task: u32, limits: &Limits, own: bool) -> Result<Reply, Error> {
+        self.region.clear();
+        let control = self.region.control();
+        control.failed.store(0, Ordering::Relaxed);
+        control.task.store(task, Ordering::Relaxed);
+        self.asked = self.asked.wrapping_add(1);
+        control.requests.store(self.asked, Ordering::Release);
+        // Nobody may be waiting yet.
+        let _ = futex::wake(&control.requests, futex::Flags::empty(), 1);
+        let ended = self.wait(limits, own)?;
+        let control = self.region.control();
+        if let Some(ended) = ended {
+            return Ok(Reply::Ended(ended));
+        }
+        if control.failed.load(Ordering::Relaxed) == 0 {
+            return Ok(Reply::Done);
+        }
+        Ok(Reply::Failed(
+            String::from_utf8_lossy(&self.written()?).into_owned(),
+        ))
+    }
+
+    /// Waits for the answer; how the helper ended, if it has.
+    fn wait(&mut self, limits: &Limits, own: bool) -> Result<Option<Ended>, Error> {
+        let made = now();
+        let wall = if own {
+            limits.wall.max(OWN_TIME)
+        } else {
+            limits.wall
+        };
+        let wall = u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX);
+        let answers = &self.region.control().answers;
+        let is_there = |answers: &AtomicU32| answers.load(Ordering::Acquire) == self.asked;
+        let start = Instant::now();
+        while start.elapsed() < AWAKE {
+            if is_there(answers) {
+                return Ok(None);
+            }
+            std::hint::spin_loop();
+        }
+        loop {
+            let answers = &self.region.control().answers;
+            let had = answers.load(Ordering::Acquire);
+            if had == self.asked {
+                return Ok(None);
+            }
+            let began = self.region.control().began.load(Ordering::Relaxed);
+            let began = began.clamp(made, now().max(made));
+            let left = began.saturating_add(wall).saturating_sub(now());
+            if left == 0 {
+                return self.child.stop(Ended::OverTime).map(Some);
+            }
+            if self.memory.as_ref().is_some_and(Memory::is_over) {
+                return self.child.stop(Ended::OverMemory).map(Some);
+            }
+            let slice = Duration::from_nanos(left).min(MEMORY_LOOK);
+            let timeout = futex::Timespec {
+                tv_sec: 0,
+                tv_nsec: slice.subsec_nanos().into(),
+            };
+            // Woken, late or interrupted: what counts is what is there then.
+            let _ = futex::wait(answers, futex::Flags::empty(), had, Some(&timeout));
+            if !is_there(&self.region.control().answers) && self.child.has_ended(Duration::ZERO)? {
+                return self.child.ask().map(Some);
+            }
+        }
+    }
+
+    /// What the helper has written of itself: what is mapped where, or why it has failed.
+    fn written(&self) -> Result<Vec<u8>, Error> {
+        let control = self.region.control();
+        let bytes = control.scene_bytes.load(Ordering::Relaxed);
+        let bytes = bytes.min(control.scene_room.load(Ordering::Relaxed));
+        let mut text = vec![0; usize::try_from(bytes).unwrap_or(0).min(self.map.len())];
+        self.read(control.scene.load(Ordering::Relaxed), &mut text)?;
+        Ok(text)
+    }
+
+    /// What is mapped where; nothing, where it says nothing that can be understood.
+    pub(super) fn scene(&self) -> SceneText {
+        let text = self.written().unwrap_or_default();
+        serde_json::from_slice(&text).unwrap_or_default()
+    }
+
+    /// What a helper said that has ended before it could be asked anything.
+    pub(super) fn complaint(mut self) -> Error {
+        drop(self.child);
+        let mut said = Vec::new();
+        // It has ended, and with it what it says.
+        let _ = (&mut self.said).take(1 << 16).read_to_end(&mut said);
+        let said = String::from_utf8_lossy(&said).trim().to_owned();
+        let reason = match said.as_str() {
+            "" => "its helper ended at once, and said nothing".to_owned(),
+            said => said.to_owned(),
+        };
+        Error::confinement("kernels", reason)
+    }
+}
+
+fn map(file: &OwnedFd) -> Result<MmapRaw, Error> {
+    let options = MmapOptions::new();
+    let file = File::from(
+        file.try_clone()
+            .map_err(|e| Error::system("share a file in memory", e))?,
+    );
+    let map = options.map_raw(&file);
+    map.map_err(|e| Error::system("map what a sandbox shares", e))
+}
