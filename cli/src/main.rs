@@ -318,7 +318,7 @@ type Outcome = Result<bool, Failure>;
 
 fn main() -> ExitCode {
     // Where it was started to confine itself, it does that and nothing else.
-    svod_runtime::confine::enter();
+    svod_runtime::sandbox::enter();
     let cli = Cli::parse();
     // What the library warns of is for whoever called this command.
     let warnings = tracing_subscriber::fmt()

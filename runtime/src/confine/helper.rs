@@ -15,7 +15,7 @@ use crate::Error;
 const NAME: &str = "svod-helper";
 
 /// The exit status of a helper that did not do what it was for. What it printed says why.
-pub(crate) const FAILED: i32 = 119;
+pub(super) const FAILED: i32 = 119;
 
 /// What a helper's complaint begins with.
 pub(super) const COMPLAINT: &str = "svod-helper: ";

@@ -37,8 +37,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub(crate) use compiler::Confined;
-pub(crate) use helper::{FAILED, Mode, enter_with};
 pub use helper::{Helper, enter, one_heap};
+pub(crate) use helper::{Mode, enter_with};
 pub use protections::{Protection, Protections};
 pub use rights::{Refused, Rights};
 pub use system_calls::system_call_name;

@@ -44,6 +44,8 @@ pub(super) struct Control {
     pub(super) task: AtomicU32,
     /// Whether the last answer is an error, whose text stands where the scene does.
     pub(super) failed: AtomicU32,
+    /// How long the file is.
+    pub(super) file_bytes: AtomicU64,
     pub(super) text: AtomicU64,
     pub(super) text_bytes: AtomicU64,
     /// Where what is mapped where is written, how much room there is, and how much was written.
@@ -278,6 +280,58 @@ impl Bytes {
         // SAFETY: as many bytes lie in the mapping, initialised at birth; no child is there any
         // more that writes them.
         unsafe { std::slice::from_raw_parts(self.memory.start.byte_add(at).as_ptr(), count) }
+    }
+}
+
+/// A file that processes share, mapped whole. What is in it is copied, and never borrowed: another
+/// process may write it at any time.
+#[derive(Debug)]
+pub(super) struct SharedFile(Mapping);
+
+impl SharedFile {
+    /// A file.
+    ///
+    /// # Safety
+    ///
+    /// It must be at least as long, and not become shorter.
+    pub(super) unsafe fn map(file: BorrowedFd<'_>, bytes: u64) -> Result<SharedFile, Error> {
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        // SAFETY: promised by the caller.
+        Ok(SharedFile(unsafe { Mapping::of_file(file, bytes) }?))
+    }
+
+    /// The bytes that are mapped.
+    pub(super) const fn len(&self) -> usize {
+        self.0.usable
+    }
+
+    /// Copies bytes to `at`.
+    pub(super) fn write(&self, at: u64, bytes: &[u8]) -> Result<(), Error> {
+        let to = self.at(at, bytes.len())?;
+        // SAFETY: as many bytes from there on are mapped, and no reference points to them.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
+        Ok(())
+    }
+
+    /// Copies bytes from `at` on.
+    pub(super) fn read(&self, at: u64, bytes: &mut [u8]) -> Result<(), Error> {
+        let from = self.at(at, bytes.len())?;
+        // SAFETY: as above. Who writes meanwhile makes what is read anything, which it may be
+        // anyway.
+        unsafe { std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), bytes.len()) };
+        Ok(())
+    }
+
+    fn at(&self, at: u64, bytes: usize) -> Result<*mut u8, Error> {
+        let start = usize::try_from(at).ok();
+        let end = start.and_then(|start| start.checked_add(bytes));
+        match (start, end) {
+            (Some(start), Some(end)) if end <= self.len() => {
+                // SAFETY: within the mapping.
+                Ok(unsafe { self.0.start.byte_add(start) }.as_ptr())
+            }
+            _ => Err(Error::run("a place that is not in what a sandbox shares")),
+        }
     }
 }
 

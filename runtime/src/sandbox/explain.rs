@@ -164,6 +164,12 @@ pub(super) fn explain(seen: &Seen, scene: Scene<'_>) -> Outcome {
     }))
 }
 
+/// The name of a system call, or its number.
+pub(super) fn call_name(number: i32) -> String {
+    let name = system_call_name(number.into());
+    name.map_or_else(|| format!("system call {number}"), str::to_owned)
+}
+
 fn is_overflow(seen: &Seen, scene: &Scene<'_>) -> bool {
     let within = |range: &Range<usize>, address: u64| {
         usize::try_from(address).is_ok_and(|address| range.contains(&address))

@@ -169,9 +169,7 @@ impl Confined {
                 self.give_back(server);
             }
             Some(ended) => {
-                if control.fault.stage.load(Ordering::Relaxed) == 0
-                    && ended == Ended::Exited(crate::confine::FAILED)
-                {
+                if control.scene_bytes.load(Ordering::Relaxed) == 0 {
                     return Err(server.complaint());
                 }
                 let number = which[made - 1];

@@ -5,14 +5,13 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
-use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rustix::thread::futex;
 
 use super::super::attempt::do_on_own_stack;
-use super::super::control::{Region, Slot};
+use super::super::control::{Region, SharedFile, Slot};
 use super::super::launch::Untrusted;
 use super::super::plan::note_error;
 use super::super::prepared::{Prepared, run_in_turn};
@@ -50,6 +49,7 @@ pub(super) fn arguments(limits: &Limits, less: bool) -> [String; 2] {
 /// What a helper has.
 struct Helper {
     file: File,
+    map: SharedFile,
     alive: File,
     region: Region,
     runtime: Runtime,
@@ -88,7 +88,10 @@ fn serve(arguments: &[OsString]) -> Result<Infallible, Error> {
     }
     let runtime = Runtime::builder().build()?;
     runtime.open_symbols();
+    let long = Region::in_file(MOST) as u64;
     let mut helper = Helper {
+        // SAFETY: as above.
+        map: unsafe { SharedFile::map(file.as_fd(), long) }?,
         file,
         alive: own(io::stdout().as_fd())?,
         region,
@@ -103,6 +106,11 @@ fn serve(arguments: &[OsString]) -> Result<Infallible, Error> {
     unsafe { fault::watch(&helper.region) };
     loop {
         helper.wait()?;
+        let long = helper.region.control().file_bytes.load(Ordering::Relaxed);
+        if long > helper.map.len() as u64 {
+            // SAFETY: so the host says, who has sealed it.
+            helper.map = unsafe { SharedFile::map(helper.file.as_fd(), long) }?;
+        }
         let done = helper.answer();
         let control = helper.region.control();
         if let Err(error) = done {
@@ -199,8 +207,7 @@ impl Helper {
                 bytes: size,
             })?;
         bytes.resize(size, 0);
-        let read = self.file.read_exact_at(&mut bytes, span.at);
-        read.map_err(|e| Error::system("read what a sandbox shares", e))?;
+        self.map.read(span.at, &mut bytes)?;
         Ok(bytes)
     }
 
@@ -210,8 +217,7 @@ impl Helper {
         let room = control.scene_room.load(Ordering::Relaxed);
         let bytes = text.len().min(usize::try_from(room).unwrap_or(0));
         let at = control.scene.load(Ordering::Relaxed);
-        let written = self.file.write_all_at(&text[..bytes], at);
-        written.map_err(|e| Error::system("write to what a sandbox shares", e))?;
+        self.map.write(at, &text[..bytes])?;
         control.scene_bytes.store(bytes as u64, Ordering::Relaxed);
         Ok(())
     }
@@ -333,21 +339,17 @@ impl Helper {
             task,
             values,
         } = self.plan.as_mut().ok_or_else(nothing)?;
-        let file = &self.file;
-        let read = |bytes: &mut [u8], at| {
-            let read = file.read_exact_at(bytes, at);
-            read.map_err(|e| Error::system("read what a sandbox shares", e))
-        };
+        let map = &self.map;
         for (i, value) in values.iter_mut().enumerate() {
             let mut bytes = [0; 8];
-            read(&mut bytes, task.variables.at + 8 * i as u64)?;
+            map.read(task.variables.at + 8 * i as u64, &mut bytes)?;
             *value = i64::from_le_bytes(bytes);
         }
         for (name, span) in &task.inputs {
             let view = instance.input(name)?;
             let dtype = view.dtype();
             drop(view);
-            fill(instance, name, dtype, |bytes| read(bytes, span.at))?;
+            fill(instance, name, dtype, |bytes| map.read(span.at, bytes))?;
         }
         let region = &self.region;
         if let Some(cpu) = task.cpu {
@@ -383,8 +385,7 @@ impl Helper {
         let outputs = instance.executable().plan().outputs().iter();
         for (output, span) in outputs.zip(&task.outputs) {
             let bytes = instance.output(&output.name)?.as_bytes();
-            let written = file.write_all_at(bytes, span.at);
-            written.map_err(|e| Error::system("write to what a sandbox shares", e))?;
+            map.write(span.at, bytes)?;
         }
         Ok(())
     }

@@ -1,20 +1,20 @@
 //! The host's side of one helper: started, asked, and waited for.
 
-use std::fs::File;
 use std::io::{self, PipeWriter, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{ChildStderr, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use memmap2::{MmapOptions, MmapRaw};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use rustix::thread::futex;
 
 use super::super::Limits;
 use super::super::child::{Child, Ended, MEMORY_LOOK, Memory};
-use super::super::control::Region;
+use super::super::control::{Region, SharedFile};
+use super::super::explain::{Seen, call_name};
 use super::super::fault::now;
+use super::super::outcome::signal_name;
 use super::serve;
 use super::wire::{MOST, SceneText, Span, Task};
 use crate::Error;
@@ -34,7 +34,7 @@ pub(super) struct Server {
     memory: Option<Memory>,
     limits: Limits,
     file: OwnedFd,
-    map: MmapRaw,
+    map: SharedFile,
     region: Region,
     /// Up to where the file is used.
     used: u64,
@@ -83,7 +83,8 @@ impl Server {
             memory: child.memory(limits),
             limits: *limits,
             child,
-            map: map(&file)?,
+            // SAFETY: it is as long, and cannot shrink.
+            map: unsafe { SharedFile::map(file.as_fd(), head as u64) }?,
             // SAFETY: it is as long, and cannot shrink.
             region: unsafe { Region::over(file.as_fd(), MOST, limits) }?,
             file,
@@ -128,7 +129,8 @@ impl Server {
             // Twice as long, so that this is seldom.
             let long = end.max(2 * self.map.len() as u64).next_multiple_of(page);
             ftruncate(&self.file, long).map_err(|_| nothing())?;
-            self.map = map(&self.file)?;
+            // SAFETY: it is as long, and cannot shrink.
+            self.map = unsafe { SharedFile::map(self.file.as_fd(), long) }?;
         }
         self.used = end;
         Ok(Span {
@@ -146,32 +148,12 @@ impl Server {
 
     /// Copies bytes into the file, which is as long.
     pub(super) fn write(&self, at: u64, bytes: &[u8]) -> Result<(), Error> {
-        let to = self.at(at, bytes.len())?;
-        // SAFETY: as many bytes from there on are mapped; no reference points to them, as what is
-        // shared is copied and never borrowed.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
-        Ok(())
+        self.map.write(at, bytes)
     }
 
     /// Copies bytes from the file.
     pub(super) fn read(&self, at: u64, bytes: &mut [u8]) -> Result<(), Error> {
-        let from = self.at(at, bytes.len())?;
-        // SAFETY: as above. A helper that writes meanwhile makes what is read anything, which it
-        // may be anyway.
-        unsafe { std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), bytes.len()) };
-        Ok(())
-    }
-
-    fn at(&self, at: u64, bytes: usize) -> Result<*mut u8, Error> {
-        let start = usize::try_from(at).ok();
-        let end = start.and_then(|start| start.checked_add(bytes));
-        match (start, end) {
-            (Some(start), Some(end)) if end <= self.map.len() => {
-                // SAFETY: within the mapping.
-                Ok(unsafe { self.map.as_mut_ptr().add(start) })
-            }
-            _ => Err(Error::run("a place that is not in what a sandbox shares")),
-        }
+        self.map.read(at, bytes)
     }
 
     /// Asks for what a text says, with so much room for what is mapped where.
@@ -200,6 +182,8 @@ impl Server {
         let control = self.region.control();
         control.failed.store(0, Ordering::Relaxed);
         control.task.store(task, Ordering::Relaxed);
+        let long = self.map.len() as u64;
+        control.file_bytes.store(long, Ordering::Relaxed);
         self.asked = self.asked.wrapping_add(1);
         control.requests.store(self.asked, Ordering::Release);
         // Nobody may be waiting yet.
@@ -279,27 +263,23 @@ impl Server {
         serde_json::from_slice(&text).unwrap_or_default()
     }
 
-    /// What a helper said that has ended before it could be asked anything.
+    /// Why a helper has ended before any code ran in it.
     pub(super) fn complaint(mut self) -> Error {
+        let seen = Seen::read(&self.region.control().fault);
         drop(self.child);
         let mut said = Vec::new();
         // It has ended, and with it what it says.
         let _ = (&mut self.said).take(1 << 16).read_to_end(&mut said);
         let said = String::from_utf8_lossy(&said).trim().to_owned();
-        let reason = match said.as_str() {
-            "" => "its helper ended at once, and said nothing".to_owned(),
-            said => said.to_owned(),
+        let reason = match (said.as_str(), seen) {
+            ("", Some(seen)) if seen.signal == libc::SIGSYS => format!(
+                "its helper asked the system for {}, to which it has no right",
+                call_name(seen.system_call)
+            ),
+            ("", Some(seen)) => format!("its helper ended with {}", signal_name(seen.signal)),
+            ("", None) => "its helper ended at once, and said nothing".to_owned(),
+            (said, _) => said.to_owned(),
         };
         Error::confinement("kernels", reason)
     }
-}
-
-fn map(file: &OwnedFd) -> Result<MmapRaw, Error> {
-    let options = MmapOptions::new();
-    let file = File::from(
-        file.try_clone()
-            .map_err(|e| Error::system("share a file in memory", e))?,
-    );
-    let map = options.map_raw(&file);
-    map.map_err(|e| Error::system("map what a sandbox shares", e))
 }

@@ -1,0 +1,327 @@
+//! Kernels and plans in a helper, which is this program: what they are given and nothing else.
+
+// A helper of a test says what it expects by failing, as the test does.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::time::Duration;
+
+use libtest_mimic::{Arguments, Trial};
+use support::{Files, X, Y, runtime};
+use svod_runtime::bundle::Load;
+use svod_runtime::confine::Helper;
+use svod_runtime::memory::Guard;
+use svod_runtime::sandbox::{
+    Confined, Fault, Launch, Limits, Outcome, PlanOptions, TimeLimit, Untrusted, enter,
+};
+use svod_runtime::signature::Returns;
+use svod_runtime::{Bounds, Buffer, DType, Error, Scalar, Signature, Source, View};
+
+fn main() {
+    enter();
+    let tests: [(&str, fn()); 9] = [
+        ("what_is_computed_comes_back", what_is_computed_comes_back),
+        (
+            "what_goes_wrong_is_named_and_the_next_goes_on",
+            what_goes_wrong_is_named,
+        ),
+        ("the_system_is_out_of_reach", the_system_is_out_of_reach),
+        ("the_host_cannot_be_read", the_host_cannot_be_read),
+        ("a_plan_is_what_it_is_here", a_plan_is_what_it_is_here),
+        (
+            "a_plan_that_goes_wrong_is_named",
+            a_plan_that_goes_wrong_is_named,
+        ),
+        (
+            "a_plan_cannot_reach_the_system",
+            a_plan_cannot_reach_the_system,
+        ),
+        (
+            "a_kernel_without_an_object_is_refused",
+            a_kernel_without_an_object_is_refused,
+        ),
+        (
+            "a_program_that_is_no_helper_is_an_error",
+            a_program_that_is_no_helper_is_an_error,
+        ),
+    ];
+    let trials = tests.into_iter().map(|(name, test)| {
+        Trial::test(name, move || {
+            test();
+            Ok(())
+        })
+    });
+    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit();
+}
+
+fn sandbox() -> Confined {
+    let limits = Limits::default().wall(Duration::from_millis(300));
+    Confined::new(Helper::this_program().unwrap(), limits).unwrap()
+}
+
+/// Bare system calls, of which a kernel has no library.
+const SYSTEM_CALL: &str = r#"
+static long ask(long number, long a, long b, long c) {
+#if defined(__x86_64__)
+    register long r10 __asm__("r10") = 0;
+    __asm__ volatile("syscall" : "+a"(number) : "D"(a), "S"(b), "d"(c), "r"(r10)
+                     : "rcx", "r11", "memory");
+    return number;
+#else
+    register long x8 __asm__("x8") = number;
+    register long x0 __asm__("x0") = a;
+    register long x1 __asm__("x1") = b;
+    register long x2 __asm__("x2") = c;
+    __asm__ volatile("svc 0" : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2) : "memory");
+    return x0;
+#endif
+}
+"#;
+
+/// Adds 1 to each of 8 elements, and then does what it is told to.
+fn obey() -> Untrusted {
+    let text = "
+        int obey(int *x, int what) {
+            for (int i = 0; i < 8; i++) x[i] += 1;
+            volatile int zero = 0;
+            switch (what) {
+            case 1: for (;;) __asm__ volatile(\"\");
+            case 2: return 7;
+            case 3: ((volatile int *)x)[8] = 0; break;
+            case 4: x[0] /= zero; break;
+            case 5: ((volatile int *)x)[-1] = 0; break;
+            }
+            return 0;
+        }";
+    let signature = Signature::builder()
+        .read_write(DType::I32, 8)
+        .scalar(DType::I32, "what", Bounds::Any)
+        .returns(Returns::Status)
+        .build()
+        .unwrap();
+    let source = Source::c("obey", text);
+    runtime().load_untrusted(&source, signature).unwrap()
+}
+
+fn launch<'a>(kernel: &'a Untrusted, x: &'a mut Buffer, what: i32) -> Launch<'a> {
+    Launch::new(kernel, vec![x.into()], &[Scalar::I32(what)], 1)
+}
+
+fn what_is_computed_comes_back() {
+    let (sandbox, kernel) = (sandbox(), obey());
+    let mut x = Buffer::zeroed(DType::I32, 8).unwrap();
+    for run in 1..5 {
+        let outcome = sandbox.run(launch(&kernel, &mut x, 0)).unwrap();
+        assert!(outcome.is_completed(), "{outcome}");
+        assert_eq!(x.as_slice::<i32>().unwrap(), [run; 8]);
+    }
+}
+
+fn what_goes_wrong_is_named() {
+    let (sandbox, kernel) = (sandbox(), obey());
+    let whats = [0, 3, 0, 1, 2, 4, 5, 0];
+    let mut buffers: Vec<_> = whats.map(|_| Buffer::zeroed(DType::I32, 8).unwrap()).into();
+    let launches = buffers.iter_mut().zip(whats);
+    let mut launches: Vec<_> = launches
+        .map(|(x, what)| {
+            let launch = launch(&kernel, x, what);
+            if what == 5 {
+                launch.guard(Guard::Start)
+            } else {
+                launch
+            }
+        })
+        .collect();
+    let outcomes = sandbox.run_all(&mut launches).unwrap();
+    drop(launches);
+    for (what, outcome) in whats.iter().zip(&outcomes) {
+        match (what, outcome) {
+            (0, Outcome::Completed { .. }) => {}
+            (1, Outcome::TimedOut { limit, at, .. }) => {
+                assert_eq!((*limit, at.kernel.as_str()), (TimeLimit::Wall, "obey"));
+            }
+            (2, Outcome::Failed(Error::KernelStatus { status: 7, .. })) => {}
+            (3 | 5, Outcome::Crashed(crash)) => {
+                assert_eq!(crash.fault, Fault::Memory);
+                let access = crash.access.as_ref().unwrap();
+                let place = access.argument.as_ref().unwrap();
+                let element = if *what == 3 { 8 } else { -1 };
+                assert_eq!((place.element, place.outside), (element, 1));
+                assert_eq!(crash.code.as_ref().unwrap().function, "obey");
+            }
+            (4, Outcome::Crashed(crash)) if cfg!(target_arch = "x86_64") => {
+                assert_eq!(crash.fault, Fault::DivisionByZero);
+            }
+            (4, _) => {}
+            (what, other) => panic!("{what}: {other}"),
+        }
+    }
+    for (buffer, what) in buffers.iter().zip(whats) {
+        let expected = i32::from(what == 0);
+        assert_eq!(buffer.as_slice::<i32>().unwrap(), [expected; 8], "{what}");
+    }
+}
+
+/// A kernel that makes a system call, and writes what comes of it.
+fn asker(number: i64) -> Untrusted {
+    let text = format!(
+        "{SYSTEM_CALL}
+        void asker(long *x) {{ static const char path[] = \"/etc/passwd\";
+            x[0] = ask({number}, (long)path, 0, 0); }}"
+    );
+    let signature = Signature::builder().write(DType::I64, 1).build().unwrap();
+    let source = Source::c("asker", text);
+    runtime().load_untrusted(&source, signature).unwrap()
+}
+
+fn the_system_is_out_of_reach() {
+    let sandbox = sandbox();
+    let calls = [
+        ("openat", libc::SYS_openat),
+        ("socket", libc::SYS_socket),
+        ("execve", libc::SYS_execve),
+        ("ptrace", libc::SYS_ptrace),
+        ("kill", libc::SYS_kill),
+        #[cfg(target_arch = "x86_64")]
+        ("open", libc::SYS_open),
+        #[cfg(target_arch = "x86_64")]
+        ("fork", libc::SYS_fork),
+        ("process_vm_readv", libc::SYS_process_vm_readv),
+        ("ftruncate", libc::SYS_ftruncate),
+    ];
+    for (name, number) in calls {
+        let kernel = asker(number);
+        let mut x = Buffer::zeroed(DType::I64, 1).unwrap();
+        let outcome = sandbox.run(Launch::new(&kernel, vec![(&mut x).into()], &[], 1));
+        match outcome.unwrap() {
+            Outcome::Denied { system_call, at } => {
+                assert_eq!((system_call.as_str(), at.kernel.as_str()), (name, "asker"));
+            }
+            other => panic!("{name}: {other}"),
+        }
+    }
+}
+
+fn the_host_cannot_be_read() {
+    static SECRET: i64 = 42;
+    let signature = Signature::builder()
+        .write(DType::I64, 1)
+        .scalar(DType::I64, "at", Bounds::Any)
+        .build()
+        .unwrap();
+    let source = Source::c(
+        "peek",
+        "void peek(long *x, long at) { x[0] = *(long *)at; }",
+    );
+    let kernel = runtime().load_untrusted(&source, signature).unwrap();
+    let mut x = Buffer::zeroed(DType::I64, 1).unwrap();
+    let address = std::ptr::from_ref(&SECRET).expose_provenance() as i64;
+    let launch = Launch::new(&kernel, vec![(&mut x).into()], &[Scalar::I64(address)], 1);
+    let outcome = sandbox().run(launch).unwrap();
+    // The program is the same, and may lie at the same address; what it has there is not this
+    // process's.
+    assert!(matches!(outcome, Outcome::Crashed(_)) || x.as_slice::<i64>().unwrap() == [42]);
+}
+
+fn a_plan_is_what_it_is_here() {
+    let files = Files::small();
+    let bundle = files.open().unwrap();
+    let sandbox = sandbox();
+    for options in [
+        PlanOptions::default(),
+        PlanOptions::default().threads(2),
+        PlanOptions::default().guard(Guard::End),
+        PlanOptions::default().guard(Guard::Start),
+    ] {
+        let mut plan = sandbox
+            .load(&bundle, runtime(), &Load::default(), options)
+            .unwrap();
+        let error = plan.run(&[("n", 8)]).unwrap_err();
+        assert!(error.to_string().contains("not given"), "{error}");
+        plan.set_input("x", View::from_slice(&X)).unwrap();
+        for run in 1..4_i64 {
+            let outcome = plan.run(&[("n", 8)]).unwrap();
+            assert!(outcome.is_completed(), "{outcome}");
+            assert_eq!(plan.output("y").unwrap().as_slice::<f32>().unwrap(), Y);
+            let runs = plan.output("runs").unwrap();
+            assert_eq!(runs.as_slice::<i64>().unwrap(), [run]);
+        }
+        plan.reset().unwrap();
+        assert!(plan.run(&[("n", 8)]).unwrap().is_completed());
+        assert_eq!(plan.output("runs").unwrap().as_slice::<i64>().unwrap(), [1]);
+        assert!(plan.run(&[("n", 9)]).is_err());
+    }
+}
+
+fn a_plan_that_goes_wrong_is_named() {
+    let files = Files::small();
+    let bad = support::AFFINE.replace("t[i] =", "if (n == 7 && i == 6) t[12] = 0; t[i] =");
+    files.text("kernels/affine.c", &bad);
+    let bundle = files.open().unwrap();
+    let sandbox = sandbox();
+    for options in [
+        PlanOptions::default().guard(Guard::End),
+        PlanOptions::default().guard(Guard::End).threads(2),
+    ] {
+        let mut plan = sandbox
+            .load(&bundle, runtime(), &Load::default(), options)
+            .unwrap();
+        plan.set_input("x", View::from_slice(&X)).unwrap();
+        assert!(plan.run(&[("n", 8)]).unwrap().is_completed());
+        let outcome = plan.run(&[("n", 7)]).unwrap();
+        let Outcome::Crashed(crash) = &outcome else {
+            panic!("{outcome}");
+        };
+        assert_eq!(
+            (crash.at.kernel.as_str(), crash.fault),
+            ("affine", Fault::Memory)
+        );
+        let place = crash.access.as_ref().unwrap().argument.as_ref().unwrap();
+        assert_eq!((place.argument, place.element, place.outside), (0, 12, 17));
+        assert!(crash.at.op.is_some() && place.buffer.is_some());
+        // Another helper, with new states.
+        assert!(plan.run(&[("n", 8)]).unwrap().is_completed());
+        assert_eq!(plan.output("runs").unwrap().as_slice::<i64>().unwrap(), [1]);
+    }
+}
+
+fn a_plan_cannot_reach_the_system() {
+    let files = Files::small();
+    let number = libc::SYS_socket;
+    let count =
+        format!("{SYSTEM_CALL} void count(long long *r) {{ r[0] = ask({number}, 1, 1, 0); }}");
+    files.text("kernels/count.c", &count);
+    let bundle = files.open().unwrap();
+    let sandbox = sandbox();
+    let load = Load::default();
+    let mut plan = sandbox
+        .load(&bundle, runtime(), &load, PlanOptions::default())
+        .unwrap();
+    plan.set_input("x", View::from_slice(&X)).unwrap();
+    let outcome = plan.run(&[("n", 8)]).unwrap();
+    let Outcome::Denied { system_call, at } = &outcome else {
+        panic!("{outcome}");
+    };
+    assert_eq!(
+        (system_call.as_str(), at.kernel.as_str()),
+        ("socket", "count")
+    );
+}
+
+fn a_kernel_without_an_object_is_refused() {
+    // SAFETY: nothing runs it.
+    let kernel = Untrusted::new(unsafe { obey().vouch() });
+    let mut x = Buffer::zeroed(DType::I32, 8).unwrap();
+    let error = sandbox().run(launch(&kernel, &mut x, 0)).unwrap_err();
+    assert!(error.to_string().contains("no object"), "{error}");
+}
+
+fn a_program_that_is_no_helper_is_an_error() {
+    let sandbox = Confined::new(Helper::program("/bin/true"), Limits::default()).unwrap();
+    let kernel = obey();
+    let mut x = Buffer::zeroed(DType::I32, 8).unwrap();
+    let error = sandbox.run(launch(&kernel, &mut x, 0)).unwrap_err();
+    assert!(error.to_string().contains("helper"), "{error}");
+}
