@@ -12,7 +12,7 @@ use super::host::explain_at;
 use super::server::{Reply, Server};
 use super::wire::{PlanTask, RESET, RUN, SceneText, Span, Task};
 use crate::Error;
-use crate::bundle::{Bundle, Load};
+use crate::bundle::{Bundle, Load, Test, npy};
 use crate::memory::{Buffer, Guard, View};
 use crate::plan::{Op, Plan};
 use crate::runtime::Runtime;
@@ -143,6 +143,18 @@ impl ConfinedPlan<'_> {
         self.inputs[i] = Some(copy);
         if let Some(running) = &mut self.running {
             running.given[i] = false;
+        }
+        Ok(())
+    }
+
+    /// Reads the inputs of a recorded run, and gives them.
+    ///
+    /// # Errors
+    ///
+    /// As [`npy::read`] and [`set_input`](Self::set_input).
+    pub fn give(&mut self, test: &Test) -> Result<(), Error> {
+        for (name, path) in &test.inputs {
+            self.set_input(name, npy::read(path)?.elements.as_view())?;
         }
         Ok(())
     }
