@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::{cargo, run, succeeds};
 
@@ -88,7 +89,8 @@ fn sanitized(folder: &str, flags: &str, (options, value): (&str, &str), args: &[
     run(&mut test)
 }
 
-/// Each fuzz target for some time, from seeds of real objects and bundles.
+/// Each fuzz target for some time, as many at once as there are cores, from seeds of real
+/// objects and bundles.
 pub(crate) fn fuzz(args: &[String]) -> bool {
     if !has_nightly() {
         return false;
@@ -100,18 +102,19 @@ pub(crate) fn fuzz(args: &[String]) -> bool {
     }
     if !succeeds(Command::new("cargo").args(["fuzz", "--version"])) {
         println!("xtask: installing cargo-fuzz");
-        if !run(Command::new("cargo").args(["install", "--locked", "cargo-fuzz"])) {
+        // It starts others; what it does itself takes no time.
+        if !run(Command::new("cargo").args(["install", "--locked", "--debug", "cargo-fuzz"])) {
             return false;
         }
     }
     let Ok(seeds) = std::path::absolute("fuzz/seeds") else {
         return false;
     };
+    // The whole workspace, so that the build of `cargo xtask test` serves.
     let mut write = Command::new(cargo());
     write.args([
         "test",
-        "-p",
-        "svod-runtime",
+        "--workspace",
         "--test",
         "hostile",
         "seeds_are_written",
@@ -119,9 +122,25 @@ pub(crate) fn fuzz(args: &[String]) -> bool {
     if !run(write.env("SVOD_TEST_WRITE_SEEDS", &seeds)) {
         return false;
     }
-    TARGETS
-        .iter()
-        .all(|target| fuzz_target(target, seconds, &seeds))
+    if !run(Command::new("cargo").args(["+nightly", "fuzz", "build"])) {
+        return false;
+    }
+    // One on each core.
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut ok = true;
+        while let Some(target) = TARGETS.get(next.fetch_add(1, Ordering::Relaxed)) {
+            ok &= fuzz_target(target, seconds, &seeds);
+        }
+        ok
+    };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..cores).map(|_| scope.spawn(work)).collect();
+        let each = threads.into_iter().map(|t| t.join().unwrap_or(false));
+        // Each is waited for, whatever another found.
+        each.fold(true, |all, ok| all & ok)
+    })
 }
 
 fn fuzz_target(target: &str, seconds: &str, seeds: &Path) -> bool {
@@ -153,8 +172,10 @@ fn fuzz_target(target: &str, seconds: &str, seeds: &Path) -> bool {
     // What a fuzzer says on its way fills pages; only a finding makes them worth reading.
     let said = String::from_utf8_lossy(&output.stderr);
     let ok = output.status.success();
-    for line in said.lines().filter(|l| !ok || l.starts_with("stat::")) {
-        println!("  {line}");
-    }
+    let outcome = if ok { "nothing found" } else { "failed" };
+    let lines = said.lines().filter(|l| !ok || l.starts_with("stat::"));
+    // At once, since another target may have something to say.
+    let lines: String = lines.map(|line| format!("  {line}\n")).collect();
+    print!("xtask: {target}: {outcome}\n{lines}");
     ok
 }

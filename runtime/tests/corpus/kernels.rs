@@ -5,9 +5,9 @@ use std::path::Path;
 
 use half::f16;
 use object::{Object as _, ObjectSymbol as _};
-use svod_runtime::{DType, Kernel, Signature};
+use svod_runtime::{Buffer, DType, Guard, Kernel, Signature};
 
-use crate::common::{self, Rng};
+use crate::common::Rng;
 
 pub(crate) const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus/kernels.c");
 
@@ -16,6 +16,9 @@ pub(crate) const MIN_KERNELS: usize = 60;
 
 /// The bytes that a kernel reads, and that it may write.
 pub(crate) const BYTES: usize = 4096;
+
+/// What both are aligned to.
+const ALIGN: usize = 64;
 
 /// An object, and the kernels that it defines.
 pub(crate) struct Kernels {
@@ -41,9 +44,9 @@ impl Kernels {
 pub(crate) fn signature() -> Signature {
     Signature::builder()
         .write(DType::U8, BYTES)
-        .align(64)
+        .align(ALIGN)
         .read(DType::U8, BYTES)
-        .align(64)
+        .align(ALIGN)
         .build()
         .unwrap()
 }
@@ -70,13 +73,19 @@ pub(crate) fn input(name: &str) -> Vec<u8> {
     bytes
 }
 
-/// What a kernel makes of its input.
+/// What a kernel makes of its input, in memory that is guarded in each way.
 pub(crate) fn launch(kernel: &Kernel, name: &str) -> Vec<u8> {
-    let input = common::from_slice(&input(name));
-    let mut out = common::zeroed(DType::U8, BYTES);
-    let mut args = [(&mut out).into(), (&input).into()];
-    kernel.launch(&mut args, &[], 1).unwrap();
-    out.as_slice::<u8>().unwrap().to_vec()
+    let bytes = input(name);
+    let [plain, end, start] = [Guard::Off, Guard::End, Guard::Start].map(|guard| {
+        let buffer = || Buffer::guarded(DType::U8, BYTES, ALIGN, guard).unwrap();
+        let (mut out, mut input) = (buffer(), buffer());
+        input.as_mut_slice().unwrap().copy_from_slice(&bytes);
+        let mut args = [(&mut out).into(), (&input).into()];
+        kernel.launch(&mut args, &[], 1).unwrap();
+        out.as_slice::<u8>().unwrap().to_vec()
+    });
+    assert!(plain == end && plain == start, "{name}: by the guard");
+    plain
 }
 
 /// What a kernel that was loaded otherwise makes of its input.
