@@ -1,8 +1,7 @@
 //! The pictures that a classifier was given, with what it answered.
 
 use svod_runtime::bundle::npy::{self, Array};
-use svod_runtime::bundle::{Bundle, Classified, Test, to_f64};
-use svod_runtime::plan::Instance;
+use svod_runtime::bundle::{Bundle, Classified, Runner, Test, to_f64};
 
 use crate::Failure;
 use crate::pictures::{self, Picture};
@@ -42,7 +41,7 @@ impl Gallery {
         &mut self,
         bundle: &Bundle,
         inputs: &[(&str, Array)],
-        instance: &Instance,
+        runner: &impl Runner,
     ) -> Result<(), Failure> {
         let Some(classifier) = bundle.classifier() else {
             return Ok(());
@@ -51,7 +50,7 @@ impl Gallery {
         let Some((_, array)) = given else {
             return Ok(());
         };
-        let answers = bundle.answers(instance, &classifier.scores)?;
+        let answers = bundle.answers(runner, &classifier.scores)?;
         self.add(bundle, array, &answers, None)
     }
 

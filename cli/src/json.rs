@@ -25,8 +25,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use svod_runtime::Guard;
-use svod_runtime::bundle::{Bundle, Classified, Test, TestReport};
-use svod_runtime::plan::Instance;
+use svod_runtime::bundle::{Bundle, Classified, Runner, Test, TestReport};
 use svod_runtime::signature::Number;
 
 use crate::Failure;
@@ -124,11 +123,11 @@ pub(crate) fn test(
     value
 }
 
-/// Every output of an instance.
-pub(crate) fn outputs(bundle: &Bundle, instance: &Instance) -> Result<Value, Failure> {
+/// Every output of the last run.
+pub(crate) fn outputs(bundle: &Bundle, runner: &impl Runner) -> Result<Value, Failure> {
     let mut outputs = Vec::new();
     for output in bundle.plan().outputs() {
-        let summary = Summary::new(&output.shape, instance.output(&output.name)?)?;
+        let summary = Summary::new(&output.shape, runner.output(&output.name)?)?;
         let best = summary.best.iter().map(
             |(i, score)| json!({ "index": i, "score": score, "label": bundle.labels().get(*i) }),
         );

@@ -143,7 +143,8 @@ pub(crate) fn load_quickly(
     })
 }
 
-fn watched<T>(
+/// Does it behind a progress bar, and says what it took.
+pub(crate) fn watched<T>(
     bundle: &Bundle,
     carried: bool,
     load: impl FnOnce(&Load<'_>) -> Result<T, Error>,

@@ -11,6 +11,7 @@ mod doctor;
 mod gallery;
 mod given;
 mod inspect;
+mod isolated;
 mod json;
 mod kernel;
 mod loading;
@@ -38,7 +39,8 @@ use svod_runtime::{Guard, OptLevel};
 #[derive(Parser)]
 #[command(name = "svod", version, arg_required_else_help = true)]
 #[command(after_help = "\
-A bundle holds native code: running one is as trusting as running a program.
+A bundle holds native code: running one is as trusting as running a program, unless it is run
+with --isolated.
 
 Environment:
   SVOD_CC     the C compiler, a path or a name; without it the newest clang, then
@@ -76,6 +78,7 @@ Examples:
   svod profile model.svod --html model.html
   svod diff model.svod --left clang:-O3 --right gcc:-O1
   svod run model.svod --quick
+  svod run stranger.svod --isolated
   svod cache explain model.svod
   svod doctor
   svod compile model.svod -o fast.svod --cpu x86-64-v3 --cpu x86-64-v2")]
@@ -161,6 +164,20 @@ struct RunArgs {
     /// object
     #[arg(long)]
     recompile: bool,
+    /// Run a bundle that nobody vouches for: compilers read nothing but the bundle and the
+    /// system's headers, and kernels run in a process that can do nothing but compute
+    #[arg(long, conflicts_with_all = ["fill", "quick", "timings", "save_schedule", "schedule", "memory_cap"])]
+    isolated: bool,
+    /// With --isolated, go on where the system lacks a protection, with those that it has
+    #[arg(long, requires = "isolated")]
+    allow_less: bool,
+    /// With --isolated, stop a run that takes longer than this, in seconds
+    #[arg(long, value_name = "SECONDS", requires = "isolated", default_value = "60", value_parser = seconds)]
+    time_limit: std::time::Duration,
+    /// With --isolated, stop a run that takes more bytes of memory than this beyond what it
+    /// begins with
+    #[arg(long, value_name = "BYTES", requires = "isolated")]
+    memory_limit: Option<usize>,
     /// Begin at once, on quickly compiled code (-O0); optimised code is made meanwhile, and
     /// takes over between two runs
     #[arg(long)]
@@ -258,6 +275,15 @@ fn name_and_number(text: &str) -> Result<(String, i64), String> {
         .parse()
         .map_err(|_| format!("`{number}` is no integer of 64 bits"))?;
     Ok((name.to_owned(), number))
+}
+
+fn seconds(text: &str) -> Result<std::time::Duration, String> {
+    let number: f64 = text.parse().map_err(|_| "it is no number".to_owned())?;
+    let seconds = std::time::Duration::try_from_secs_f64(number);
+    seconds
+        .ok()
+        .filter(|seconds| !seconds.is_zero())
+        .ok_or_else(|| "it is no time above 0".into())
 }
 
 /// What `--schedule` says.

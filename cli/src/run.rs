@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 use anstyle::{AnsiColor, Style};
 use serde_json::Value;
 use svod_runtime::bundle::npy::{self, Array};
-use svod_runtime::bundle::{Bundle, Test, TestReport};
+use svod_runtime::bundle::{Bundle, Runner as _, Test, TestReport};
 use svod_runtime::plan::{self, Executable, Instance, Timings};
 use svod_runtime::{Error, Guard, Runtime, RuntimeBuilder};
 
 use crate::gallery::Gallery;
 use crate::given::{check_names, read_inputs, what_to_give};
+use crate::isolated::{self, Side};
 use crate::loading::{self, Loading};
 use crate::show::{self, Summary};
 use crate::watch::{self, Notes};
@@ -30,10 +31,13 @@ pub(crate) fn run(args: &RunArgs, out: &mut dyn Write) -> Outcome {
     if let Some(threads) = args.threads {
         builder = builder.threads(threads.into());
     }
+    if args.isolated {
+        builder = isolated::confine(builder, args)?;
+    }
     let runtime = builder.build()?;
     // What is looked for here may well end the process that finds it.
     let risky = runtime.guard() != Guard::Off || args.fill;
-    if risky && args.watched_by.is_none() {
+    if risky && args.watched_by.is_none() && !args.isolated {
         return watch::run(&args.bundle, runtime.guard(), None);
     }
     let notes = Notes::new(args.watched_by)?;
@@ -65,6 +69,17 @@ pub(crate) fn run(args: &RunArgs, out: &mut dyn Write) -> Outcome {
     if let Some(cap) = args.memory_cap {
         bundle.plan().check_memory_cap(cap)?;
     }
+    let sandbox = args.isolated.then(|| isolated::sandbox(args)).transpose()?;
+    if let Some(sandbox) = &sandbox {
+        let (plan, loading) = isolated::load(sandbox, &bundle, &runtime, !args.recompile)?;
+        let mut run = Run::new(args, &bundle, &runtime, notes, out);
+        run.heading(&loading, "", ", isolated")?;
+        let side = Side::There(Box::new(plan));
+        return match given || needs_nothing {
+            true => run.once(side, None, loading, &inputs),
+            false => run.tests(side, None, loading),
+        };
+    }
     let (mut executable, upgrade, loading) = if args.quick {
         let ((executable, upgrade), loading) =
             loading::load_quickly(&bundle, &runtime, !args.recompile)?;
@@ -87,37 +102,17 @@ pub(crate) fn run(args: &RunArgs, out: &mut dyn Write) -> Outcome {
         executable = executable.with_memory_cap(cap);
     }
     executable = schedule::apply(args, executable)?;
-    let mut run = Run {
-        args,
-        bundle: &bundle,
-        guard: runtime.guard(),
-        threads: threads(args, &runtime),
-        notes,
-        timings: args.timings.then(|| Timings::new(bundle.plan())),
-        saved: None,
-        out,
+    let mut run = Run::new(args, &bundle, &runtime, notes, out);
+    let quick = match &upgrade {
+        Some(upgrade) if !upgrade.is_done() => ", optimised code follows",
+        _ => "",
     };
-    if !args.json {
-        let name = match bundle.plan().name() {
-            "" => "bundle",
-            name => name,
-        };
-        let name = show::plain(name);
-        let how = match (run.guard, run.threads) {
-            (Guard::Off, 1) => String::new(),
-            (Guard::Off, threads) => format!(", runs on up to {threads} threads"),
-            (side, _) => format!(", buffers guarded at their {}", side.name()),
-        };
-        let quick = match &upgrade {
-            Some(upgrade) if !upgrade.is_done() => ", optimised code follows",
-            _ => "",
-        };
-        writeln!(run.out, "{name}: {}{quick}{how}\n", loading.line())?;
-    }
+    run.heading(&loading, quick, "")?;
+    let side = Side::Here(Box::new(executable.instance()?));
     if given || needs_nothing {
-        run.once(&executable, loading, &inputs)
+        run.once(side, Some(&executable), loading, &inputs)
     } else {
-        run.tests(&executable, loading)
+        run.tests(side, Some(&executable), loading)
     }
 }
 
@@ -143,46 +138,93 @@ struct Run<'a> {
     out: &'a mut dyn Write,
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    fn new(
+        args: &'a RunArgs,
+        bundle: &'a Bundle,
+        runtime: &Runtime,
+        notes: Notes,
+        out: &'a mut dyn Write,
+    ) -> Run<'a> {
+        Run {
+            args,
+            bundle,
+            guard: runtime.guard(),
+            threads: threads(args, runtime),
+            notes,
+            timings: args.timings.then(|| Timings::new(bundle.plan())),
+            saved: None,
+            out,
+        }
+    }
+
+    /// Says what runs, and how; `quick` and `isolated` are parts of that.
+    fn heading(&mut self, loading: &Loading, quick: &str, isolated: &str) -> Result<(), Failure> {
+        if self.args.json {
+            return Ok(());
+        }
+        let name = match self.bundle.plan().name() {
+            "" => "bundle",
+            name => name,
+        };
+        let name = show::plain(name);
+        let how = match (self.guard, self.threads) {
+            (Guard::Off, 1) => String::new(),
+            (Guard::Off, threads) => format!(", runs on up to {threads} threads"),
+            (side, _) => format!(", buffers guarded at their {}", side.name()),
+        };
+        let line = loading.line();
+        writeln!(self.out, "{name}: {line}{quick}{isolated}{how}\n")?;
+        Ok(())
+    }
+
     /// One run on what was given.
     fn once(
         &mut self,
-        executable: &Executable,
+        mut side: Side<'_>,
+        executable: Option<&Executable>,
         loading: Loading,
         inputs: &[(&str, Array)],
     ) -> Outcome {
-        let mut instance = executable.instance()?;
-        self.notes.observe(&mut instance);
+        if let Some(instance) = side.instance() {
+            self.notes.observe(instance);
+        }
         for (name, array) in inputs {
-            instance.set_input(name, array.elements.as_view())?;
+            side.set_input(name, array.elements.as_view())?;
         }
         let variables = self.args.variables();
         let values = self.bundle.plan().variable_values(&variables)?;
         let mut times = Vec::new();
         for repeat in 0..self.args.repeat {
             if repeat > 0 {
-                instance.reset();
+                side.reset()?;
             }
-            let start = Instant::now();
-            instance.run_with(plan::Run {
-                variables: &values,
-                timings: self.timings.as_mut(),
-                ..plan::Run::default()
-            })?;
+            let time = match (side.instance(), &mut self.timings) {
+                (Some(instance), Some(timings)) => {
+                    let start = Instant::now();
+                    instance.run_with(plan::Run {
+                        variables: &values,
+                        timings: Some(timings),
+                        ..plan::Run::default()
+                    })?;
+                    start.elapsed()
+                }
+                _ => side.run_once(&values)?,
+            };
             self.notes.end();
-            times.push(start.elapsed());
+            times.push(time);
         }
-        self.save(&instance, None)?;
+        self.save(&side, None)?;
         if self.args.json {
             self.save_schedule(executable, inputs)?;
-            let outputs = json::outputs(self.bundle, &instance)?;
+            let outputs = json::outputs(self.bundle, &side)?;
             let run = json::run(&variables, &times, outputs);
             return self.print_json(loading, &[run], true, None);
         }
-        self.show_outputs(&instance, "")?;
+        self.show_outputs(&side, "")?;
         writeln!(self.out)?;
         let mut gallery = Gallery::default();
-        gallery.add_inputs(self.bundle, inputs, &instance)?;
+        gallery.add_inputs(self.bundle, inputs, &side)?;
         self.print_lines(&gallery.lines())?;
         writeln!(self.out, "{}", time_taken(&times))?;
         self.timings_table()?;
@@ -192,45 +234,55 @@ impl Run<'_> {
 
     /// The recorded tests, in order, on one instance, or on two that are filled
     /// differently.
-    fn tests(&mut self, executable: &Executable, loading: Loading) -> Outcome {
+    fn tests(
+        &mut self,
+        mut side: Side<'_>,
+        executable: Option<&Executable>,
+        loading: Loading,
+    ) -> Outcome {
         let bundle = self.bundle;
         let checking = self.args.checks();
-        let mut instance = executable.instance()?;
-        self.notes.observe(&mut instance);
+        if let Some(instance) = side.instance() {
+            self.notes.observe(instance);
+        }
         let mut second = None;
-        if self.args.fill {
+        if let Some(executable) = executable.filter(|_| self.args.fill) {
             self.notes.observe(second.insert(executable.instance()?));
         }
         let mut records: Vec<Record> = Vec::new();
         let mut gallery = Gallery::default();
         for repeat in 0..self.args.repeat {
             if repeat > 0 {
-                instance.reset();
+                side.reset()?;
                 second.iter_mut().for_each(Instance::reset);
             }
             for (i, test) in bundle.tests().iter().enumerate() {
                 self.notes.begin(Some(i));
-                let report = match (&mut second, &mut self.timings) {
-                    (Some(second), _) => bundle.run_test_filled(test, &mut instance, second)?,
-                    (None, Some(timings)) => bundle.run_test_timed(test, &mut instance, timings)?,
-                    (None, None) => bundle.run_test(test, &mut instance)?,
+                let report = match (side.instance(), &mut second, &mut self.timings) {
+                    (Some(first), Some(second), _) => {
+                        bundle.run_test_filled(test, first, second)?
+                    }
+                    (Some(instance), None, Some(timings)) => {
+                        bundle.run_test_timed(test, instance, timings)?
+                    }
+                    _ => bundle.run_test(test, &mut side)?,
                 };
                 self.notes.end();
                 if repeat > 0 {
                     records[i].times.push(report.time);
                     continue;
                 }
-                self.save(&instance, Some(i))?;
+                self.save(&side, Some(i))?;
                 let mut record = Record {
                     times: vec![report.time],
                     json: Value::Null,
                     report,
                 };
                 if self.args.json {
-                    record.json = json::outputs(bundle, &instance)?;
+                    record.json = json::outputs(bundle, &side)?;
                 } else if !checking && i < TESTS_SHOWN && bundle.classifier().is_none() {
                     writeln!(self.out, "test {i}{}", variables(test))?;
-                    self.show_outputs(&instance, "  ")?;
+                    self.show_outputs(&side, "  ")?;
                     writeln!(self.out)?;
                 }
                 if let Some(classified) = &record.report.classified
@@ -285,12 +337,12 @@ impl Run<'_> {
     /// Learns a schedule and keeps it in the bundle, where that was asked for.
     fn save_schedule(
         &mut self,
-        executable: &Executable,
+        executable: Option<&Executable>,
         inputs: &[(&str, Array)],
     ) -> Result<(), Failure> {
-        if !self.args.save_schedule {
+        let Some(executable) = executable.filter(|_| self.args.save_schedule) else {
             return Ok(());
-        }
+        };
         let variables = self.args.variables();
         let learned = schedule::learn(self.bundle, executable, inputs, &variables)?;
         let file = self.bundle.save_schedule(&learned)?;
@@ -354,10 +406,10 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn show_outputs(&mut self, instance: &Instance, indent: &str) -> Result<(), Failure> {
+    fn show_outputs(&mut self, side: &Side<'_>, indent: &str) -> Result<(), Failure> {
         let bold = Style::new().bold();
         for output in self.bundle.plan().outputs() {
-            let elements = instance.output(&output.name)?;
+            let elements = side.output(&output.name)?;
             let summary = Summary::new(&output.shape, elements)?;
             writeln!(
                 self.out,
@@ -402,7 +454,7 @@ impl Run<'_> {
     }
 
     /// Writes the outputs as array files.
-    fn save(&self, instance: &Instance, test: Option<usize>) -> Result<(), Failure> {
+    fn save(&self, side: &Side<'_>, test: Option<usize>) -> Result<(), Failure> {
         let Some(dir) = &self.args.output else {
             return Ok(());
         };
@@ -418,7 +470,7 @@ impl Run<'_> {
                 name.push('_');
             }
             let path = dir.join(name + ".npy");
-            npy::write(&path, &output.shape, instance.output(&output.name)?)?;
+            npy::write(&path, &output.shape, side.output(&output.name)?)?;
         }
         Ok(())
     }

@@ -122,7 +122,7 @@ fn plan(path: &str, threads: usize, helper: &Helper) -> Fallible<()> {
     let mut there = confined.load(&bundle, &runtime, &Load::default(), options)?;
     let variables: Vec<_> = here.variables().map(|(_, value)| value).collect();
     match bundle.tests().first() {
-        Some(test) => there.give(test)?,
+        Some(test) => test.give(&mut there)?,
         None => {
             for input in bundle.plan().inputs() {
                 let dtype = input.dtype.unwrap_or(DType::U8);

@@ -33,7 +33,7 @@ pub use compare::{Difference, Tolerance, compare, for_each_number, to_f64};
 pub use load::{Load, Progress, Wanted};
 pub use recording::{Recorded, Recording};
 pub use schedules::read_schedules;
-pub use test::{Classified, OutputReport, Test, TestReport};
+pub use test::{Classified, OutputReport, Runner, Test, TestReport};
 pub use tiers::Upgrade;
 pub use write::BundleWriter;
 

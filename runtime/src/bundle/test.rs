@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::npy::{self, Array};
 use super::{Bundle, Difference, Tolerance, compare, for_each_number, to_f64};
 use crate::Error;
-use crate::memory::Filling;
+use crate::memory::{Filling, View};
 use crate::plan::{Instance, Run, Timings};
 use crate::signature::Number;
 
@@ -86,31 +86,137 @@ impl TestReport {
     }
 }
 
-impl Test {
-    /// Reads the inputs and gives them to an instance.
+/// What runs a bundle's plan: an [`Instance`], or one [in a sandbox](crate::sandbox::ConfinedPlan).
+pub trait Runner {
+    /// Copies an input's elements from the caller.
     ///
     /// # Errors
     ///
-    /// As [`npy::read`] and [`Instance::set_input`].
-    pub fn give(&self, instance: &mut Instance) -> Result<(), Error> {
+    /// As [`Instance::set_input`].
+    fn set_input(&mut self, name: &str, elements: View<'_>) -> Result<(), Error>;
+
+    /// Runs the plan once, with values for its variables in its own order, and says how long that
+    /// took.
+    ///
+    /// # Errors
+    ///
+    /// As [`Instance::run_with`], and [`Error::Sandboxed`].
+    fn run_once(&mut self, variables: &[i64]) -> Result<Duration, Error>;
+
+    /// The elements of an output, as the last run left them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Instance::output`].
+    fn output(&self, name: &str) -> Result<View<'_>, Error>;
+
+    /// Puts every state back to what it was at the start.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Confinement`] where that is in a sandbox that cannot.
+    fn reset(&mut self) -> Result<(), Error>;
+}
+
+impl Runner for Instance {
+    fn set_input(&mut self, name: &str, elements: View<'_>) -> Result<(), Error> {
+        Instance::set_input(self, name, elements)
+    }
+
+    fn run_once(&mut self, variables: &[i64]) -> Result<Duration, Error> {
+        let start = Instant::now();
+        self.run_with(Run {
+            variables,
+            ..Run::default()
+        })?;
+        Ok(start.elapsed())
+    }
+
+    fn output(&self, name: &str) -> Result<View<'_>, Error> {
+        Instance::output(self, name)
+    }
+
+    fn reset(&mut self) -> Result<(), Error> {
+        Instance::reset(self);
+        Ok(())
+    }
+}
+
+/// A runner that has each op's time added.
+struct Timed<'a>(&'a mut Instance, &'a mut Timings);
+
+impl Runner for Timed<'_> {
+    fn set_input(&mut self, name: &str, elements: View<'_>) -> Result<(), Error> {
+        self.0.set_input(name, elements)
+    }
+
+    fn run_once(&mut self, variables: &[i64]) -> Result<Duration, Error> {
+        let start = Instant::now();
+        self.0.run_with(Run {
+            variables,
+            timings: Some(self.1),
+            ..Run::default()
+        })?;
+        Ok(start.elapsed())
+    }
+
+    fn output(&self, name: &str) -> Result<View<'_>, Error> {
+        self.0.output(name)
+    }
+
+    fn reset(&mut self) -> Result<(), Error> {
+        self.0.reset();
+        Ok(())
+    }
+}
+
+impl Test {
+    /// Reads the inputs and gives them.
+    ///
+    /// # Errors
+    ///
+    /// As [`npy::read`] and [`Runner::set_input`].
+    pub fn give(&self, runner: &mut (impl Runner + ?Sized)) -> Result<(), Error> {
         for (name, path) in &self.inputs {
             let array = npy::read(path)?;
-            instance.set_input(name, array.elements.as_view())?;
+            runner.set_input(name, array.elements.as_view())?;
         }
         Ok(())
     }
 }
 
 impl Bundle {
-    /// Runs a recorded run on an instance of this bundle's executable, and
+    /// Runs a recorded run on an instance of this bundle's executable, or in a sandbox, and
     /// compares what comes out. Recorded runs belong together: they are run in
     /// order, on one instance, since a state carries over.
     ///
     /// # Errors
     ///
     /// What reading its files and running the plan may return.
-    pub fn run_test(&self, test: &Test, instance: &mut Instance) -> Result<TestReport, Error> {
-        self.run_recorded(test, instance, None)
+    pub fn run_test(
+        &self,
+        test: &Test,
+        runner: &mut (impl Runner + ?Sized),
+    ) -> Result<TestReport, Error> {
+        test.give(runner)?;
+        let given = test.variables.iter().map(|(n, v)| (n.as_str(), *v));
+        let variables = self.plan.variable_values(&given.collect::<Vec<_>>())?;
+        let time = runner.run_once(&variables)?;
+        let mut outputs = Vec::new();
+        for (name, path) in &test.outputs {
+            let expected = npy::read(path)?;
+            let got = runner.output(name)?;
+            outputs.push(OutputReport {
+                name: name.clone(),
+                difference: compare(got, expected.elements.as_view(), test.tolerance)?,
+            });
+        }
+        Ok(TestReport {
+            time,
+            outputs,
+            classified: self.classified(test, runner)?,
+            unsteady: Vec::new(),
+        })
     }
 
     /// As [`run_test`](Self::run_test), and adds what each op took to `timings`.
@@ -124,40 +230,7 @@ impl Bundle {
         instance: &mut Instance,
         timings: &mut Timings,
     ) -> Result<TestReport, Error> {
-        self.run_recorded(test, instance, Some(timings))
-    }
-
-    fn run_recorded(
-        &self,
-        test: &Test,
-        instance: &mut Instance,
-        timings: Option<&mut Timings>,
-    ) -> Result<TestReport, Error> {
-        test.give(instance)?;
-        let given = test.variables.iter().map(|(n, v)| (n.as_str(), *v));
-        let variables = self.plan.variable_values(&given.collect::<Vec<_>>())?;
-        let start = Instant::now();
-        instance.run_with(Run {
-            variables: &variables,
-            timings,
-            ..Run::default()
-        })?;
-        let time = start.elapsed();
-        let mut outputs = Vec::new();
-        for (name, path) in &test.outputs {
-            let expected = npy::read(path)?;
-            let got = instance.output(name)?;
-            outputs.push(OutputReport {
-                name: name.clone(),
-                difference: compare(got, expected.elements.as_view(), test.tolerance)?,
-            });
-        }
-        Ok(TestReport {
-            time,
-            outputs,
-            classified: self.classified(test, instance)?,
-            unsteady: Vec::new(),
-        })
+        self.run_test(test, &mut Timed(instance, timings))
     }
 
     /// As [`run_test`](Self::run_test), on two instances, with
@@ -191,12 +264,16 @@ impl Bundle {
         Ok(report)
     }
 
-    fn classified(&self, test: &Test, instance: &Instance) -> Result<Option<Classified>, Error> {
+    fn classified(
+        &self,
+        test: &Test,
+        runner: &(impl Runner + ?Sized),
+    ) -> Result<Option<Classified>, Error> {
         let (Some(path), Some(classifier)) = (&test.truth, &self.classifier) else {
             return Ok(None);
         };
         let Array { elements, .. } = npy::read(path)?;
-        let answers = self.answers(instance, &classifier.scores)?;
+        let answers = self.answers(runner, &classifier.scores)?;
         // What is none of the classes can be no answer.
         let mut truth = Vec::with_capacity(elements.len());
         for_each_number(elements.as_view(), |number| {
@@ -218,8 +295,12 @@ impl Bundle {
     /// # Errors
     ///
     /// [`Error::Run`] where the plan has no output of that name.
-    pub fn answers(&self, instance: &Instance, output: &str) -> Result<Vec<usize>, Error> {
-        let scores = to_f64(instance.output(output)?)?;
+    pub fn answers(
+        &self,
+        runner: &(impl Runner + ?Sized),
+        output: &str,
+    ) -> Result<Vec<usize>, Error> {
+        let scores = to_f64(runner.output(output)?)?;
         let shape = self.plan.outputs().iter().find(|o| o.name == output);
         let classes = shape.and_then(|o| o.shape.last().copied()).unwrap_or(1);
         Ok(scores.chunks(classes.max(1)).map(highest).collect())

@@ -12,7 +12,7 @@ use super::host::explain_at;
 use super::server::{Reply, Server};
 use super::wire::{PlanTask, RESET, RUN, SceneText, Span, Task};
 use crate::Error;
-use crate::bundle::{Bundle, Load, Test, npy};
+use crate::bundle::{Bundle, Load, Runner};
 use crate::memory::{Buffer, Guard, View};
 use crate::plan::{Op, Plan};
 use crate::runtime::Runtime;
@@ -143,18 +143,6 @@ impl ConfinedPlan<'_> {
         self.inputs[i] = Some(copy);
         if let Some(running) = &mut self.running {
             running.given[i] = false;
-        }
-        Ok(())
-    }
-
-    /// Reads the inputs of a recorded run, and gives them.
-    ///
-    /// # Errors
-    ///
-    /// As [`npy::read`] and [`set_input`](Self::set_input).
-    pub fn give(&mut self, test: &Test) -> Result<(), Error> {
-        for (name, path) in &test.inputs {
-            self.set_input(name, npy::read(path)?.elements.as_view())?;
         }
         Ok(())
     }
@@ -366,4 +354,22 @@ fn explain(running: &Running, plan: &Plan, ended: Ended) -> Outcome {
         index: 0,
     };
     explain_at(&running.server, ended, at, &sites, scene)
+}
+
+impl Runner for ConfinedPlan<'_> {
+    fn set_input(&mut self, name: &str, elements: View<'_>) -> Result<(), Error> {
+        ConfinedPlan::set_input(self, name, elements)
+    }
+
+    fn run_once(&mut self, variables: &[i64]) -> Result<Duration, Error> {
+        self.run_with(variables)?.into_result()
+    }
+
+    fn output(&self, name: &str) -> Result<View<'_>, Error> {
+        ConfinedPlan::output(self, name)
+    }
+
+    fn reset(&mut self) -> Result<(), Error> {
+        ConfinedPlan::reset(self)
+    }
 }
