@@ -63,7 +63,8 @@ pub struct Confinement {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// How long it may take; it is ended then, with all that it started. A minute, where nothing
-    /// else is said. It has whole seconds of a processor's time, as many as this has.
+    /// else is said. Where nobody waits any more it ends itself, two seconds of a processor's time
+    /// later.
     pub time: Duration,
     /// How many bytes of addresses it may have; 4 GiB, where nothing else is said.
     pub memory: u64,
