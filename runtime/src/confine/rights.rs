@@ -54,6 +54,9 @@ impl Rights {
     /// alone is said not to be there, as libc goes on with `clone` then. What would poll has to
     /// read instead.
     ///
+    /// A file that it has open it reads, and does not write: its standard error is to be a pipe, or
+    /// nothing, as a byte written to a file is a `SIGXFSZ`.
+    ///
     /// What the descriptors are is the caller's matter. A socket without a connection sends to
     /// whatever is bound in the system: let it be a pair, and one of streams or of packets in
     /// sequence.

@@ -109,7 +109,10 @@ fn inherited() -> io::Result<()> {
         unsafe { libc::fcntl(*fd, libc::F_GETFD) != -1 }
     };
     match (3..256).find(is_open) {
-        Some(fd) => Ok(eprintln!("open {fd}")),
+        Some(fd) => {
+            eprintln!("open {fd}");
+            Ok(())
+        }
         None => Err(io::ErrorKind::NotFound.into()),
     }
 }
