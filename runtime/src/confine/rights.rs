@@ -63,7 +63,12 @@ impl Rights {
     ///
     /// libc has reasons of its own to open files: to find how many CPUs there are, to shrink the
     /// heap of a thread, to look for a library or a message. What can be asked before is to be
-    /// asked before; [`one_heap`](super::one_heap) sees to the heaps.
+    /// asked before; [`one_heap`](super::one_heap) sees to the heaps. So has a [`Pool`], which is
+    /// to be told with [`PoolBuilder::spin`] how long its threads spin, or it looks for CPUs with
+    /// its first run.
+    ///
+    /// [`Pool`]: crate::pool::Pool
+    /// [`PoolBuilder::spin`]: crate::pool::PoolBuilder::spin
     ///
     /// # Errors
     ///

@@ -60,7 +60,8 @@ pub(crate) fn become_kernel(what: &str) -> ExitCode {
         libc::sigaction(libc::SIGSYS, &raw const action, ptr::null_mut());
     }
     one_heap();
-    let pool = Pool::builder().threads(4).build();
+    let spin = Duration::from_micros(50);
+    let pool = Pool::builder().threads(4).spin(spin, spin).build();
     let executable = squares(&pool);
     let there = Protections::of_this_system();
     let rights = Rights::kernel().unwrap().as_far_as(&there);
