@@ -59,7 +59,7 @@ fn keys_are_those_that_are_documented() {
         ("cache", "folder exists problem entries bytes limit"),
         (
             "confinement",
-            "landlock seccomp is_filtered user_namespaces",
+            "landlock seccomp is_filtered user_namespaces missing",
         ),
     ];
     for (object, expected) in documented {

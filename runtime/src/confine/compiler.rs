@@ -83,7 +83,8 @@ impl Confinement {
             command.arg("--read").arg(readable);
         }
         command.arg("--write").arg(folder.path());
-        let seconds = self.limits.time.as_secs().max(1);
+        // Who waits ends it, and says so; this is for when nobody does any more.
+        let seconds = self.limits.time.as_secs().saturating_add(2);
         for (name, most) in [
             ("--seconds", seconds),
             ("--memory", self.limits.memory),
@@ -93,11 +94,20 @@ impl Confinement {
         }
         command.arg("--").arg(program);
         for name in INHERITED {
-            command.envs(env::var_os(name).map(|value| (name, value)));
+            let folders = env::var_os(name).and_then(|value| absolute(&value));
+            command.envs(folders.map(|value| (name, value)));
         }
         command.env("TMPDIR", folder.path());
         Ok(Confined { command, folder })
     }
+}
+
+/// The folders of a list that do not depend on where one stands, which may be in the bundle: the
+/// helper itself would load a library from there.
+fn absolute(folders: &OsStr) -> Option<OsString> {
+    let folders = env::split_paths(folders).filter(|folder| folder.is_absolute());
+    let folders = env::join_paths(folders).ok();
+    folders.filter(|folders| !folders.is_empty())
 }
 
 impl Confined {
@@ -281,4 +291,58 @@ fn allow(
     let rule = PathBeneath::new(opened?, access);
     let added = rules.add_rule(rule);
     added.map_err(|e| format!("{}: {}", path.display(), with_cause(&e)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_looked_for_where_one_stands() {
+        let absolute = |list: &str| absolute(OsStr::new(list));
+        assert_eq!(
+            absolute(":/usr/lib::lib:./x:/opt"),
+            Some("/usr/lib:/opt".into())
+        );
+        assert_eq!(absolute(":."), None);
+        assert_eq!(absolute(""), None);
+    }
+
+    #[test]
+    fn what_a_helper_is_told_is_understood_as_a_whole_or_not() {
+        let told = |text: &str| {
+            let words: Vec<OsString> = text.split(' ').map(OsString::from).collect();
+            Told::by(&words)
+        };
+        let all = told(
+            "--less --read /a --read /b --write /c --seconds 2 --memory 3 --file 4 -- cc --read x",
+        );
+        let all = all.unwrap();
+        assert!(all.less);
+        assert_eq!(all.read, [PathBuf::from("/a"), "/b".into()]);
+        assert_eq!((all.seconds, all.memory, all.file), (2, 3, 4));
+        assert_eq!(all.program, ["cc", "--read", "x"]);
+        for bad in [
+            "",
+            "--",
+            "cc",
+            "--read",
+            "--seconds x -- cc",
+            "--more -- cc",
+            "--read /a",
+        ] {
+            assert!(told(bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_installation_is_what_lies_beside_its_programs() {
+        let all = installation(Path::new("/opt/llvm/bin/clang"));
+        assert!(all.contains(&"/opt/llvm/lib".into()) && all.contains(&"/opt/llvm/bin".into()));
+        assert!(!all.contains(&"/opt/llvm".into()));
+        assert_eq!(
+            installation(Path::new("/home/me/cc")),
+            [PathBuf::from("/home/me/cc")]
+        );
+    }
 }

@@ -73,6 +73,9 @@ const FIRST_OF_LIBC: i64 = 32;
 /// What names stretches of memory, for whoever looks.
 const PR_SET_VMA: i64 = 0x5356_4d41;
 
+/// What tells a process how long a page is, and more of what it was told at its start.
+const PR_GET_AUXV: i64 = 0x4155_5856;
+
 /// What a kernel may call: anything else is a trap, so that the signal's handler can tell what it
 /// was.
 pub(super) fn kernel() -> Result<BpfProgram, seccompiler::Error> {
@@ -101,6 +104,7 @@ pub(super) fn kernel() -> Result<BpfProgram, seccompiler::Error> {
             vec![
                 (0, SeccompCmpOp::Eq, libc::PR_SET_NAME.into()),
                 (0, SeccompCmpOp::Eq, PR_SET_VMA),
+                (0, SeccompCmpOp::Eq, PR_GET_AUXV),
             ],
         ),
     ];

@@ -131,3 +131,14 @@ pub(super) fn pass_on_no_files() -> io::Result<()> {
         Err(io::Error::last_os_error())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_has_not_entered_is_no_helper() {
+        let error = Helper::this_program().unwrap_err().to_string();
+        assert!(error.contains("confine::enter()"), "{error}");
+    }
+}

@@ -23,8 +23,9 @@
 //!
 //! **What is left open.** That a file is there, and how long it is, can be seen wherever its
 //! folder can be searched: Landlock watches what is opened. A compiler can read what lies in the
-//! system's own folders for programs and headers, `/usr/lib` for example. And it has as much time
-//! and memory as its limits say, for each source.
+//! system's own folders for programs and headers, `/usr/lib` for example. It has as much time
+//! and memory as its limits say, for each process, and may fill its folder meanwhile. And nothing
+//! is said of how many threads a kernel has, nor of its memory: that is for whoever runs it.
 
 mod compiler;
 mod filter;
@@ -49,8 +50,8 @@ use crate::Error;
 ///
 /// A confined compiler reads itself, the system's headers and libraries, and the folder of the
 /// source, or of the bundle that the source is of. It writes into an empty folder that is made
-/// for it, and removed after it. Of the environment it has `PATH` and `LD_LIBRARY_PATH`, by which
-/// it finds its own parts, and no more; it inherits no file but its source and the place for its
+/// for it, and removed after it. Of the environment it has the absolute folders of `PATH` and
+/// `LD_LIBRARY_PATH`, by which it finds its own parts, and no more; it inherits no file but its source and the place for its
 /// object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Confinement {
@@ -64,7 +65,8 @@ pub struct Confinement {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// How long it may take; it is ended then, with all that it started. A minute, where nothing
-    /// else is said. It has whole seconds of a processor's time, as many as this has.
+    /// else is said. Where nobody waits any more it ends itself, two seconds of a processor's time
+    /// later.
     pub time: Duration,
     /// How many bytes of addresses it may have; 4 GiB, where nothing else is said.
     pub memory: u64,

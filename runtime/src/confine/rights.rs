@@ -54,13 +54,21 @@ impl Rights {
     /// alone is said not to be there, as libc goes on with `clone` then. What would poll has to
     /// read instead.
     ///
+    /// A file that it has open it reads, and does not write: its standard error is to be a pipe, or
+    /// nothing, as a byte written to a file is a `SIGXFSZ`.
+    ///
     /// What the descriptors are is the caller's matter. A socket without a connection sends to
     /// whatever is bound in the system: let it be a pair, and one of streams or of packets in
     /// sequence.
     ///
     /// libc has reasons of its own to open files: to find how many CPUs there are, to shrink the
     /// heap of a thread, to look for a library or a message. What can be asked before is to be
-    /// asked before; [`one_heap`](super::one_heap) sees to the heaps.
+    /// asked before; [`one_heap`](super::one_heap) sees to the heaps. So has a [`Pool`], which is
+    /// to be told with [`PoolBuilder::spin`] how long its threads spin, or it looks for CPUs with
+    /// its first run.
+    ///
+    /// [`Pool`]: crate::pool::Pool
+    /// [`PoolBuilder::spin`]: crate::pool::PoolBuilder::spin
     ///
     /// # Errors
     ///

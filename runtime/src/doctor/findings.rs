@@ -396,7 +396,7 @@ fn confinement(report: &Report, findings: &mut Findings) {
             "no {protection} ({why}): bundles that nobody vouches for are not confined as they \
              should be"
         );
-        findings.add(Mark::Missing, what, Some(advice));
+        findings.add(Mark::Note, what, Some(advice));
     }
     if confinement.missing.is_empty() {
         let what = "all that confines kernels and compilers works";
