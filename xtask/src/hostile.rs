@@ -8,7 +8,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::{cargo, run, succeeds};
 
 /// The fuzz targets, as `fuzz/Cargo.toml` names them.
-const TARGETS: [&str; 3] = ["object", "bundle", "signature"];
+const TARGETS: [&str; 7] = [
+    "object",
+    "bundle",
+    "signature",
+    "weights",
+    "cache",
+    "ir",
+    "plan",
+];
 
 /// How long each target is fuzzed for where nothing is said, in seconds.
 const SECONDS: &str = "60";

@@ -5,17 +5,19 @@
 //! targets in `fuzz/` with whatever a fuzzer comes upon.
 
 use std::ffi::c_void;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::OnceLock;
 
 use sha2::{Digest, Sha256};
 use svod_runtime::bundle::{Bundle, npy};
+use svod_runtime::compile::cache::{Cache, Key};
 use svod_runtime::link::{
     Definition, ObjectFile, Resolver, Rights, layout, layout_all, link, link_all,
 };
 use svod_runtime::plan::{Role, Schedule};
 use svod_runtime::signature::{Convention, Number, Param, Returns};
-use svod_runtime::{Arg, Bounds, Buffer, Kernel, Runtime, Scalar, Signature};
+use svod_runtime::{Arg, Bounds, Buffer, Kernel, OptLevel, Runtime, Scalar, Signature, Source};
 use tempfile::TempDir;
 
 // ---- Objects
@@ -207,6 +209,121 @@ pub(crate) fn bundle(dir: &Path, packed: &[u8]) {
         );
     }
     instance.reset();
+}
+
+// ---- Weights
+
+/// What reads every kind of tensor: constants and a state, of several types, which outputs are
+/// copies of, so that no kernel is needed.
+const WEIGHED: &str = r#"{
+    "format": "svod-plan", "version": 1, "kernels": [],
+    "buffers": [
+        {"name": "w", "role": "constant", "dtype": "f32", "shape": [8], "tensor": "w"},
+        {"name": "b", "role": "constant", "dtype": "bool", "shape": [4], "tensor": "b"},
+        {"name": "h", "role": "constant", "dtype": "f16", "shape": [2, 3], "tensor": "h"},
+        {"name": "s", "role": "state", "dtype": "i64", "shape": [1], "tensor": "s"},
+        {"name": "y", "role": "output", "dtype": "f32", "shape": [8]}
+    ],
+    "ops": [{"copy": {"from": 0, "to": 4}}],
+    "outputs": [{"name": "y", "buffer": 4, "offset": 0, "dtype": "f32", "shape": [8]}]
+}"#;
+
+/// Loads weights, from the folder `dir`, and looks at what became of each tensor.
+pub(crate) fn weights(dir: &Path, bytes: &[u8]) {
+    let plan = dir.join("plan.json");
+    if !plan.exists() {
+        std::fs::write(&plan, WEIGHED).unwrap();
+    }
+    // Another file each time: constants are mapped from the one before.
+    let path = dir.join("weights.safetensors");
+    let _ = std::fs::remove_file(&path);
+    std::fs::write(&path, bytes).unwrap();
+    let Ok(bundle) = Bundle::open(dir) else {
+        return;
+    };
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    let runtime = RUNTIME.get_or_init(|| Runtime::builder().build().unwrap());
+    // SAFETY: it has no kernel, and nobody writes the file before it is dropped.
+    let Ok(executable) = (unsafe { bundle.load(runtime, &|_| {}) }) else {
+        return;
+    };
+    for (buffer, content) in bundle.plan().buffers().iter().zip(executable.contents()) {
+        let held = content.as_ref().map(|content| content.as_bytes());
+        let Some(held) = held else { continue };
+        assert_eq!(held.len(), buffer.bytes);
+        // All of it is somewhere in the file.
+        assert!(bytes.windows(held.len().max(1)).any(|w| w == held));
+        if buffer.name.as_deref() == Some("b") {
+            assert!(held.iter().all(|b| *b < 2));
+        }
+    }
+    let mut instance = executable.instance().unwrap();
+    instance.run(&[]).unwrap();
+    let w = executable.contents()[0].as_ref().unwrap().as_bytes();
+    assert_eq!(instance.output("y").unwrap().as_bytes(), w);
+}
+
+// ---- Entries of the cache
+
+/// Where the digest of an entry stands, and what follows is what it is of.
+const ENTRY_DIGEST: std::ops::Range<usize> = 12..44;
+
+/// The object of the seeds, and the parts of its key.
+pub(crate) const CACHED: &[u8] = b"the object's bytes";
+pub(crate) const CACHED_KEY: [(&str, &str); 2] = [("source", "void k(void) {}"), ("flags", "-O2")];
+
+/// An entry as it should be.
+pub(crate) fn entry(dir: &Path) -> Vec<u8> {
+    let cache = Cache::open(dir, 1 << 20).unwrap();
+    let key = Key::new(CACHED_KEY);
+    cache.put(&key, CACHED);
+    std::fs::read(dir.join("objects").join(key.digest())).unwrap()
+}
+
+/// Has a cache in the folder `dir` find an entry of these bytes; of those that begin with an odd
+/// byte, what follows is given the digest that it should have.
+pub(crate) fn cache(dir: &Path, bytes: &[u8]) {
+    let Some((how, entry)) = bytes.split_first() else {
+        return;
+    };
+    let mut entry = entry.to_vec();
+    if how & 1 == 1
+        && let Some(rest) = entry.get(ENTRY_DIGEST.end..)
+    {
+        let digest = Sha256::digest(rest);
+        entry[ENTRY_DIGEST].copy_from_slice(&digest);
+    }
+    let cache = Cache::open(dir, 1 << 20).unwrap();
+    let key = Key::new(CACHED_KEY);
+    let path = dir.join("objects").join(key.digest());
+    std::fs::write(&path, &entry).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let stats = cache.stats().unwrap();
+    assert!(stats.bytes <= entry.len() as u64);
+    let other = Key::new([CACHED_KEY[0], ("flags", "-O3")]);
+    assert_eq!(cache.explain(&[other]).unwrap().len(), 1);
+    match cache.get(&key) {
+        // It ends with what it gives, and what it gives is not more than all of it.
+        Some(object) => assert!(entry.ends_with(&object) && object.len() < entry.len()),
+        // What is no entry is not there any more.
+        None => assert!(!path.exists()),
+    }
+    cache.verify().unwrap();
+    cache.put(&key, CACHED);
+    assert_eq!(cache.get(&key).as_deref(), Some(CACHED));
+}
+
+// ---- LLVM IR
+
+/// Compiles LLVM IR in process, where there is a libLLVM, and has what comes of it laid out and
+/// linked; it is never called.
+pub(crate) fn ir(bytes: &[u8]) {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    let build = || Runtime::builder().opt_level(OptLevel::O0).build().unwrap();
+    let runtime = RUNTIME.get_or_init(build);
+    if let Ok(made) = runtime.compile(&Source::llvm_ir("k", bytes.to_vec())) {
+        object(made.bytes());
+    }
 }
 
 // ---- Signatures

@@ -57,6 +57,38 @@ fn ten_thousand_damaged_bundles_do_no_harm() {
 }
 
 #[test]
+fn ten_thousand_damaged_weights_do_no_harm() {
+    let (dir, seed) = (drive::folder(), seeds::weights());
+    drive::weights(dir.path(), &seed);
+    let mut rng = Rng(4);
+    for _ in 0..ROUNDS {
+        drive::weights(dir.path(), &mutate::bytes(&mut rng, &seed));
+    }
+}
+
+#[test]
+fn ten_thousand_damaged_entries_of_a_cache_do_no_harm() {
+    let dir = drive::folder();
+    let entry = drive::entry(dir.path());
+    let mut rng = Rng(5);
+    for round in 0..ROUNDS {
+        let damaged = mutate::bytes(&mut rng, &entry);
+        drive::cache(dir.path(), &[&[round as u8], &damaged[..]].concat());
+    }
+}
+
+#[test]
+fn damaged_llvm_ir_does_no_harm() {
+    let seeds = seeds::ir();
+    seeds.iter().for_each(|seed| drive::ir(seed.as_bytes()));
+    let mut rng = Rng(6);
+    for round in 0..ROUNDS / 20 {
+        let seed = seeds[round % seeds.len()].as_bytes();
+        drive::ir(&mutate::bytes(&mut rng, seed));
+    }
+}
+
+#[test]
 fn ten_thousand_damaged_signatures_do_no_harm() {
     let seeds = seeds::signatures();
     let mut rng = Rng(3);
@@ -103,6 +135,22 @@ fn seeds_are_written_where_they_are_asked_for() {
         ("object", seeds::objects()),
         ("bundle", bundles),
         ("signature", signatures.collect()),
+        ("weights", vec![seeds::weights()]),
+        (
+            "cache",
+            vec![[&[0], &drive::entry(drive::folder().path())[..]].concat()],
+        ),
+        (
+            "ir",
+            seeds::ir()
+                .iter()
+                .map(|text| text.as_bytes().to_vec())
+                .collect(),
+        ),
+        (
+            "plan",
+            (0..8).map(|shape| vec![shape; 8 * 12 + 1]).collect(),
+        ),
     ] {
         let dir = std::path::Path::new(&dir).join(target);
         std::fs::create_dir_all(&dir).unwrap();

@@ -183,3 +183,53 @@ pub(crate) fn signatures() -> Vec<(u8, Value)> {
     }
     seeds
 }
+
+/// Weights as the plan of their target has them.
+pub(crate) fn weights() -> Vec<u8> {
+    let (floats, bools, halves) = ([1.5_f32; 8], [0_u8, 1, 1, 0], [0x3c00_u16; 6]);
+    support::safetensors(
+        0,
+        &[
+            ("w", "F32", &[8], &support::bytes(&floats)),
+            ("b", "BOOL", &[4], &bools),
+            ("h", "F16", &[2, 3], &halves.map(u16::to_le_bytes).concat()),
+            ("s", "I64", &[1], &support::bytes(&[7_i64])),
+        ],
+    )
+}
+
+/// LLVM IR, from nothing to loops over vectors.
+pub(crate) fn ir() -> [&'static str; 3] {
+    [
+        "define void @k(ptr %x) { ret void }",
+        "define void @k(ptr noalias align 16 %x, ptr noalias align 16 %y, i32 %i) {
+entry:
+  %p = getelementptr inbounds float, ptr %y, i32 %i
+  %v = load float, ptr %p, align 4
+  %w = call float @llvm.sqrt.f32(float %v)
+  %q = getelementptr inbounds float, ptr %x, i32 %i
+  store float %w, ptr %q, align 4
+  ret void
+}
+declare float @llvm.sqrt.f32(float)",
+        "@t = private unnamed_addr constant [4 x i32] [i32 1, i32 2, i32 3, i32 4]
+define void @k(ptr %x, i64 %n) {
+entry:
+  br label %loop
+loop:
+  %i = phi i64 [ 0, %entry ], [ %next, %loop ]
+  %p = getelementptr <4 x i32>, ptr %x, i64 %i
+  %v = load <4 x i32>, ptr %p, align 16
+  %c = load <4 x i32>, ptr @t, align 16
+  %w = add <4 x i32> %v, %c
+  store <4 x i32> %w, ptr %p, align 16
+  %next = add nuw i64 %i, 1
+  %more = icmp ult i64 %next, %n
+  br i1 %more, label %loop, label %end
+end:
+  %d = tail call double @sin(double 1.0)
+  ret void
+}
+declare double @sin(double)",
+    ]
+}
