@@ -18,6 +18,9 @@ const TARGETS: [&str; 7] = [
     "plan",
 ];
 
+/// How long the runtime is soaked for where nothing is said, in seconds.
+const SOAK_SECONDS: &str = "600";
+
 /// How long each target is fuzzed for where nothing is said, in seconds.
 const SECONDS: &str = "60";
 
@@ -186,4 +189,24 @@ fn fuzz_target(target: &str, seconds: &str, seeds: &Path) -> bool {
     let lines: String = lines.map(|line| format!("  {line}\n")).collect();
     print!("xtask: {target}: {outcome}\n{lines}");
     ok
+}
+
+/// All of the runtime at once, for so many seconds.
+pub(crate) fn soak(args: &[String]) -> bool {
+    let seconds = args.first().map_or(SOAK_SECONDS, String::as_str);
+    if !seconds.bytes().all(|b| b.is_ascii_digit()) {
+        eprintln!("xtask: `{seconds}` is no number of seconds");
+        return false;
+    }
+    let mut soak = Command::new(cargo());
+    soak.args([
+        "test",
+        "-p",
+        "svod-runtime",
+        "--test",
+        "soak",
+        "--",
+        seconds,
+    ]);
+    run(&mut soak)
 }

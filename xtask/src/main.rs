@@ -11,6 +11,7 @@ Usage: cargo xtask test [ARGUMENTS OF cargo test]
        cargo xtask asan [ARGUMENTS OF cargo test]
        cargo xtask tsan [ARGUMENTS OF cargo test]
        cargo xtask fuzz [SECONDS]
+       cargo xtask soak [SECONDS]
 
   test   installs what the tests need, where it can, says what it did, and runs
          every test of the workspace with buffers as they are, then twice those
@@ -21,7 +22,9 @@ Usage: cargo xtask test [ARGUMENTS OF cargo test]
   tsan   runs the tests of plans on teams of threads, or those that are named,
          under ThreadSanitizer; needs a nightly toolchain
   fuzz   fuzzes each target for so many seconds, 60 if left out; needs a nightly
-         toolchain, and installs cargo-fuzz";
+         toolchain, and installs cargo-fuzz
+  soak   runs all of the runtime at once for so many seconds, 600 if left out, and
+         looks whether memory, threads and open files grow";
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
@@ -32,6 +35,7 @@ fn main() -> ExitCode {
         }
         Some("asan") => status(hostile::asan(args.collect())),
         Some("tsan") => status(hostile::tsan(args.collect())),
+        Some("soak") => status(hostile::soak(&args.collect::<Vec<_>>())),
         Some("fuzz") => status(hostile::fuzz(&args.collect::<Vec<_>>())),
         Some("help" | "--help" | "-h") => {
             println!("{USAGE}");
