@@ -465,7 +465,7 @@ impl RuntimeBuilder {
     /// are, which no source has a say in.
     ///
     /// What was compiled so is kept, and found, apart from what was compiled otherwise. What it
-    /// takes is a millisecond or two for each process.
+    /// takes is some three milliseconds for each process.
     ///
     /// The kernels that come of it are to be confined as well: see
     /// [`Rights`](crate::confine::Rights).
