@@ -305,19 +305,16 @@ impl Kernel {
 
     /// The function whose code an address lies in, and how many bytes into it; `None` where it
     /// is not this kernel's.
-    pub(crate) fn locate(&self, address: u64) -> Option<(&str, u64)> {
+    pub(crate) fn code_before(&self, address: u64) -> Option<(&str, &[u8])> {
         let image = self.inner.image.as_ref()?;
-        image.locate(usize::try_from(address).ok()?)
+        image.code_before(usize::try_from(address).ok()?)
     }
 
     /// The addresses of its image's code, and of each function there; none of code that is part of
     /// the process.
     pub(crate) fn code(&self) -> Option<(Range<usize>, Vec<(String, usize)>)> {
         let image = self.inner.image.as_ref()?;
-        let functions = image.functions().filter_map(|name| {
-            let address = image.function(name)?;
-            Some((name.to_owned(), address.addr().get()))
-        });
+        let functions = image.places().map(|(name, at)| (name.to_owned(), at));
         Some((image.code(), functions.collect()))
     }
 

@@ -9,7 +9,7 @@ use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, m
 
 use super::architecture::Architecture;
 use super::layout::{Layout, Rights, layout_all};
-use super::object_file::ObjectFile;
+use super::object_file::{ObjectFile, Symbol};
 use super::observe::{Observed, Observers};
 use super::resolve::link_into;
 use super::symbols::Resolver;
@@ -43,6 +43,8 @@ pub struct LoadOptions {
 #[derive(Debug)]
 pub struct Image {
     functions: Vec<(String, NonNull<c_void>)>,
+    /// Those that it cannot be entered by.
+    inner: Vec<(String, NonNull<c_void>)>,
     /// Held during each call, where the code keeps state.
     state: Option<Mutex<()>>,
     /// Of the mapping.
@@ -146,14 +148,17 @@ impl Image {
 
     /// The image of `object`, which was laid out in the mapping as number `part`.
     fn of(mapping: &Arc<Mapping>, layout: &Layout, part: usize, object: &ObjectFile<'_>) -> Image {
-        let address = |&name: &&str| {
-            let offset = layout.function_of(part, object, name)?;
+        let address = |symbol: &Symbol<'_>| {
+            let offset = layout.place_of(part, symbol)?;
             // SAFETY: a function lies inside the mapping, whose end no address passes.
             let address = unsafe { mapping.base.byte_add(offset as usize) };
-            Some((name.to_owned(), address))
+            Some((symbol.name.to_owned(), address))
         };
+        let functions = object.functions.keys();
+        let functions = functions.filter_map(|name| address(object.function(name)?));
         Image {
-            functions: object.functions.keys().filter_map(address).collect(),
+            functions: functions.collect(),
+            inner: object.inner_functions().filter_map(address).collect(),
             state: layout.keeps_state(part).then(Mutex::default),
             size: layout.size_of(part) as usize,
             code: {
@@ -175,14 +180,23 @@ impl Image {
     /// The function whose code an address lies in, and how many bytes into it.
     #[must_use]
     pub fn locate(&self, address: usize) -> Option<(&str, u64)> {
+        let (function, before) = self.code_before(address)?;
+        Some((function, before.len() as u64))
+    }
+
+    /// The function whose code an address lies in, and its bytes before that address.
+    pub(crate) fn code_before(&self, address: usize) -> Option<(&str, &[u8])> {
         if !self.code.contains(&address) {
             return None;
         }
-        let starts = self.functions.iter();
-        let starts = starts.map(|(name, start)| (start.addr().get(), name.as_str()));
-        let before = starts.filter(|(start, _)| *start <= address);
-        let (start, name) = before.max()?;
-        Some((name, (address - start) as u64))
+        let starts = self.functions.iter().chain(&self.inner);
+        let before = starts.filter(|(_, start)| start.addr().get() <= address);
+        let (name, start) = before.max_by_key(|(name, start)| (*start, name))?;
+        let bytes = address - start.addr().get();
+        // SAFETY: from a function's start to an address behind it, both of this image's code, which
+        // is mapped, readable and never written as long as the image lives.
+        let before = unsafe { std::slice::from_raw_parts(start.cast().as_ptr(), bytes) };
+        Some((name, before))
     }
 
     /// The addresses of its code.
@@ -193,6 +207,12 @@ impl Image {
     /// The names of its functions.
     pub fn functions(&self) -> impl Iterator<Item = &str> {
         self.functions.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// Each function's address, those among them that it cannot be entered by.
+    pub(crate) fn places(&self) -> impl Iterator<Item = (&str, usize)> {
+        let all = self.functions.iter().chain(&self.inner);
+        all.map(|(name, at)| (name.as_str(), at.addr().get()))
     }
 
     /// The lock to hold during each call, where the code keeps state.

@@ -72,6 +72,11 @@ impl Layout {
         self.parts.get(index)?.place(object.function(name)?)
     }
 
+    /// Where a symbol of object number `index` lies in the image.
+    pub(super) fn place_of(&self, index: usize, symbol: &Symbol<'_>) -> Option<u64> {
+        self.parts.get(index)?.place(symbol)
+    }
+
     /// The bytes of the image that object number `index` takes.
     pub(super) fn size_of(&self, index: usize) -> u64 {
         let ranges = self.parts.get(index).map(|parts| &parts.ranges);

@@ -175,6 +175,18 @@ impl<'data> ObjectFile<'data> {
         self.functions.get(name).map(|&i| &self.symbols[i])
     }
 
+    /// Its functions that other objects cannot see.
+    pub(super) fn inner_functions(&self) -> impl Iterator<Item = &Symbol<'data>> {
+        let inner = self.symbols.iter().enumerate().filter(|(i, symbol)| {
+            symbol.size > 0
+                && !symbol.name.is_empty()
+                && matches!(symbol.at, SymbolAt::Section { section, .. }
+                    if self.sections[section].rights.executes())
+                && self.functions.get(symbol.name) != Some(i)
+        });
+        inner.map(|(_, symbol)| symbol)
+    }
+
     /// The most bytes of an image that it takes.
     pub(super) fn most_bytes(&self) -> u64 {
         let stand_ins = self.symbols.len() as u64 * 24;

@@ -5,11 +5,12 @@ use std::sync::atomic::Ordering;
 
 use super::child::{self, Ended};
 use super::control::Region;
-use super::explain::{Scene, Seen, Site, explain};
+use super::explain::{Scene, Seen, Site, Spot, explain, unrecorded};
 use super::outcome::{Crash, Fault, Outcome, Place, TimeLimit};
 use super::{CrashIsolation, fault};
 use crate::Error;
 use crate::dispatch::Kernel;
+use crate::memory::View;
 use crate::pool::DefaultFloatEnv;
 
 /// Beyond so many times what a child may have of memory, and so many bytes, it is refused
@@ -23,18 +24,36 @@ pub(super) struct Suspect<'a> {
     pub(super) sites: &'a [Site],
     /// The kernels in whose code it may have ended.
     pub(super) code: Vec<&'a Kernel>,
+    /// What it worked on, where this process sees what it has left there.
+    pub(super) shared: Vec<View<'a>>,
+}
+
+impl Suspect<'_> {
+    /// So many bytes, up to 8, at an address in what is shared, as a number.
+    fn peek(&self, address: u64, bytes: usize) -> Option<u64> {
+        self.shared.iter().find_map(|view| {
+            let at = address.checked_sub(view.start().addr().get() as u64)?;
+            let at = usize::try_from(at).ok()?;
+            let found = view.as_bytes().get(at..at.checked_add(bytes)?)?;
+            let mut word = [0; 8];
+            word.get_mut(..bytes)?.copy_from_slice(found);
+            Some(u64::from_le_bytes(word))
+        })
+    }
 }
 
 impl CrashIsolation {
     /// Has a child do `body`, on a stack of its own, and waits for its end. If it did not come to
     /// the end of it: how it ended, and [at](super::control::Control::at) which of what it had to
-    /// do; at the first, where it had not begun.
+    /// do; at the first, where it had not begun. It begins at most `most` times with something that
+    /// has its own limits.
     ///
     /// `body` runs in the child, and must do only what a handler of signals may: load, store, ask
     /// the system, and run what nobody vouches for.
     pub(super) fn attempt(
         &self,
         region: &Region,
+        most: usize,
         body: &mut dyn FnMut(),
     ) -> Result<Option<(Ended, usize)>, Error> {
         region.clear();
@@ -55,7 +74,7 @@ impl CrashIsolation {
                 do_on_own_stack(region, body);
             })
         }?;
-        let ended = child.wait(region.control(), limits)?;
+        let ended = child.wait(region.control(), limits, most)?;
         let control = region.control();
         let done = control.done.load(Ordering::Acquire) != 0 && ended == Ended::Exited(0);
         let at = control.at.load(Ordering::Acquire) as usize;
@@ -66,8 +85,12 @@ impl CrashIsolation {
     pub(super) fn explain(&self, region: &Region, ended: Ended, suspect: &Suspect<'_>) -> Outcome {
         let locate = |address| {
             let mut kernels = suspect.code.iter();
-            let (name, offset) = kernels.find_map(|kernel| kernel.locate(address))?;
-            Some((name.to_owned(), offset))
+            let (function, before) = kernels.find_map(|kernel| kernel.code_before(address))?;
+            Some(Spot {
+                function,
+                offset: before.len() as u64,
+                before: Some(before),
+            })
         };
         let scene = Scene {
             at: Place {
@@ -77,6 +100,7 @@ impl CrashIsolation {
             },
             sites: suspect.sites,
             locate: &locate,
+            peek: &|address, bytes| suspect.peek(address, bytes),
             stack: region.stack(),
             below: region.below_stack(),
             limits: *self.limits(),
@@ -111,7 +135,14 @@ pub(super) fn ending(seen: Option<&Seen>, ended: Ended, scene: Scene<'_>) -> Out
             explain(seen, scene)
         }
         (Ended::Exited(status), _) => crashed(Fault::Exited(status), 0, scene.at),
-        (Ended::Signalled(signal), None) => crashed(Fault::Killed, signal, scene.at),
+        (Ended::Signalled(libc::SIGPROF | libc::SIGXCPU), None) if let Some(after) = limits.cpu => {
+            Outcome::TimedOut {
+                limit: TimeLimit::Cpu,
+                after,
+                at: scene.at,
+            }
+        }
+        (Ended::Signalled(signal), None) => crashed(unrecorded(signal), signal, scene.at),
         (Ended::Unknown, None) => crashed(Fault::Killed, 0, scene.at),
     }
 }
@@ -158,6 +189,8 @@ unsafe fn set_up(region: &Region, parent: u32, addresses: Option<usize>) {
         if libc::getppid().unsigned_abs() != parent {
             fault::exit(fault::REFUSED);
         }
+        // What is sent to its group, by it or to end it, is not sent to the host's.
+        libc::setpgid(0, 0);
         // All but what programs print to.
         libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0);
         let limit = |resource, value| {
@@ -168,6 +201,8 @@ unsafe fn set_up(region: &Region, parent: u32, addresses: Option<usize>) {
             libc::setrlimit(resource, &raw const limit);
         };
         limit(libc::RLIMIT_CORE, 0);
+        // No processes or threads, for all but the superuser.
+        limit(libc::RLIMIT_NPROC, 0);
         if let Some(bytes) = addresses {
             limit(libc::RLIMIT_AS, bytes as libc::rlim_t);
         }

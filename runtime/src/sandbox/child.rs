@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open,
+    pidfd_send_signal, waitid,
 };
 
 use super::Limits;
@@ -87,7 +88,7 @@ pub(super) unsafe fn fork(child: impl FnOnce()) -> Result<Child, Error> {
     Ok(Child {
         // SAFETY: the system has just opened it, for nobody else.
         descriptor: unsafe { OwnedFd::from_raw_fd(descriptor) },
-        id: i32::try_from(id).unwrap_or(-1),
+        id: i32::try_from(id).unwrap_or(0),
         ended: false,
     })
 }
@@ -95,7 +96,7 @@ pub(super) unsafe fn fork(child: impl FnOnce()) -> Result<Child, Error> {
 impl Child {
     /// One that was started as any program is.
     pub(super) fn of(process: &std::process::Child) -> Result<Child, Error> {
-        let id = i32::try_from(process.id()).unwrap_or(-1);
+        let id = i32::try_from(process.id()).unwrap_or(0);
         let system = |e: rustix::io::Errno| Error::system("watch a sandbox's helper", e);
         let pid = Pid::from_raw(id).ok_or_else(|| system(rustix::io::Errno::SRCH))?;
         Ok(Child {
@@ -110,18 +111,17 @@ impl Child {
         limits.memory.map(|limit| Memory::new(self.id, limit))
     }
 
-    /// Waits until it ends, or takes more than it may.
-    pub(super) fn wait(&mut self, control: &Control, limits: &Limits) -> Result<Ended, Error> {
+    /// Waits until it ends, or takes more than it may for any of so many launches.
+    pub(super) fn wait(
+        &mut self,
+        control: &Control,
+        limits: &Limits,
+        launches: usize,
+    ) -> Result<Ended, Error> {
         let memory = self.memory(limits);
-        let made = now();
-        let wall = u64::try_from(limits.wall.as_nanos()).unwrap_or(u64::MAX);
+        let mut clock = Clock::new(limits.wall, launches, now());
         loop {
-            // What a child says of its beginning may be anything; it cannot have begun later.
-            let began = control
-                .began
-                .load(Ordering::Relaxed)
-                .clamp(made, now().max(made));
-            let left = began.saturating_add(wall).saturating_sub(now());
+            let left = clock.left(control.began.load(Ordering::Relaxed), now());
             if left == 0 {
                 return self.stop(Ended::OverTime);
             }
@@ -156,8 +156,12 @@ impl Child {
         }
     }
 
-    /// How it ended, once it has.
+    /// How it ended, once it has. Processes that a kernel started end with it.
     pub(super) fn ask(&mut self) -> Result<Ended, Error> {
+        // The number is the child's, and so its group's, until it has been asked.
+        if let Some(group) = Pid::from_raw(self.id).filter(|id| !id.is_init()) {
+            let _ = kill_process_group(group, Signal::KILL);
+        }
         // It is none of those whose end a signal tells of.
         let options = WaitIdOptions::EXITED | WaitIdOptions::from_bits_retain(libc::__WALL as u32);
         let status = loop {
@@ -210,6 +214,39 @@ impl Drop for Child {
     }
 }
 
+/// How long a child may still take, in nanoseconds of the monotonic clock.
+#[derive(Debug)]
+pub(super) struct Clock {
+    wall: u64,
+    /// When the launch that is under way began, as far as that is believed.
+    began: u64,
+    /// When all must be over, whatever the child says.
+    end: u64,
+}
+
+impl Clock {
+    /// From now on, for each of so many launches.
+    pub(super) fn new(wall: Duration, launches: usize, now: u64) -> Clock {
+        let wall = u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX);
+        // One more for what lies between them.
+        let all = wall.saturating_mul((launches as u64).saturating_add(1));
+        Clock {
+            wall,
+            began: now,
+            end: now.saturating_add(all),
+        }
+    }
+
+    /// With when a child says that its launch began, which may be anything.
+    pub(super) fn left(&mut self, said: u64, now: u64) -> u64 {
+        if (self.began..=now).contains(&said) {
+            self.began = said;
+        }
+        let end = self.began.saturating_add(self.wall).min(self.end);
+        end.saturating_sub(now)
+    }
+}
+
 /// What a child takes of memory that it shares with nobody.
 #[derive(Debug)]
 pub(super) struct Memory {
@@ -255,4 +292,45 @@ fn pages(text: &[u8]) -> Option<[usize; 3]> {
     let mut numbers = std::str::from_utf8(text).ok()?.split_ascii_whitespace();
     let mut next = || numbers.next()?.parse().ok();
     Some([next()?, next()?, next()?])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn clock(wall: u64, launches: usize) -> Clock {
+        Clock::new(Duration::from_nanos(wall), launches, 1000)
+    }
+
+    #[test]
+    fn each_launch_has_its_time_anew() {
+        let mut clock = clock(100, 3);
+        assert_eq!(clock.left(0, 1000), 100);
+        assert_eq!(clock.left(1010, 1030), 80);
+        assert_eq!(clock.left(1010, 1090), 20);
+        assert_eq!(clock.left(1095, 1100), 95);
+        assert_eq!(clock.left(1095, 1195), 0);
+        assert_eq!(clock.left(1095, 9000), 0);
+    }
+
+    #[test]
+    fn a_child_that_says_anything_of_its_beginning_has_an_end() {
+        for said in [u64::MAX, 1 << 63, 0] {
+            let mut clock = clock(100, 1);
+            assert_eq!(clock.left(said, 1050), 50);
+            assert_eq!(clock.left(said, 1100), 0);
+        }
+        // One that always has just begun.
+        let mut clock = clock(100, 2);
+        assert_eq!(clock.left(1290, 1290), 10);
+        assert_eq!(clock.left(1300, 1300), 0);
+    }
+
+    #[test]
+    fn a_limit_may_be_as_long_as_it_likes() {
+        for wall in [Duration::MAX, Duration::from_nanos(u64::MAX)] {
+            let mut clock = Clock::new(wall, usize::MAX, u64::MAX - 5);
+            assert_eq!(clock.left(u64::MAX - 3, u64::MAX - 1), 1);
+        }
+    }
 }

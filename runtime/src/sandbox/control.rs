@@ -18,10 +18,12 @@ use crate::Error;
 pub(super) const REGISTERS: usize = 32;
 /// How many bytes of code are recorded, from the instruction on.
 pub(super) const CODE: usize = 16;
+/// How many words of the stack are recorded, from its pointer on.
+pub(super) const WORDS: usize = 64;
 
 /// Addresses below a stack that nothing may touch. A function whose variables are larger than
 /// this and that begins with the farthest of them is told by where its stack pointer is.
-const STACK_GUARD: usize = 16 << 20;
+const STACK_GUARD: usize = 256 << 20;
 /// The stack that handlers of signals run on.
 const HANDLER_STACK: usize = 64 << 10;
 
@@ -78,6 +80,9 @@ pub(super) struct Record {
     /// In the order in which instructions number them.
     pub(super) registers: [AtomicU64; REGISTERS],
     pub(super) bytes: [AtomicU8; CODE],
+    /// How many words of the stack could be read.
+    pub(super) read: AtomicU32,
+    pub(super) words: [AtomicU64; WORDS],
 }
 
 /// How a launch ended that did not end its process.
@@ -201,6 +206,7 @@ impl Region {
         control.done.store(0, Ordering::Relaxed);
         control.began.store(0, Ordering::Relaxed);
         control.fault.stage.store(0, Ordering::Relaxed);
+        control.fault.read.store(0, Ordering::Relaxed);
         for slot in self.slots() {
             slot.state.store(Slot::NOT_RUN, Ordering::Relaxed);
         }

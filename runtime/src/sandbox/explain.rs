@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 use super::Limits;
-use super::control::{CODE, REGISTERS, Record};
+use super::control::{CODE, REGISTERS, Record, WORDS};
 use super::outcome::{Access, ArgumentPlace, CodePlace, Crash, Fault, Outcome, Place, TimeLimit};
 use crate::confine::system_call_name;
 
@@ -25,14 +25,18 @@ pub(super) struct Seen {
     pub(super) syndrome: u64,
     pub(super) trap: u64,
     pub(super) registers: [u64; REGISTERS],
-    /// What stands at the instruction, or, where there is none, at the stack pointer.
+    /// What stands at the instruction, where there is one.
     pub(super) bytes: Option<[u8; CODE]>,
+    /// What stands at the stack pointer, as far as it could be read.
+    pub(super) words: Vec<u64>,
 }
 
 impl Seen {
     /// None where nothing was written down.
     pub(super) fn read(record: &Record) -> Option<Seen> {
         let stage = record.stage.load(Ordering::Acquire);
+        let words = record.read.load(Ordering::Acquire) as usize;
+        let words = record.words.iter().take(words.min(WORDS));
         (stage > 0).then(|| Seen {
             signal: record.signal.load(Ordering::Relaxed),
             code: record.code.load(Ordering::Relaxed),
@@ -45,6 +49,7 @@ impl Seen {
             registers: std::array::from_fn(|i| record.registers[i].load(Ordering::Relaxed)),
             bytes: (stage > 1)
                 .then(|| std::array::from_fn(|i| record.bytes[i].load(Ordering::Relaxed))),
+            words: words.map(|word| word.load(Ordering::Relaxed)).collect(),
         })
     }
 }
@@ -80,12 +85,24 @@ impl Site {
     }
 }
 
+/// An address in a kernel's code.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Spot<'a> {
+    pub(super) function: &'a str,
+    /// How many bytes into it.
+    pub(super) offset: u64,
+    /// These bytes, where they can be read.
+    pub(super) before: Option<&'a [u8]>,
+}
+
 /// What the host knows of the child.
 pub(super) struct Scene<'a> {
     pub(super) at: Place,
     pub(super) sites: &'a [Site],
-    /// Which function an address is in, and how far.
-    pub(super) locate: &'a dyn Fn(u64) -> Option<(String, u64)>,
+    /// Where in the code of kernels an address is.
+    pub(super) locate: &'a dyn Fn(u64) -> Option<Spot<'a>>,
+    /// The bytes at an address within an argument, so many of up to 8, as a number.
+    pub(super) peek: &'a dyn Fn(u64, usize) -> Option<u64>,
     /// The stack that kernels have, and the addresses below it.
     pub(super) stack: Range<usize>,
     pub(super) below: Range<usize>,
@@ -97,6 +114,9 @@ const INTEGER_DIVISION: i32 = 1;
 
 /// How far from an argument an address may lie and still be taken for a slip of it.
 const NEAR: u64 = 64 << 10;
+
+/// How far below the stack a pointer may be, and still be taken for one that has left it.
+const FAR_BELOW: u64 = 1 << 32;
 
 /// How a child ended that a handler wrote this down of.
 pub(super) fn explain(seen: &Seen, scene: Scene<'_>) -> Outcome {
@@ -121,7 +141,7 @@ pub(super) fn explain(seen: &Seen, scene: Scene<'_>) -> Outcome {
         }
         _ => {}
     }
-    let decoded = machine::decode(seen);
+    let decoded = machine::decode(seen, scene.peek);
     let fault = match seen.signal {
         libc::SIGABRT => Fault::Abort,
         _ if sent => Fault::Killed,
@@ -144,17 +164,7 @@ pub(super) fn explain(seen: &Seen, scene: Scene<'_>) -> Outcome {
             at,
         };
     }
-    let code = match fault {
-        // Nothing is there; what called it is.
-        Fault::Jump => decoded.caller,
-        _ => Some(seen.instruction),
-    };
-    let place = code.and_then(|code| (scene.locate)(code));
-    let code = place.map(|(function, offset)| CodePlace {
-        function,
-        offset,
-        instruction: decoded.text,
-    });
+    let code = code(seen, &scene, decoded);
     Outcome::Crashed(Box::new(Crash {
         fault,
         signal: seen.signal,
@@ -162,6 +172,42 @@ pub(super) fn explain(seen: &Seen, scene: Scene<'_>) -> Outcome {
         code,
         access,
     }))
+}
+
+/// What a signal says that ended a child and of which nothing was written down: the child had no
+/// handler any more, or one that could not run.
+pub(super) const fn unrecorded(signal: i32) -> Fault {
+    match signal {
+        libc::SIGSEGV | libc::SIGBUS => Fault::Memory,
+        libc::SIGILL => Fault::IllegalInstruction,
+        libc::SIGFPE => Fault::FloatingPoint,
+        libc::SIGTRAP => Fault::Breakpoint,
+        libc::SIGABRT => Fault::Abort,
+        _ => Fault::Killed,
+    }
+}
+
+/// Where in a kernel's code it was: at the instruction, or, where that is none of a kernel's, at the
+/// call that led there.
+fn code(seen: &Seen, scene: &Scene<'_>, decoded: Decoded) -> Option<CodePlace> {
+    if let Some(at) = decoded.instruction
+        && let Some(spot) = (scene.locate)(at)
+    {
+        return Some(CodePlace {
+            function: spot.function.to_owned(),
+            offset: spot.offset,
+            instruction: decoded.text,
+        });
+    }
+    machine::returns(seen, decoded.is_jump).find_map(|to| {
+        let spot = (scene.locate)(to)?;
+        let (offset, text) = machine::call_before(&spot, to)?;
+        Some(CodePlace {
+            function: spot.function.to_owned(),
+            offset,
+            instruction: text,
+        })
+    })
 }
 
 /// The name of a system call, or its number.
@@ -177,7 +223,7 @@ fn is_overflow(seen: &Seen, scene: &Scene<'_>) -> bool {
     let memory = matches!(seen.signal, libc::SIGSEGV | libc::SIGBUS);
     // A function that takes more than there is has moved the pointer before it touches any.
     let far_below = seen.stack < scene.stack.start as u64
-        && seen.stack > (scene.stack.start as u64).saturating_sub(1 << 32);
+        && seen.stack > (scene.stack.start as u64).saturating_sub(FAR_BELOW);
     memory && (within(&scene.below, seen.address) || far_below)
 }
 
@@ -209,10 +255,10 @@ fn beside(site: &Site, touched: &Range<u64>) -> Option<ArgumentPlace> {
     // The byte that is wrong: the nearest that is outside.
     let (at, outside) = if touched.end > bytes.end {
         let at = touched.start.max(bytes.end);
-        (at, at - bytes.end + 1)
+        (at, (at - bytes.end).saturating_add(1))
     } else if touched.start < bytes.start {
         let last = touched.end.min(bytes.start);
-        (last - 1, bytes.start - last + 1)
+        (last - 1, (bytes.start - last).saturating_add(1))
     } else {
         (touched.start, 0)
     };
@@ -237,8 +283,8 @@ struct Decoded {
     bytes: Option<usize>,
     write: Option<bool>,
     is_jump: bool,
-    /// For a jump to nowhere, what called.
-    caller: Option<u64>,
+    /// Where the instruction is, where there is one.
+    instruction: Option<u64>,
     /// What a fault of memory is.
     memory: Fault,
     /// What a fault of a division is.
@@ -246,168 +292,16 @@ struct Decoded {
     text: Option<String>,
 }
 
-#[cfg(target_arch = "x86_64")]
-mod machine {
-    use iced_x86::{
-        Code, Decoder, DecoderOptions, FlowControl, Formatter as _, Instruction,
-        InstructionInfoFactory, IntelFormatter, MemorySize, OpAccess, OpKind, Register,
-    };
-
-    use super::{Decoded, Fault, Seen};
-
-    /// The exceptions that an access may be.
-    const GENERAL_PROTECTION: u64 = 13;
-    const PAGE_FAULT: u64 = 14;
-    const ALIGNMENT_CHECK: u64 = 17;
-
-    /// Bits of a page fault's error.
-    const WRITE: u64 = 1 << 1;
-    const FETCH: u64 = 1 << 4;
-
-    pub(super) fn decode(seen: &Seen) -> Decoded {
-        let fetched = seen.trap == PAGE_FAULT
-            && (seen.syndrome & FETCH != 0 || seen.instruction == seen.address);
-        let mut decoded = Decoded {
-            address: seen.address,
-            bytes: None,
-            write: (seen.trap == PAGE_FAULT && !fetched).then_some(seen.syndrome & WRITE != 0),
-            is_jump: fetched,
-            caller: None,
-            memory: Fault::Memory,
-            division: Fault::DivisionByZero,
-            text: None,
-        };
-        let Some(bytes) = &seen.bytes else {
-            return decoded;
-        };
-        if fetched {
-            // What a call has left on the stack.
-            let returns = bytes.first_chunk().map(|word| u64::from_le_bytes(*word));
-            decoded.caller = returns.map(|address| address.wrapping_sub(1));
-            return decoded;
-        }
-        let mut decoder = Decoder::with_ip(64, bytes, seen.instruction, DecoderOptions::NONE);
-        let instruction = decoder.decode();
-        if instruction.is_invalid() {
-            return decoded;
-        }
-        let mut text = String::new();
-        IntelFormatter::new().format(&instruction, &mut text);
-        decoded.text = Some(text);
-        if instruction.code() != Code::INVALID {
-            division(seen, &instruction, &mut decoded);
-            memory(seen, &instruction, &mut decoded);
-        }
-        decoded
-    }
-
-    /// What the division that this is has gone wrong for.
-    fn division(seen: &Seen, instruction: &Instruction, decoded: &mut Decoded) {
-        if instruction.op0_kind() == OpKind::Register
-            && let Some(divisor) = register(seen, instruction.op0_register())
-            && divisor != 0
-        {
-            decoded.division = Fault::DivisionOverflow;
-        }
-    }
-
-    fn memory(seen: &Seen, instruction: &Instruction, decoded: &mut Decoded) {
-        let mut factory = InstructionInfoFactory::new();
-        let info = factory.info(instruction);
-        let protection = matches!(seen.trap, GENERAL_PROTECTION | ALIGNMENT_CHECK);
-        for used in info.used_memory() {
-            let size = match used.memory_size() {
-                MemorySize::Unknown => None,
-                size => Some(size.size()).filter(|size| *size > 0),
-            };
-            let address = used.virtual_address(0, |name, _, _| register(seen, name));
-            let Some(address) = address else { continue };
-            let bytes = size.unwrap_or(1) as u64;
-            let is_it = protection || {
-                let end = address.saturating_add(bytes.max(1));
-                (address..end).contains(&seen.address)
-            };
-            if !is_it {
-                continue;
-            }
-            decoded.address = address;
-            decoded.bytes = size;
-            let access = used.access();
-            if protection {
-                let writes = matches!(
-                    access,
-                    OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite
-                );
-                decoded.write = Some(writes);
-                let canonical = (address as i64) << 16 >> 16 == address as i64;
-                if canonical && !address.is_multiple_of(bytes) {
-                    decoded.memory = Fault::Misaligned;
-                }
-            }
-            return;
-        }
-        if protection {
-            // It is not for what it touches: a jump to what can be no address, or what only the
-            // system may do.
-            match instruction.flow_control() {
-                FlowControl::Next => decoded.memory = Fault::IllegalInstruction,
-                _ => {
-                    decoded.is_jump = true;
-                    decoded.caller = Some(seen.instruction);
-                }
-            }
-        }
-    }
-
-    /// What a register held; nothing of those that are not recorded.
-    fn register(seen: &Seen, register: Register) -> Option<u64> {
-        match register {
-            Register::ES | Register::CS | Register::SS | Register::DS => return Some(0),
-            Register::RIP => return Some(seen.instruction),
-            _ => {}
-        }
-        if !register.is_gpr() {
-            return None;
-        }
-        let full = seen.registers.get(register.full_register().number())?;
-        Some(match register.size() {
-            8 => *full,
-            4 => *full & 0xffff_ffff,
-            2 => *full & 0xffff,
-            _ if matches!(
-                register,
-                Register::AH | Register::BH | Register::CH | Register::DH
-            ) =>
-            {
-                let low = seen.registers.get(register.number() - 4)?;
-                *low >> 8 & 0xff
-            }
-            _ => *full & 0xff,
-        })
-    }
-}
+// Both are pure, and tested on either.
+#[cfg(any(test, target_arch = "aarch64"))]
+mod aarch64;
+#[cfg(any(test, target_arch = "x86_64"))]
+mod x86_64;
 
 #[cfg(target_arch = "aarch64")]
-mod machine {
-    use super::{Decoded, Fault, Seen};
+use aarch64 as machine;
+#[cfg(target_arch = "x86_64")]
+use x86_64 as machine;
 
-    /// The classes of a syndrome.
-    const FETCH: u64 = 0x20;
-    const PC_ALIGNMENT: u64 = 0x22;
-    const DATA: u64 = 0x24;
-
-    pub(super) fn decode(seen: &Seen) -> Decoded {
-        let class = seen.syndrome >> 26 & 0x3f;
-        let fetched = matches!(class, FETCH | PC_ALIGNMENT) || seen.instruction == seen.address;
-        Decoded {
-            address: seen.address,
-            bytes: None,
-            write: (class == DATA).then_some(seen.syndrome & 1 << 6 != 0),
-            is_jump: fetched,
-            caller: Some(seen.registers[30].wrapping_sub(4)),
-            memory: Fault::Memory,
-            division: Fault::DivisionByZero,
-            text: None,
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

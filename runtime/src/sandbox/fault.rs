@@ -3,13 +3,14 @@
 //!
 //! All of this runs in a process that was forked from one with many threads, any of which may have
 //! held any lock at that moment. So nothing here allocates, locks, or panics: it loads, stores, and
-//! asks the system.
+//! asks the system, by calls of the C library that do nothing but that.
 
 use std::ffi::{c_int, c_void};
-use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use std::time::Duration;
 
 use super::control::{Control, Region};
+use crate::pool::restore_default;
 
 /// With which status a child exits whose handler has written down why.
 pub(super) const FAULTED: c_int = 121;
@@ -53,20 +54,66 @@ pub(super) unsafe fn watch(region: &Region) {
         ss_flags: 0,
         ss_size: bytes,
     };
-    // SAFETY: plain numbers, of which zeros are values.
-    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     // SAFETY: the stack is the region's, which stays, and no signal has used it yet.
     unsafe { libc::sigaltstack(&raw const stack, std::ptr::null_mut()) };
-    action.sa_sigaction = libc::SIG_DFL;
     for signal in 1..=LAST_SIGNAL {
         // SAFETY: an action that calls nothing. Those that cannot be changed are refused.
-        unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) };
+        unsafe { Action::DEFAULT.set(signal) };
     }
-    action.sa_sigaction = on_signal as *const () as usize;
-    action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER;
     for signal in WATCHED {
         // SAFETY: the handler does only what handlers of signals may do.
-        unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) };
+        unsafe { Action::RECORD.set(signal) };
+    }
+}
+
+/// An action as the system takes it. The C library's call for it takes a lock, for `SIGABRT`,
+/// which a thread of the host's that was starting a program may have held.
+#[repr(C)]
+struct Action {
+    handler: Option<Handler>,
+    flags: libc::c_ulong,
+    /// Where a handler returns to, which none does here.
+    restorer: usize,
+    mask: u64,
+}
+
+type Handler = extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void);
+
+impl Action {
+    /// The flag without which x86-64 starts no handler.
+    const HAS_RESTORER: libc::c_int = 0x0400_0000;
+
+    const DEFAULT: Action = Action {
+        handler: None,
+        flags: 0,
+        restorer: 0,
+        mask: 0,
+    };
+
+    /// Nothing else comes in between. A fault while it runs ends the process, with what has been
+    /// written down by then.
+    const RECORD: Action = Action {
+        handler: Some(on_signal),
+        flags: (libc::SA_SIGINFO | libc::SA_ONSTACK | Action::HAS_RESTORER).unsigned_abs() as u64,
+        restorer: 0,
+        mask: u64::MAX,
+    };
+
+    /// # Safety
+    ///
+    /// The handler must do only what handlers of signals may do.
+    unsafe fn set(&self, signal: c_int) {
+        let old = std::ptr::null_mut::<Action>();
+        // SAFETY: it reads one action, whose handler is vouched for by the caller.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                std::ptr::from_ref(self),
+                old,
+                size_of::<u64>(),
+            )
+        };
     }
 }
 
@@ -83,6 +130,8 @@ pub(super) fn unblock() {
 /// Has `SIGPROF` come once all threads together have had so much of the processors' time; zero
 /// calls it off.
 pub(super) fn set_cpu_timer(time: Duration) {
+    // Zero is none.
+    let micros = time.subsec_micros() + u32::from(!time.is_zero() && time.as_micros() == 0);
     let timer = libc::itimerval {
         it_interval: libc::timeval {
             tv_sec: 0,
@@ -90,7 +139,7 @@ pub(super) fn set_cpu_timer(time: Duration) {
         },
         it_value: libc::timeval {
             tv_sec: libc::time_t::try_from(time.as_secs()).unwrap_or(libc::time_t::MAX),
-            tv_usec: libc::suseconds_t::from(time.subsec_micros() as i32),
+            tv_usec: libc::suseconds_t::from(micros as i32),
         },
     };
     // SAFETY: it reads one value, which lives until it returns.
@@ -116,11 +165,12 @@ pub(super) fn exit(status: c_int) -> ! {
 
 /// Writes down what happened, and ends the process.
 extern "C" fn on_signal(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
-    const FIRST: u32 = 0;
-    /// Whether a handler is at it: a fault within one, or of another thread, ends the process.
-    static BUSY: AtomicU32 = AtomicU32::new(FIRST);
-    if BUSY.swap(1, Ordering::AcqRel) != FIRST {
-        exit(FAULTED);
+    /// Whether a handler is at it. Another can be of another thread alone, which waits for the
+    /// first to end the process.
+    static BUSY: AtomicBool = AtomicBool::new(false);
+    machine::restore();
+    while BUSY.swap(true, Ordering::AcqRel) {
+        std::hint::spin_loop();
     }
     let control = CONTROL.load(Ordering::Acquire);
     if control.is_null() {
@@ -145,25 +195,44 @@ extern "C" fn on_signal(signal: c_int, info: *mut libc::siginfo_t, context: *mut
     fault.stage.store(1, Ordering::Release);
     // What may fault in its turn.
     let ip = fault.instruction.load(Ordering::Relaxed);
-    let from = match ip == address && signal == libc::SIGSEGV {
-        // There is no instruction; on x86-64, a call has left where it came from.
-        true => fault.stack.load(Ordering::Relaxed),
-        false => ip,
-    };
+    let of_memory = matches!(signal, libc::SIGSEGV | libc::SIGBUS);
     let page = rustix::param::page_size() as u64;
-    for (i, byte) in fault.bytes.iter().enumerate() {
-        let at = from.wrapping_add(i as u64);
-        // An instruction at the end of its page may have nothing behind it.
-        if i > 0 && at.is_multiple_of(page) {
-            fault.stage.store(2, Ordering::Release);
+    // In neither the first page nor behind all addresses is anything to be read.
+    let is_somewhere = |address: u64| (page..machine::ADDRESSES).contains(&address);
+    let is_jump = of_memory && ip == address;
+    if !is_jump && is_somewhere(ip) {
+        for (i, byte) in fault.bytes.iter().enumerate() {
+            let at = ip.wrapping_add(i as u64);
+            // An instruction at the end of its page may have nothing behind it.
+            if i > 0 && at.is_multiple_of(page) {
+                fault.stage.store(2, Ordering::Release);
+            }
+            let at = std::ptr::with_exposed_provenance::<u8>(at as usize);
+            // SAFETY: the processor has just read an instruction there. If that is not so, this
+            // process ends here, as it is about to anyway.
+            byte.store(unsafe { at.read_volatile() }, Ordering::Relaxed);
         }
-        let at = std::ptr::with_exposed_provenance::<u8>(at as usize);
-        // SAFETY: the processor has just read an instruction there, or the stack pointer is there.
-        // If neither is so, this process ends here, as it is about to anyway.
-        byte.store(unsafe { at.read_volatile() }, Ordering::Relaxed);
+        fault.stage.store(2, Ordering::Release);
     }
-    fault.stage.store(2, Ordering::Release);
+    let stack = fault.stack.load(Ordering::Relaxed);
+    if !is_somewhere(stack) {
+        exit(FAULTED);
+    }
+    let stack = std::ptr::with_exposed_provenance::<u64>(stack as usize);
+    for (i, word) in fault.words.iter().enumerate() {
+        // SAFETY: as above, of the stack.
+        let read = unsafe { stack.wrapping_add(i).read_unaligned() };
+        word.store(read, Ordering::Relaxed);
+        fault.read.store(i as u32 + 1, Ordering::Release);
+    }
     exit(FAULTED);
+}
+
+/// Makes of the processor again what every function may expect of it, after a kernel that may not
+/// have left it so.
+pub(super) fn restore_processor() {
+    machine::restore();
+    restore_default();
 }
 
 /// Calls `function` with `argument` on another stack, which ends at `top`.
@@ -210,6 +279,26 @@ mod machine {
 
     use super::super::control::Record;
 
+    /// Where the addresses end that a process may have.
+    pub(super) const ADDRESSES: u64 = 1 << 47;
+
+    /// Bytes are copied upwards, addresses need no alignment, nothing is on the x87's stack.
+    pub(super) fn restore() {
+        /// All flags but that by which addresses are checked.
+        const UNCHECKED: i32 = !(1 << 18);
+        // SAFETY: what Rust's code takes for granted anyway.
+        unsafe {
+            std::arch::asm!(
+                "pushfq",
+                "and qword ptr [rsp], {unchecked}",
+                "popfq",
+                "cld",
+                "fninit",
+                unchecked = const UNCHECKED,
+            );
+        }
+    }
+
     /// Where the system keeps each register, in the order in which instructions number them.
     const ORDER: [libc::c_int; 16] = [
         libc::REG_RAX,
@@ -232,7 +321,7 @@ mod machine {
 
     pub(super) fn record(fault: &Record, context: &libc::ucontext_t) {
         let all = &context.uc_mcontext.gregs;
-        let register = |number: libc::c_int| all[number as usize] as u64;
+        let register = |number: libc::c_int| all.get(number as usize).map_or(0, |&r| r as u64);
         for (place, number) in fault.registers.iter().zip(ORDER) {
             place.store(register(number), Ordering::Relaxed);
         }
@@ -251,6 +340,12 @@ mod machine {
     use std::sync::atomic::Ordering;
 
     use super::super::control::Record;
+
+    /// Where the addresses end that a process may have.
+    pub(super) const ADDRESSES: u64 = 1 << 52;
+
+    /// There is nothing of the kind that a kernel could change.
+    pub(super) const fn restore() {}
 
     /// What marks the record of the syndrome among those that follow the registers.
     const SYNDROME: u32 = 0x4553_5201;

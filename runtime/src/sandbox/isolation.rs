@@ -14,7 +14,10 @@ use crate::Error;
 /// read; who must not is [confined](super#which-of-the-two).
 ///
 /// A child runs one launch after another, on one thread, so that a list of them costs little more
-/// than the launches. When one ends it, another child goes on behind that one.
+/// than the launches. When one ends it, another child goes on behind that one. Processes that a
+/// kernel starts end with their child, as far as they stay in its group. One thing is told to this
+/// process that no way of starting a child prevents: `SIGCHLD`, where a child stops itself, unless
+/// its handler was set with `SA_NOCLDSTOP`.
 ///
 /// ```
 /// use svod_runtime::sandbox::{CrashIsolation, Launch, Limits, Outcome};
@@ -105,7 +108,8 @@ impl CrashIsolation {
         while first < prepared.len() {
             let left = &mut prepared[first..];
             let cpu = self.limits.cpu;
-            let ended = self.attempt(&region, &mut || run_in_turn(&region, left, cpu))?;
+            let most = left.len();
+            let ended = self.attempt(&region, most, &mut || run_in_turn(&region, left, cpu))?;
             let mut next = prepared.len();
             let mut fatal = None;
             if let Some((ended, at)) = ended {
@@ -156,3 +160,6 @@ impl CrashIsolation {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -46,7 +46,7 @@ impl CrashIsolation {
         let noted = region.note();
         let before = instance.replace_observer(Some(Observer(Box::new(move |op| noted.op(op)))));
         let cpu = self.limits().cpu;
-        let ended = self.attempt(&region, &mut || {
+        let ended = self.attempt(&region, 1, &mut || {
             if let Some(cpu) = cpu {
                 fault::set_cpu_timer(cpu);
             }
@@ -131,6 +131,7 @@ impl CrashIsolation {
             op,
             sites: &sites,
             code: kernels.iter().collect(),
+            shared: Vec::new(),
         };
         self.explain(region, ended, &suspect)
     }
@@ -173,15 +174,17 @@ pub(super) fn noted_error(slot: &Slot, op: Option<usize>, plan: &Plan) -> Option
             status: slot.status.load(Ordering::Relaxed),
             index: slot.index.load(Ordering::Relaxed),
         }),
-        Slot::STRAY => {
-            let argument = slot.argument.load(Ordering::Relaxed) as usize;
+        Slot::STRAY
+            if let Some((argument, stray)) =
+                slot.stray(launch.map_or(usize::MAX, |launch| launch.args.len())) =>
+        {
             let range = launch.and_then(|launch| launch.args.get(argument));
             Some(Error::Overrun {
                 kernel,
                 op,
                 argument,
                 buffer: range.map(|range| labelled(plan, range.buffer)),
-                stray: slot.stray(),
+                stray,
             })
         }
         _ => Some(Error::run("the run failed in the sandbox")),
@@ -231,12 +234,16 @@ impl Slot {
             .store(stray.farthest as u64, Ordering::Relaxed);
     }
 
-    /// What was noted.
-    pub(super) fn stray(&self) -> Stray {
-        Stray {
+    /// What was noted, of a launch with so many arguments; none of what cannot be, whatever a
+    /// kernel has made of it.
+    pub(super) fn stray(&self, args: usize) -> Option<(usize, Stray)> {
+        let argument = self.argument.load(Ordering::Relaxed) as usize;
+        let stray = Stray {
             past_end: self.past_end.load(Ordering::Relaxed) != 0,
             nearest: self.nearest.load(Ordering::Relaxed) as usize,
             farthest: self.farthest.load(Ordering::Relaxed) as usize,
-        }
+        };
+        let is_one = 0 < stray.nearest && stray.nearest <= stray.farthest;
+        (is_one && argument < args).then_some((argument, stray))
     }
 }

@@ -14,7 +14,7 @@ use super::outcome::Outcome;
 use crate::Error;
 use crate::dispatch::Entry;
 use crate::launch::Arg;
-use crate::memory::{Buffer, Stray};
+use crate::memory::{Buffer, Pages, Stray, View};
 
 /// A launch that needs nothing but to be made.
 pub(super) struct Prepared<'l, 'b> {
@@ -141,12 +141,23 @@ impl<'l, 'b> Prepared<'l, 'b> {
             op: None,
             sites: &self.sites,
             code: vec![self.kernel.kernel()],
+            shared: self.shared(),
         }
+    }
+
+    /// Of its arguments, those that this process sees as the child has left them.
+    fn shared(&self) -> Vec<View<'_>> {
+        let all = self.args.iter().zip(&self.staged);
+        let shared = all.filter_map(|(arg, staged)| match staged {
+            Some(copy) => Some(copy.as_view()),
+            None => Some(arg.view()).filter(|view| view.pages().is_some_and(Pages::is_shared)),
+        });
+        shared.collect()
     }
 
     /// What a child has noted of it.
     pub(super) fn outcome(&self, slot: &Slot) -> Option<Outcome> {
-        noted(slot, self.kernel.name())
+        noted(slot, self.kernel.name(), self.args.len())
     }
 
     /// The address of each argument.
@@ -162,6 +173,7 @@ impl<'l, 'b> Prepared<'l, 'b> {
         let start = fault::now();
         let (status, index) = self.call(&control.index);
         let nanos = fault::now().saturating_sub(start);
+        fault::restore_processor();
         self.protect(libc::PROT_READ | libc::PROT_WRITE);
         slot.nanos.store(nanos, Ordering::Relaxed);
         slot.status.store(status, Ordering::Relaxed);
@@ -219,8 +231,8 @@ pub(super) fn run_in_turn(
     }
 }
 
-/// What a child has noted of a launch of this kernel.
-pub(super) fn noted(slot: &Slot, kernel: &str) -> Option<Outcome> {
+/// What a child has noted of a launch of this kernel, over so many arguments.
+pub(super) fn noted(slot: &Slot, kernel: &str, args: usize) -> Option<Outcome> {
     let kernel = || kernel.to_owned();
     match slot.state.load(Ordering::Acquire) {
         Slot::DONE => Some(Outcome::Completed {
@@ -232,13 +244,16 @@ pub(super) fn noted(slot: &Slot, kernel: &str) -> Option<Outcome> {
             status: slot.status.load(Ordering::Relaxed),
             index: slot.index.load(Ordering::Relaxed),
         })),
-        Slot::STRAY => Some(Outcome::Failed(Error::Overrun {
-            kernel: kernel(),
-            op: None,
-            argument: slot.argument.load(Ordering::Relaxed) as usize,
-            buffer: None,
-            stray: slot.stray(),
-        })),
+        Slot::STRAY => {
+            let (argument, stray) = slot.stray(args)?;
+            Some(Outcome::Failed(Error::Overrun {
+                kernel: kernel(),
+                op: None,
+                argument,
+                buffer: None,
+                stray,
+            }))
+        }
         _ => None,
     }
 }

@@ -75,7 +75,8 @@ impl CrashIsolation {
                 index: AtomicU64::new(0),
             });
         }
-        let ended = self.attempt(&region, &mut || body(&mut repeated))?;
+        // It begins again every so many runs.
+        let ended = self.attempt(&region, usize::MAX, &mut || body(&mut repeated))?;
         let bad = ended.and_then(|(ended, at)| {
             let one = &repeated.get(at).or(repeated.last())?.prepared;
             let noted = region.slots().get(at).and_then(|slot| one.outcome(slot));

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use super::super::Limits;
 use super::super::attempt::ending;
 use super::super::child::Ended;
-use super::super::explain::{Scene, Seen, Site};
+use super::super::explain::{Scene, Seen, Site, Spot};
 use super::super::launch::{Launch, Untrusted};
 use super::super::outcome::{Outcome, Place};
 use super::super::prepared::noted;
@@ -156,7 +156,11 @@ impl Confined {
         };
         for (i, slot) in server.region().slots().iter().take(made).enumerate() {
             let number = which[i];
-            outcomes[number] = noted(slot, launches[number].kernel.name());
+            outcomes[number] = noted(
+                slot,
+                launches[number].kernel.name(),
+                launches[number].args.len(),
+            );
             if outcomes[number].as_ref().is_some_and(Outcome::is_completed)
                 && let Err(error) = take(&server, &mut launches[number], &places[i])
             {
@@ -331,8 +335,12 @@ pub(super) fn explain_at(
     scene: &SceneText,
 ) -> Outcome {
     let locate = |address| {
-        let (_, name, offset) = scene.locate(address)?;
-        Some((name.to_owned(), offset))
+        let (_, function, offset) = scene.locate(address)?;
+        Some(Spot {
+            function,
+            offset,
+            before: None,
+        })
     };
     let seen = Seen::read(&server.region().control().fault);
     ending(
@@ -342,6 +350,7 @@ pub(super) fn explain_at(
             at,
             sites,
             locate: &locate,
+            peek: &|_, _| None,
             stack: scene.stack.0..scene.stack.1,
             below: scene.below.0..scene.below.1,
             limits: *server.limits(),

@@ -315,9 +315,11 @@ impl ConfinedPlan<'_> {
 fn explain(running: &Running, plan: &Plan, ended: Ended) -> Outcome {
     let scene = &running.scene;
     let fault = Seen::read(&running.server.region().control().fault);
-    let code = fault
-        .as_ref()
-        .and_then(|seen| scene.locate(seen.instruction));
+    // In the kernel's own code, or in what that has called.
+    let code = fault.as_ref().and_then(|seen| {
+        let mut addresses = std::iter::once(&seen.instruction).chain(&seen.words);
+        addresses.find_map(|address| scene.locate(*address))
+    });
     let kernel = code.map(|(kernel, ..)| kernel);
     let address = fault.as_ref().map_or(0, |seen| seen.address);
     let base = |buffer: usize| scene.places.get(buffer)?.first().copied();

@@ -10,7 +10,7 @@ use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create
 use rustix::thread::futex;
 
 use super::super::Limits;
-use super::super::child::{Child, Ended, MEMORY_LOOK, Memory};
+use super::super::child::{Child, Clock, Ended, MEMORY_LOOK, Memory};
 use super::super::control::{Region, SharedFile};
 use super::super::explain::{Seen, call_name};
 use super::super::fault::now;
@@ -173,11 +173,26 @@ impl Server {
         control.scene.store(scene.at, Ordering::Relaxed);
         control.scene_room.store(scene.bytes, Ordering::Relaxed);
         control.scene_bytes.store(0, Ordering::Relaxed);
-        self.ask(super::wire::TEXT, limits, own)
+        let most = match task {
+            Task::Launches(launches) => launches.launches.len(),
+            Task::Plan(_) => 1,
+        };
+        self.ask_most(super::wire::TEXT, limits, own, most)
     }
 
     /// Asks for something, and waits for the answer: of what is no kernel's own for longer.
     pub(super) fn ask(&mut self, task: u32, limits: &Limits, own: bool) -> Result<Reply, Error> {
+        self.ask_most(task, limits, own, 1)
+    }
+
+    /// The same, of so many launches, each of which has the limits anew.
+    fn ask_most(
+        &mut self,
+        task: u32,
+        limits: &Limits,
+        own: bool,
+        most: usize,
+    ) -> Result<Reply, Error> {
         self.region.clear();
         let control = self.region.control();
         control.failed.store(0, Ordering::Relaxed);
@@ -188,7 +203,7 @@ impl Server {
         control.requests.store(self.asked, Ordering::Release);
         // Nobody may be waiting yet.
         let _ = futex::wake(&control.requests, futex::Flags::empty(), 1);
-        let ended = self.wait(limits, own)?;
+        let ended = self.wait(limits, own, most)?;
         let control = self.region.control();
         if let Some(ended) = ended {
             return Ok(Reply::Ended(ended));
@@ -202,14 +217,13 @@ impl Server {
     }
 
     /// Waits for the answer; how the helper ended, if it has.
-    fn wait(&mut self, limits: &Limits, own: bool) -> Result<Option<Ended>, Error> {
-        let made = now();
+    fn wait(&mut self, limits: &Limits, own: bool, most: usize) -> Result<Option<Ended>, Error> {
         let wall = if own {
             limits.wall.max(OWN_TIME)
         } else {
             limits.wall
         };
-        let wall = u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX);
+        let mut clock = Clock::new(wall, most, now());
         let answers = &self.region.control().answers;
         let is_there = |answers: &AtomicU32| answers.load(Ordering::Acquire) == self.asked;
         let start = Instant::now();
@@ -226,8 +240,7 @@ impl Server {
                 return Ok(None);
             }
             let began = self.region.control().began.load(Ordering::Relaxed);
-            let began = began.clamp(made, now().max(made));
-            let left = began.saturating_add(wall).saturating_sub(now());
+            let left = clock.left(began, now());
             if left == 0 {
                 return self.child.stop(Ended::OverTime).map(Some);
             }
