@@ -2,7 +2,6 @@
 
 use std::ffi::c_void;
 use std::mem::MaybeUninit;
-use std::ops::Range;
 use std::sync::Arc;
 
 use super::cif::{CifTarget, KernelCif, enter_status, enter_void};
@@ -11,7 +10,7 @@ use super::packing::Packing;
 use super::serial::SerialTarget;
 use super::trampoline::{Enter, MAX_INLINE_ARGS, NOT_INLINE, by_count, may_be_fresh};
 use crate::Error;
-use crate::link::Image;
+use crate::link::{Code, Image};
 use crate::signature::{Convention, MAX_PARAMS, Param, Returns, Signature};
 
 /// A callable entry with its signature. Clones share it.
@@ -310,12 +309,9 @@ impl Kernel {
         image.code_before(usize::try_from(address).ok()?)
     }
 
-    /// The addresses of its image's code, and of each function there; none of code that is part of
-    /// the process.
-    pub(crate) fn code(&self) -> Option<(Range<usize>, Vec<(String, usize)>)> {
-        let image = self.inner.image.as_ref()?;
-        let functions = image.places().map(|(name, at)| (name.to_owned(), at));
-        Some((image.code(), functions.collect()))
+    /// Where its image's code lies; none of code that is part of the process.
+    pub(crate) fn code(&self) -> Option<Code> {
+        Some(self.inner.image.as_ref()?.code())
     }
 
     /// How many slots its frame has.

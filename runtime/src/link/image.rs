@@ -199,20 +199,21 @@ impl Image {
         Some((name, before))
     }
 
-    /// The addresses of its code.
-    pub(crate) const fn code(&self) -> Range<usize> {
-        self.code.start..self.code.end
+    /// Where its code lies.
+    pub(crate) fn code(&self) -> Code {
+        // Those among them that it cannot be entered by.
+        let functions = self.functions.iter().chain(&self.inner);
+        Code {
+            addresses: self.code.clone(),
+            functions: functions
+                .map(|(name, start)| (name.clone(), start.addr().get()))
+                .collect(),
+        }
     }
 
     /// The names of its functions.
     pub fn functions(&self) -> impl Iterator<Item = &str> {
         self.functions.iter().map(|(name, _)| name.as_str())
-    }
-
-    /// Each function's address, those among them that it cannot be entered by.
-    pub(crate) fn places(&self) -> impl Iterator<Item = (&str, usize)> {
-        let all = self.functions.iter().chain(&self.inner);
-        all.map(|(name, at)| (name.as_str(), at.addr().get()))
     }
 
     /// The lock to hold during each call, where the code keeps state.
@@ -226,6 +227,14 @@ impl Image {
     pub const fn size(&self) -> usize {
         self.size
     }
+}
+
+/// Where an image's code lies.
+#[derive(Debug, Default)]
+pub(crate) struct Code {
+    pub(crate) addresses: Range<usize>,
+    /// Each function, and its address.
+    pub(crate) functions: Vec<(String, usize)>,
 }
 
 /// Refuses what is not to be loaded on this machine.

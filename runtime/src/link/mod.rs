@@ -47,7 +47,7 @@ mod symbols;
 mod x86_64;
 
 pub use architecture::Architecture;
-pub(crate) use image::try_executable_memory;
+pub(crate) use image::{Code, try_executable_memory};
 pub use image::{Image, LoadOptions};
 pub use layout::{Layout, Rights, Segment, layout, layout_all};
 pub use object_file::ObjectFile;

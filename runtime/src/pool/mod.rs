@@ -201,6 +201,13 @@ impl PoolBuilder {
         self
     }
 
+    /// The same, with what is else asked of the system by the first run asked now: for a process
+    /// that cannot open files any more by then.
+    pub(crate) fn settled(mut self) -> Self {
+        self.spins = Some(self.spins());
+        self
+    }
+
     /// The handle. Nothing is started yet.
     #[must_use]
     pub fn build(self) -> Pool {

@@ -24,6 +24,7 @@ use crate::confine::{Mode, Protections, Rights, one_heap};
 use crate::launch::Arg;
 use crate::memory::{Buffer, Guard};
 use crate::plan::Instance;
+use crate::pool::Pool;
 use crate::runtime::Runtime;
 use crate::signature::DType;
 
@@ -225,11 +226,11 @@ impl Helper {
     fn write_scene(&self, kernels: &[crate::Kernel], places: Vec<Vec<u64>>) -> Result<(), Error> {
         let range = |range: std::ops::Range<usize>| (range.start, range.end);
         let code = kernels.iter().map(|kernel| {
-            let (range, functions) = kernel.code().unwrap_or_default();
-            let functions = functions.into_iter();
+            let code = kernel.code().unwrap_or_default();
+            let functions = code.functions.into_iter();
             CodeText {
-                start: range.start as u64,
-                end: range.end as u64,
+                start: code.addresses.start as u64,
+                end: code.addresses.end as u64,
                 functions: functions.map(|(name, at)| (name, at as u64)).collect(),
             }
         });
@@ -297,10 +298,8 @@ impl Helper {
 
     fn load(&mut self, task: PlanTask) -> Result<(), Error> {
         let guard = Guard::from_name(&task.guard).unwrap_or_default();
-        let runtime = Runtime::builder()
-            .threads(task.threads.max(1))
-            .guard(guard)
-            .build()?;
+        let pool = Pool::builder().threads(task.threads).settled().build();
+        let runtime = Runtime::builder().pool(pool).guard(guard).build()?;
         runtime.open_symbols();
         let bundle = Bundle::open(&task.bundle)?;
         let kernels = bundle.plan().kernels().iter().zip(&task.objects);
@@ -346,9 +345,7 @@ impl Helper {
             *value = i64::from_le_bytes(bytes);
         }
         for (name, span) in &task.inputs {
-            let view = instance.input(name)?;
-            let dtype = view.dtype();
-            drop(view);
+            let dtype = instance.input(name)?.dtype();
             fill(instance, name, dtype, |bytes| map.read(span.at, bytes))?;
         }
         let region = &self.region;
