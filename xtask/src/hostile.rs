@@ -21,6 +21,9 @@ const TARGETS: [&str; 7] = [
 /// How long the runtime is soaked for where nothing is said, in seconds.
 const SOAK_SECONDS: &str = "600";
 
+/// By what tests that repeat themselves divide their repetitions under a sanitizer.
+const SHARE: &str = "4";
+
 /// How long each target is fuzzed for where nothing is said, in seconds.
 const SECONDS: &str = "60";
 
@@ -52,10 +55,12 @@ pub(crate) fn asan(args: Vec<String>) -> bool {
             "instance",
             "order",
             "plan",
+            "sandbox",
         ],
     );
-    // More memory than there is must be an error to the library here as elsewhere.
-    let options = ("ASAN_OPTIONS", "allocator_may_return_null=1");
+    // More memory than there is must be an error to the library here as elsewhere. What is
+    // leaked is looked for when a test's process ends.
+    let options = ("ASAN_OPTIONS", "allocator_may_return_null=1:detect_leaks=1");
     sanitized("target/asan", "-Zsanitizer=address", options, &chosen)
 }
 
@@ -96,6 +101,7 @@ fn sanitized(folder: &str, flags: &str, (options, value): (&str, &str), args: &[
     // Code for the machine that builds it is of no use to the sanitizer's target folder.
     test.env("CARGO_TARGET_DIR", folder)
         .env("RUSTFLAGS", flags)
+        .env("SVOD_TEST_SHARE", SHARE)
         .env(options, value);
     run(&mut test)
 }

@@ -18,18 +18,35 @@ const WAYS: [(&str, &str); 3] = [
 ];
 
 /// The test crates of the runtime in which `SVOD_GUARD` changes nothing, and why.
-const UNGUARDED: [(&str, &str); 8] = [
+const UNGUARDED: [(&str, &str); 13] = [
     ("batch", "what is merged is compared in plain buffers"),
     ("cache", "files and processes; no kernel is called"),
     (
         "corpus",
         "buffers are guarded in both ways, whatever is said",
     ),
+    (
+        "confine",
+        "rights of processes; what is called has guards of its own",
+    ),
+    (
+        "confined",
+        "arguments have guards of their own, whatever is said",
+    ),
     ("disassembly", "code is listed; no kernel is called"),
     ("hostile", "damage is read, and what is whole is not called"),
     ("llvm", "what is compiled is called with plain buffers"),
     ("mlir", "what is compiled is called with plain buffers"),
+    (
+        "sandbox",
+        "arguments have guards of their own, whatever is said",
+    ),
+    ("soak", "what grows is looked for, in plain buffers"),
     ("team", "threads; host functions alone, on plain buffers"),
+    (
+        "zoo",
+        "arguments have guards of their own, whatever is said",
+    ),
 ];
 
 /// Slow tests of other crates that no buffer is in.

@@ -24,6 +24,15 @@ pub(crate) fn guard() -> Guard {
     *GUARD.get_or_init(|| RuntimeBuilder::from_env().build().unwrap().guard())
 }
 
+/// By what a test that repeats itself is to divide its repetitions: sanitizers make each of them slow,
+/// and look at what the first of them do as well as at the last.
+pub(crate) fn share() -> usize {
+    let said = std::env::var("SVOD_TEST_SHARE").ok();
+    said.and_then(|share| share.parse().ok())
+        .unwrap_or(1)
+        .max(1)
+}
+
 /// A buffer of zeros, guarded, and aligned to what a signature asks for that says
 /// nothing, so that guards are close.
 pub(crate) fn zeroed(dtype: DType, len: usize) -> Buffer {

@@ -16,7 +16,10 @@ mod support;
 
 use common::Rng;
 
-const ROUNDS: usize = 10_000;
+/// So many, where nothing else is asked for.
+fn rounds() -> usize {
+    10_000 / common::share()
+}
 
 #[test]
 fn ten_thousand_damaged_objects_do_no_harm() {
@@ -24,7 +27,7 @@ fn ten_thousand_damaged_objects_do_no_harm() {
     assert!(seeds.len() >= 10);
     seeds.iter().for_each(|seed| drive::object(seed));
     let mut rng = Rng(1);
-    for round in 0..ROUNDS {
+    for round in 0..rounds() {
         drive::object(&mutate::bytes(&mut rng, &seeds[round % seeds.len()]));
     }
 }
@@ -37,7 +40,7 @@ fn ten_thousand_damaged_bundles_do_no_harm() {
         .iter()
         .for_each(|seed| drive::bundle(dir.path(), &seed.bytes()));
     let mut rng = Rng(2);
-    for round in 0..ROUNDS {
+    for round in 0..rounds() {
         // The small one is the one in which damage matters most.
         let seed = &seeds[usize::from(round % 8 == 7)];
         let mut files = seed.files.clone();
@@ -61,7 +64,7 @@ fn ten_thousand_damaged_weights_do_no_harm() {
     let (dir, seed) = (drive::folder(), seeds::weights());
     drive::weights(dir.path(), &seed);
     let mut rng = Rng(4);
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds() {
         drive::weights(dir.path(), &mutate::bytes(&mut rng, &seed));
     }
 }
@@ -71,7 +74,7 @@ fn ten_thousand_damaged_entries_of_a_cache_do_no_harm() {
     let dir = drive::folder();
     let entry = drive::entry(dir.path());
     let mut rng = Rng(5);
-    for round in 0..ROUNDS {
+    for round in 0..rounds() {
         let damaged = mutate::bytes(&mut rng, &entry);
         drive::cache(dir.path(), &[&[round as u8], &damaged[..]].concat());
     }
@@ -82,7 +85,7 @@ fn damaged_llvm_ir_does_no_harm() {
     let seeds = seeds::ir();
     seeds.iter().for_each(|seed| drive::ir(seed.as_bytes()));
     let mut rng = Rng(6);
-    for round in 0..ROUNDS / 20 {
+    for round in 0..rounds() / 20 {
         let seed = seeds[round % seeds.len()].as_bytes();
         drive::ir(&mutate::bytes(&mut rng, seed));
     }
@@ -92,7 +95,7 @@ fn damaged_llvm_ir_does_no_harm() {
 fn ten_thousand_damaged_signatures_do_no_harm() {
     let seeds = seeds::signatures();
     let mut rng = Rng(3);
-    for round in 0..ROUNDS {
+    for round in 0..rounds() {
         let (how, params) = &seeds[round % seeds.len()];
         let params = mutate::json(&mut rng, params).to_string();
         let mut bytes = [&[*how], params.as_bytes()].concat();

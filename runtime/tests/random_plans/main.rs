@@ -27,9 +27,10 @@ use recipe::{Recipe, Shape, recipes};
 /// So many, or, where memory is guarded, an eighth: what lies beside every argument is
 /// looked at then, which takes ten times as long as the plans do.
 fn part(cases: u32) -> u32 {
+    let share = u32::try_from(common::share()).unwrap_or(1);
     match common::guard() {
-        Guard::Off => cases,
-        _ => cases.div_ceil(8),
+        Guard::Off => cases.div_ceil(share),
+        _ => cases.div_ceil(8 * share),
     }
 }
 
