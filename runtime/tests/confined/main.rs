@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use libtest_mimic::{Arguments, Trial};
 use support::{Files, X, Y, runtime};
-use svod_runtime::bundle::Load;
+use svod_runtime::bundle::{Bundle, Load};
 use svod_runtime::confine::Helper;
 use svod_runtime::memory::Guard;
 use svod_runtime::sandbox::{
@@ -21,7 +21,7 @@ use svod_runtime::{Bounds, Buffer, DType, Error, Scalar, Signature, Source, View
 
 fn main() {
     enter();
-    let tests: [(&str, fn()); 9] = [
+    let tests: [(&str, fn()); 10] = [
         ("what_is_computed_comes_back", what_is_computed_comes_back),
         (
             "what_goes_wrong_is_named_and_the_next_goes_on",
@@ -30,6 +30,7 @@ fn main() {
         ("the_system_is_out_of_reach", the_system_is_out_of_reach),
         ("the_host_cannot_be_read", the_host_cannot_be_read),
         ("a_plan_is_what_it_is_here", a_plan_is_what_it_is_here),
+        ("a_plan_learns_its_schedule", a_plan_learns_its_schedule),
         (
             "a_plan_that_goes_wrong_is_named",
             a_plan_that_goes_wrong_is_named,
@@ -252,6 +253,20 @@ fn a_plan_is_what_it_is_here() {
         assert!(plan.run(&[("n", 8)]).unwrap().is_completed());
         assert_eq!(plan.output("runs").unwrap().as_slice::<i64>().unwrap(), [1]);
         assert!(plan.run(&[("n", 9)]).is_err());
+    }
+}
+
+/// What is learned takes some runs, after which nothing may be asked of the system either.
+fn a_plan_learns_its_schedule() {
+    const DIGITS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/digits");
+    let bundle = Bundle::open(DIGITS).unwrap();
+    let sandbox = Confined::new(Helper::this_program().unwrap(), Limits::default()).unwrap();
+    let options = PlanOptions::default().threads(3);
+    let load = Load::default();
+    let mut plan = sandbox.load(&bundle, runtime(), &load, options).unwrap();
+    for _ in 0..100 {
+        let report = bundle.run_test(&bundle.tests()[0], &mut plan).unwrap();
+        assert!(report.is_within());
     }
 }
 

@@ -23,7 +23,7 @@ use crate::compile::Object;
 use crate::confine::{Mode, Protections, Rights, one_heap};
 use crate::launch::Arg;
 use crate::memory::{Buffer, Guard};
-use crate::plan::Instance;
+use crate::plan::{Instance, cpu_name};
 use crate::pool::Pool;
 use crate::runtime::Runtime;
 use crate::signature::DType;
@@ -298,6 +298,8 @@ impl Helper {
 
     fn load(&mut self, task: PlanTask) -> Result<(), Error> {
         let guard = Guard::from_name(&task.guard).unwrap_or_default();
+        // What runs would ask the system for later: which processor a schedule was learned on.
+        let _ = cpu_name();
         let pool = Pool::builder().threads(task.threads).settled().build();
         let runtime = Runtime::builder().pool(pool).guard(guard).build()?;
         runtime.open_symbols();
