@@ -11,7 +11,7 @@ use std::time::Duration;
 use libtest_mimic::{Arguments, Trial};
 use support::{Files, X, Y, runtime};
 use svod_runtime::bundle::{Bundle, Load};
-use svod_runtime::confine::Helper;
+use svod_runtime::confine::{Helper, Protection, Protections};
 use svod_runtime::memory::Guard;
 use svod_runtime::sandbox::{
     Confined, Fault, Launch, Limits, Outcome, PlanOptions, TimeLimit, Untrusted, enter,
@@ -21,6 +21,17 @@ use svod_runtime::{Bounds, Buffer, DType, Error, Scalar, Signature, Source, View
 
 fn main() {
     enter();
+    // What a system lacks cannot be installed.
+    let there = Protections::of_this_system();
+    let needed = [
+        Protection::NoNewPrivileges,
+        Protection::Seccomp,
+        Protection::Limits,
+    ];
+    if let Some(lacks) = needed.iter().find(|needed| !there.has(**needed)) {
+        println!("skipped: this system lacks {lacks}");
+        return;
+    }
     let tests: [(&str, fn()); 10] = [
         ("what_is_computed_comes_back", what_is_computed_comes_back),
         (
