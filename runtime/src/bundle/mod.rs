@@ -40,8 +40,10 @@ pub use write::BundleWriter;
 use crate::Error;
 use crate::compile::cache::Explanation;
 use crate::compile::{Object, Origin, Source};
+use crate::memory::Constant;
 use crate::plan::{Executable, LearnedSchedule, Plan};
 use crate::runtime::Runtime;
+use crate::sandbox::Untrusted;
 
 /// A bundle that was read and checked.
 #[derive(Debug)]
@@ -133,6 +135,21 @@ impl Bundle {
         let _load = tracing::info_span!("load", plan, kernels).entered();
         // SAFETY: promised by the caller.
         unsafe { load::load(self, runtime, load) }.map_err(|e| in_bundle(self.path(), e))
+    }
+
+    /// The kernels, in the plan's order, as code that nobody vouches for and that runs in a
+    /// [sandbox](crate::sandbox) alone, and a copy of what constants hold, and states at the start,
+    /// by the buffer's number.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load).
+    pub fn load_untrusted(
+        &self,
+        runtime: &Runtime,
+        load: &Load<'_>,
+    ) -> Result<(Vec<Untrusted>, Vec<(usize, Constant)>), Error> {
+        load::untrusted(self, runtime, load).map_err(|e| in_bundle(self.path(), e))
     }
 
     /// The folder, as it was given.

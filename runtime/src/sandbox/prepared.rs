@@ -26,6 +26,7 @@ pub(super) struct Prepared<'l, 'b> {
     first: u64,
     count: u64,
     reversed: bool,
+    order: Option<&'l [u64]>,
     /// What lies in memory of the child's, and the arguments as they were given.
     pub(super) staged: Vec<Option<Buffer>>,
     args: &'l [Arg<'b>],
@@ -87,14 +88,17 @@ impl<'l, 'b> Prepared<'l, 'b> {
             slots[slot] = scalar.to_slot();
         }
         let indices = &launch.indices;
+        let order = launch.order.as_deref();
+        let count = indices.end.saturating_sub(indices.start);
         Ok(Prepared {
             number,
             kernel: launch.kernel,
             entry: kernel.unlocked_entry(),
             slots,
             first: indices.start,
-            count: indices.end.saturating_sub(indices.start),
+            count: order.map_or(count, |order| order.len() as u64),
             reversed: launch.reversed,
+            order,
             staged,
             args: &launch.args,
             sites,
@@ -189,7 +193,10 @@ impl<'l, 'b> Prepared<'l, 'b> {
             } else {
                 call
             };
-            let index = self.first + call;
+            let index = match self.order {
+                Some(order) => order.get(call as usize).copied().unwrap_or(0),
+                None => self.first + call,
+            };
             noted.store(index, Ordering::Relaxed);
             // SAFETY: the arguments fit the signature. That the kernel keeps it is what this process
             // is there to find out: nobody depends on its memory.
