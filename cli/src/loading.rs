@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use svod_runtime::bundle::{Bundle, Load, Progress, Upgrade};
 use svod_runtime::compile::Origin;
+use svod_runtime::memory::Constant;
 use svod_runtime::plan::Executable;
+use svod_runtime::sandbox::Untrusted;
 use svod_runtime::{Error, OptLevel, Runtime};
 
 use crate::show;
@@ -141,6 +143,15 @@ pub(crate) fn load_quickly(
         // SAFETY: as in `load`.
         unsafe { bundle.load_tiered(runtime, load, OptLevel::O0) }
     })
+}
+
+/// As [`load`], for kernels that nobody vouches for.
+pub(crate) fn load_untrusted(
+    bundle: &Bundle,
+    runtime: &Runtime,
+    carried: bool,
+) -> Result<((Vec<Untrusted>, Vec<(usize, Constant)>), Loading), Error> {
+    watched(bundle, carried, |load| bundle.load_untrusted(runtime, load))
 }
 
 fn watched<T>(

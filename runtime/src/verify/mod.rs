@@ -87,7 +87,7 @@ pub use whole::{Whole, whole};
 
 use crate::Error;
 use crate::memory::{Constant, View};
-use crate::plan::{BufferRange, Launch, Op, Plan, Role, check_content};
+use crate::plan::{BufferRange, Executable, Launch, Op, Plan, Role, check_content};
 use crate::sandbox::{CrashIsolation, Limits, Untrusted};
 use crate::signature::{Number, Scalar};
 use judge::{Findings, Found, Written};
@@ -231,6 +231,33 @@ impl Verifier {
         let mut outputs = self.plan.outputs().iter();
         let output = outputs.find(|output| output.name == name);
         Ok(output.map_or(&[], |output| self.memory.bytes(&output.range)))
+    }
+
+    /// The plan with its kernels and contents, to be run in this process: for [`whole`], once
+    /// nothing was found.
+    ///
+    /// # Errors
+    ///
+    /// As [`Executable::new_unchecked`].
+    ///
+    /// # Safety
+    ///
+    /// As [`Executable::new_unchecked`], and the kernels must keep the contracts of their
+    /// signatures, as the [`signature`](crate::signature) module states them.
+    pub unsafe fn executable(&self) -> Result<Executable, Error> {
+        let kernels = self.kernels.iter().cloned();
+        // SAFETY: promised by the caller.
+        let kernels = kernels.map(|kernel| unsafe { kernel.vouch() }).collect();
+        let contents = self.contents.iter().enumerate();
+        let contents = contents.filter_map(|(i, content)| Some((i, content.clone()?)));
+        // SAFETY: promised by the caller.
+        unsafe { Executable::new_unchecked(self.plan.clone(), kernels, contents) }
+    }
+
+    /// Adds what came of the plan as a whole.
+    pub fn add_whole(&mut self, whole: Whole) {
+        self.report.whole.extend(whole.checks);
+        self.report.findings.extend(whole.findings);
     }
 
     /// Goes through the plan once, and verifies each op with what those before it have written.
