@@ -13,6 +13,9 @@ pub(super) const ALONE: u64 = 64;
 /// How many bytes may be written by launches that are kept at the same time.
 const KEPT: usize = 128 << 20;
 
+/// How many elements are looked at together first.
+const STRETCH: usize = 256;
+
 /// Makes the parts, and compares each with the whole.
 pub(super) fn take_apart(
     subject: &mut Subject<'_>,
@@ -80,7 +83,7 @@ impl Family<'_> {
                 self.part(subject, parts, i * at_once + j, trials, findings)?;
             }
         }
-        self.left_over(subject, findings);
+        self.left_over(findings);
         Ok(())
     }
 
@@ -109,47 +112,37 @@ impl Family<'_> {
             return Ok(());
         }
         for argument in self.whole.trial.arguments() {
-            let size = subject.arguments[argument].param.dtype.size();
-            for element in 0..subject.arguments[argument].param.len {
-                let at = element * size..(element + 1) * size;
-                let kept =
-                    |t: &Trial| t.after(argument)[at.clone()] == t.before(argument)[at.clone()];
-                if trials.iter().all(kept) {
+            let len = subject.arguments[argument].param.len;
+            for start in (0..len).step_by(STRETCH) {
+                let end = len.min(start + STRETCH);
+                // Most parts leave most of it alone.
+                if trials.iter().all(|t| t.kept(argument, start..end)) {
                     continue;
                 }
-                let owner = self.owners[argument][element];
-                self.owners[argument][element] = u32::try_from(part + 1).unwrap_or(u32::MAX);
-                let signed = i64::try_from(element).unwrap_or(i64::MAX);
-                if owner != 0 && !findings.has(Kind::Overlap, Some(argument)) {
-                    let first = first_writer(
-                        subject,
-                        self.whole.fill,
-                        &parts[owner as usize - 1],
-                        argument,
-                        element,
-                    )?;
-                    let second =
-                        first_writer(subject, self.whole.fill, &parts[part], argument, element)?;
-                    let mut calls: Vec<_> = first.into_iter().chain(second).collect();
-                    calls.sort_unstable();
-                    let text = format!("calls {} of its grid both write it", list(&calls));
-                    findings.add(Found::new(Kind::Overlap, argument, signed, text).calls(calls));
-                }
-                let same = self.fills().zip(trials);
-                let same = same.map(|((_, whole), t)| {
-                    whole.after(argument)[at.clone()] == t.after(argument)[at.clone()]
-                });
-                let same = same.fold(true, |all, same| all && same);
-                let known = [Kind::Overlap, Kind::Dependent];
-                if !same && !known.iter().any(|kind| findings.has(*kind, Some(argument))) {
-                    let call =
-                        first_writer(subject, self.whole.fill, &parts[part], argument, element)?;
-                    let calls: Vec<_> = call.into_iter().collect();
-                    let text = format!(
-                        "call {} of its grid writes other bits without the others",
-                        list(&calls)
-                    );
-                    findings.add(Found::new(Kind::Dependent, argument, signed, text).calls(calls));
+                for element in start..end {
+                    if trials
+                        .iter()
+                        .all(|t| t.kept(argument, element..element + 1))
+                    {
+                        continue;
+                    }
+                    let owner = &mut self.owners[argument][element];
+                    let number = u32::try_from(part + 1).unwrap_or(u32::MAX);
+                    let before = std::mem::replace(owner, number) as usize;
+                    let mut whole = self.fills().zip(trials);
+                    let same = whole.all(|((_, w), t)| w.same(t, argument, element));
+                    let writers = [
+                        before.checked_sub(1).map(|before| &parts[before]),
+                        Some(&parts[part]),
+                    ];
+                    let at = (argument, element);
+                    match (before, same) {
+                        (0, true) => {}
+                        (0, false) => {
+                            dependent(subject, self.whole.fill, &parts[part], at, findings)?
+                        }
+                        _ => overlap(subject, self.whole.fill, writers, at, findings)?,
+                    }
                 }
             }
         }
@@ -157,18 +150,16 @@ impl Family<'_> {
     }
 
     /// What the whole has written, and no part.
-    fn left_over(&self, subject: &Subject<'_>, findings: &mut Findings) {
+    fn left_over(&self, findings: &mut Findings) {
+        if !findings.0.is_empty() {
+            return;
+        }
         for (argument, owners) in self.owners.iter().enumerate() {
-            let size = subject.arguments[argument].param.dtype.size();
             let missing = owners.iter().enumerate().position(|(element, owner)| {
-                let at = element * size..(element + 1) * size;
-                let kept =
-                    |t: &Trial| t.after(argument)[at.clone()] == t.before(argument)[at.clone()];
-                *owner == 0 && !self.fills().all(|(_, whole)| kept(whole))
+                let mut wholes = self.fills();
+                *owner == 0 && wholes.any(|(_, w)| !w.kept(argument, element..element + 1))
             });
-            if let Some(element) = missing
-                && findings.0.is_empty()
-            {
+            if let Some(element) = missing {
                 let text = "no call of its grid writes it without the others";
                 let element = i64::try_from(element).unwrap_or(i64::MAX);
                 findings.add(Found::new(Kind::Dependent, argument, element, text.into()));
@@ -177,25 +168,63 @@ impl Family<'_> {
     }
 }
 
+/// Two parts that write the same element.
+fn overlap(
+    subject: &mut Subject<'_>,
+    fill: Fill,
+    parts: [Option<&Vec<u64>>; 2],
+    at: (usize, usize),
+    findings: &mut Findings,
+) -> Result<(), Error> {
+    if findings.has(Kind::Overlap, Some(at.0)) {
+        return Ok(());
+    }
+    let mut calls = Vec::new();
+    for part in parts.into_iter().flatten() {
+        calls.extend(first_writer(subject, fill, part, at)?);
+    }
+    calls.sort_unstable();
+    let text = format!("calls {} of its grid both write it", list(&calls));
+    let element = i64::try_from(at.1).unwrap_or(i64::MAX);
+    findings.add(Found::new(Kind::Overlap, at.0, element, text).calls(calls));
+    Ok(())
+}
+
+/// A part that writes other bits than the whole.
+fn dependent(
+    subject: &mut Subject<'_>,
+    fill: Fill,
+    part: &[u64],
+    at: (usize, usize),
+    findings: &mut Findings,
+) -> Result<(), Error> {
+    let known = [Kind::Overlap, Kind::Dependent];
+    if known.iter().any(|kind| findings.has(*kind, Some(at.0))) {
+        return Ok(());
+    }
+    let call = first_writer(subject, fill, part, at)?;
+    let calls: Vec<_> = call.into_iter().collect();
+    let calls_text = list(&calls);
+    let text = format!("call {calls_text} of its grid writes other bits without the others");
+    let element = i64::try_from(at.1).unwrap_or(i64::MAX);
+    findings.add(Found::new(Kind::Dependent, at.0, element, text).calls(calls));
+    Ok(())
+}
+
 /// Which of these calls writes an element first.
 fn first_writer(
     subject: &mut Subject<'_>,
     fill: Fill,
     calls: &[u64],
-    argument: usize,
-    element: usize,
+    (argument, element): (usize, usize),
 ) -> Result<Option<u64>, Error> {
-    let size = subject.arguments[argument].param.dtype.size();
-    let at = element * size..(element + 1) * size;
     let (mut none, mut some) = (0, calls.len());
     while some - none > 1 {
         let middle = usize::midpoint(none, some);
         let these = Calls::These(calls[..middle].to_vec());
         let tried = subject.run(&[Variant::new(Placement::End, fill).calls(these)])?;
-        let writes = tried.first().is_some_and(|t| {
-            t.has_ended() && t.after(argument)[at.clone()] != t.before(argument)[at.clone()]
-        });
-        match writes {
+        let mut tried = tried.iter().filter(|t| t.has_ended());
+        match tried.any(|t| !t.kept(argument, element..element + 1)) {
             true => some = middle,
             false => none = middle,
         }

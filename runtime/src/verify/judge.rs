@@ -47,6 +47,14 @@ impl Findings {
         }
     }
 
+    /// Leaves out what is said better by another.
+    pub(super) fn settle(&mut self) {
+        let overlap: Vec<_> = self.0.iter().filter(|f| f.kind == Kind::Overlap).collect();
+        let overlap: Vec<_> = overlap.into_iter().map(|f| f.argument).collect();
+        let said = |f: &Found| f.kind == Kind::Dependent && overlap.contains(&f.argument);
+        self.0.retain(|f| !said(f));
+    }
+
     pub(super) fn has(&self, kind: Kind, argument: Option<usize>) -> bool {
         let mut all = self.0.iter();
         all.any(|f| (f.kind, f.argument) == (kind, argument))
@@ -104,11 +112,19 @@ pub(super) fn judge(
     }
     let Some(ended) = ended else {
         let start = others.into_iter().nth(1).filter(Trial::has_ended);
-        return Ok(start.map(|trial| Reference {
-            fill,
-            trial,
-            other: None,
-        }));
+        let Some(trial) = start else {
+            return Ok(None);
+        };
+        // It ends where the guard is elsewhere: what it writes there will do.
+        let other = match fills {
+            [_, other, ..] => {
+                let again = subject.run(&[Variant::new(Placement::Start, *other)])?;
+                let mut again = again.into_iter().filter(Trial::has_ended);
+                again.next().map(|trial| (*other, trial))
+            }
+            _ => None,
+        };
+        return Ok(Some(Reference { fill, trial, other }));
     };
     let trial = filled.remove(ended);
     let fills: Vec<_> = fills.iter().copied().filter(|f| *f != fill).collect();
@@ -150,16 +166,18 @@ pub(super) fn run_once(
     }
     let mut ended = fills.into_iter().zip(tried).filter(|(_, t)| t.has_ended());
     let Some((fill, trial)) = ended.next() else {
-        return Ok(anything(subject));
+        return Ok(anything(subject, findings));
     };
     let other = ended.next();
     Ok(written(subject, &Reference { fill, trial, other }))
 }
 
-/// What a launch that never ends well is taken to write: what was there.
-pub(super) fn anything(subject: &Subject<'_>) -> Vec<Written> {
+/// What a launch that never ends well is taken to write, so that ops after it do not seem to be
+/// wrong as well: what was there, of all that it may write, and of what it was seen to write.
+pub(super) fn anything(subject: &Subject<'_>, findings: &Findings) -> Vec<Written> {
     let all = subject.arguments.iter().enumerate();
-    let written = all.filter(|(_, a)| a.param.access.writes());
+    let written = all
+        .filter(|(i, a)| a.param.access.writes() || findings.has(Kind::WritesReadOnly, Some(*i)));
     written
         .map(|(argument, a)| Written {
             argument,
@@ -336,21 +354,16 @@ fn not_bools(subject: &Subject<'_>, trial: &Trial, findings: &mut Findings) {
 pub(super) fn written(subject: &Subject<'_>, reference: &Reference) -> Vec<Written> {
     let trial = &reference.trial;
     let of = |argument: usize| {
-        let size = subject.arguments[argument].param.dtype.size();
         let mut bytes = trial.after(argument).to_vec();
-        if subject.arguments[argument].param.dtype == DType::Bool {
+        let of = &subject.arguments[argument];
+        if of.param.dtype == DType::Bool {
             bytes.iter_mut().for_each(|byte| *byte &= 1);
         }
-        let of = &subject.arguments[argument];
         let elements = (0..of.param.len).map(|element| {
-            let part = element * size..(element + 1) * size;
-            let kept =
-                |t: &Trial| t.after(argument)[part.clone()] == t.before(argument)[part.clone()];
-            let other = reference
-                .other
-                .as_ref()
-                .is_none_or(|(_, other)| kept(other));
-            !(of.is_unknown(element) && kept(trial) && other)
+            let kept = |t: &Trial| t.kept(argument, element..element + 1);
+            let other = reference.other.as_ref();
+            let left_alone = kept(trial) && other.is_none_or(|(_, other)| kept(other));
+            !left_alone || !of.is_unknown(element)
         });
         Written {
             argument,

@@ -496,11 +496,12 @@ fn numbers(
 /// Verifies a launch, and returns what it writes.
 fn verify(subject: &mut Subject<'_>, findings: &mut Findings) -> Result<Vec<Written>, Error> {
     let Some(reference) = judge::judge(subject, findings)? else {
-        return Ok(judge::anything(subject));
+        return Ok(judge::anything(subject, findings));
     };
     let steady = !findings.0.iter().any(|f| f.kind == Kind::Unsteady);
     if subject.grid > 1 && steady {
         grid::take_apart(subject, &reference, findings)?;
+        findings.settle();
     }
     Ok(judge::written(subject, &reference))
 }

@@ -145,6 +145,27 @@ impl Trial {
         written.map_or(&[], |(_, after)| after.as_view().as_bytes())
     }
 
+    /// Whether these elements hold what they held before.
+    pub(super) fn kept(&self, argument: usize, elements: Range<usize>) -> bool {
+        let Some((before, after)) = &self.written[argument] else {
+            return true;
+        };
+        let size = after.dtype().size();
+        let part = elements.start * size..elements.end * size;
+        before[part.clone()] == after.as_view().as_bytes()[part]
+    }
+
+    /// Whether an element is the same in both.
+    pub(super) fn same(&self, other: &Trial, argument: usize, element: usize) -> bool {
+        let (Some((_, a)), Some((_, b))) = (&self.written[argument], &other.written[argument])
+        else {
+            return true;
+        };
+        let size = a.dtype().size();
+        let part = element * size..(element + 1) * size;
+        a.as_view().as_bytes()[part.clone()] == b.as_view().as_bytes()[part]
+    }
+
     /// The arguments that it may have written.
     pub(super) fn arguments(&self) -> impl Iterator<Item = usize> + '_ {
         let all = self.written.iter().enumerate();
