@@ -241,9 +241,9 @@ fn calls_of_a_grid_that_depend_on_each_other_are_found() {
         ),
         (
             "if (i == 0) y[0] = x[0]; else if (i == 3) y[3] = y[0] == x[0]; else y[i] = 0;",
-            Kind::ReadsWriteOnly,
-            0,
-            vec![],
+            Kind::Dependent,
+            3,
+            vec![3],
         ),
     ] {
         let source = format!("void k(float *y, const float *x, int i) {{ {text} }}");

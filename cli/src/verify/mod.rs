@@ -20,7 +20,7 @@ use crate::{Failure, Outcome, THREADS, loading, show};
 #[derive(Args)]
 #[command(after_help = "\
 Each op is launched many times, in a process of its own and over arguments of its own: at
-both ends of memory that nothing may touch, with what it may not read filled in three ways,
+both ends of memory that nothing may touch, with what it may not read filled in four ways,
 again, at addresses that are as aligned as is declared and no more, with the calls of its
 grid in other orders, and each of them alone. What is the same every time goes on into the
 plan. It goes through the bundle's recorded tests, and then with variables as small and as

@@ -11,21 +11,29 @@ pub(super) enum Fill {
     Ones,
     /// Positive numbers above what most are, which a maximum lets through.
     High,
-    /// Negative ones, where the type has any.
+    /// Negative ones, where the type has any, which a minimum lets through.
     Low,
+    /// Fractions near 0, to which little can be added without that it shows.
+    Near,
 }
 
 /// After how many elements a filling repeats itself: a prime, so that no row is as long.
 const PERIOD: usize = 251;
 
 impl Fill {
-    pub(super) const ALL: [Fill; 3] = [Fill::Ones, Fill::High, Fill::Low];
+    pub(super) const ALL: [Fill; 4] = [Fill::Ones, Fill::High, Fill::Low, Fill::Near];
 
-    /// Fills `bytes` with elements of this type.
-    pub(super) fn fill(self, dtype: DType, bytes: &mut [u8]) {
+    /// Fills `bytes` with elements of this type, which are others for another `salt`: what is copied
+    /// from the same place of another argument is not what was there.
+    pub(super) fn fill(self, dtype: DType, salt: usize, bytes: &mut [u8]) {
         let size = dtype.size();
         let period: Vec<u8> = (0..PERIOD)
-            .flat_map(|i| self.element(dtype, i).to_le_bytes().into_iter().take(size))
+            .flat_map(|i| {
+                self.element(dtype, i + 1 + salt * 29)
+                    .to_le_bytes()
+                    .into_iter()
+                    .take(size)
+            })
             .collect();
         for chunk in bytes.chunks_mut(period.len()) {
             chunk.copy_from_slice(&period[..chunk.len()]);
@@ -34,12 +42,16 @@ impl Fill {
 
     fn element(self, dtype: DType, index: usize) -> u64 {
         // 0 to 99, each differing from the one before.
-        let step = (index * 37 % 100) as i128;
+        let step = i128::try_from(index * 37 % 100).unwrap_or(0);
         let number = match (self, dtype) {
+            (Fill::Near, dtype) if dtype.is_float() => {
+                let fraction = Number::Float(0.0078125 * (step + 1) as f64);
+                return Scalar::from_number(dtype, fraction).map_or(0, Scalar::to_slot);
+            }
             (Fill::Ones, DType::Bool) => 1,
             (Fill::Ones, _) => return u64::MAX,
             (Fill::High, DType::Bool) => 0,
-            (Fill::Low, DType::Bool) => step & 1,
+            (Fill::Low | Fill::Near, DType::Bool) => step / 3 & 1,
             (Fill::High, dtype) if dtype.is_float() => 20_000 + 64 * step,
             (Fill::Low, dtype) if dtype.is_float() => -20_000 - 64 * step,
             (Fill::High, _) => 1 + step,
@@ -47,6 +59,7 @@ impl Fill {
                 -2 - step
             }
             (Fill::Low, _) => 101 + step,
+            (Fill::Near, _) => step % 7,
         };
         Scalar::from_number(dtype, Number::Int(number)).map_or(0, Scalar::to_slot)
     }
@@ -58,6 +71,7 @@ impl Fill {
             Fill::Ones => [0xff; 8],
             Fill::High => [0x40; 8],
             Fill::Low => [0xc0; 8],
+            Fill::Near => [0x20; 8],
         }
     }
 }
@@ -70,26 +84,30 @@ mod tests {
     fn fillings_differ_from_each_other_and_neighbours_too() {
         for dtype in DType::ALL {
             let size = dtype.size();
-            let filled = Fill::ALL.map(|fill| {
+            let filled = |fill: Fill, salt| {
                 let mut bytes = vec![0; 300 * size];
-                fill.fill(dtype, &mut bytes);
-                bytes
-            });
-            let [ones, high, low] = filled
-                .each_ref()
-                .map(|b| b.chunks(size).collect::<Vec<_>>());
+                fill.fill(dtype, salt, &mut bytes);
+                let elements = bytes.chunks(size).map(<[u8]>::to_vec);
+                elements.collect::<Vec<_>>()
+            };
+            let all = Fill::ALL.map(|fill| filled(fill, 0));
             for i in 0..300 {
-                assert_ne!(ones[i], high[i], "{dtype} {i}");
-                if dtype != DType::Bool {
-                    assert_ne!(high[i], low[i], "{dtype} {i}");
-                    assert_ne!(ones[i], low[i], "{dtype} {i}");
+                assert_ne!(all[0][i], all[1][i], "{dtype} {i}");
+            }
+            if dtype == DType::Bool {
+                continue;
+            }
+            for (fill, elements) in Fill::ALL.iter().zip(&all).skip(1) {
+                let salted = filled(*fill, 1);
+                for i in 0..300 {
+                    assert_ne!(elements[i], all[0][i], "{dtype} {i}");
+                    if *fill != Fill::Near || dtype.is_float() {
+                        assert_ne!(elements[i], salted[i], "{dtype} {fill:?} {i}");
+                    }
                 }
+                let mut pairs = elements[..PERIOD].windows(2);
+                assert!(pairs.all(|two| two[0] != two[1]), "{dtype} {fill:?}");
             }
-            if dtype != DType::Bool {
-                let differ = |all: &[&[u8]]| all.windows(2).all(|two| two[0] != two[1]);
-                assert!(differ(&high[..PERIOD]) && differ(&low[..PERIOD]), "{dtype}");
-            }
-            assert_eq!(ones[0], ones[299]);
         }
     }
 }

@@ -47,14 +47,6 @@ impl Findings {
         }
     }
 
-    /// Leaves out what is said better by another.
-    pub(super) fn settle(&mut self) {
-        let overlap: Vec<_> = self.0.iter().filter(|f| f.kind == Kind::Overlap).collect();
-        let overlap: Vec<_> = overlap.into_iter().map(|f| f.argument).collect();
-        let said = |f: &Found| f.kind == Kind::Dependent && overlap.contains(&f.argument);
-        self.0.retain(|f| !said(f));
-    }
-
     pub(super) fn has(&self, kind: Kind, argument: Option<usize>) -> bool {
         let mut all = self.0.iter();
         all.any(|f| (f.kind, f.argument) == (kind, argument))
@@ -74,6 +66,8 @@ pub(super) struct Reference {
     pub(super) fill: Fill,
     pub(super) trial: Trial,
     pub(super) other: Option<(Fill, Trial)>,
+    /// What the order of calls makes a difference for.
+    pub(super) order: Vec<Found>,
 }
 
 /// Tries a launch in all ways but by parts of its grid. Without a reference, it ended in none.
@@ -124,7 +118,12 @@ pub(super) fn judge(
             }
             _ => None,
         };
-        return Ok(Some(Reference { fill, trial, other }));
+        return Ok(Some(Reference {
+            fill,
+            trial,
+            other,
+            order: Vec::new(),
+        }));
     };
     let trial = filled.remove(ended);
     let fills: Vec<_> = fills.iter().copied().filter(|f| *f != fill).collect();
@@ -143,9 +142,15 @@ pub(super) fn judge(
         }
     }
     steadiness(subject, &trial, &others, findings, depends);
+    let order = orders(subject, &trial, &others);
     not_bools(subject, &trial, findings);
     let other = fills.into_iter().zip(filled).find(|(_, t)| t.has_ended());
-    Ok(Some(Reference { fill, trial, other }))
+    Ok(Some(Reference {
+        fill,
+        trial,
+        other,
+        order,
+    }))
 }
 
 /// Makes a launch once, so that the plan goes on.
@@ -169,7 +174,16 @@ pub(super) fn run_once(
         return Ok(anything(subject, findings));
     };
     let other = ended.next();
-    Ok(written(subject, &Reference { fill, trial, other }))
+    let order = Vec::new();
+    Ok(written(
+        subject,
+        &Reference {
+            fill,
+            trial,
+            other,
+            order,
+        },
+    ))
 }
 
 /// What a launch that never ends well is taken to write, so that ops after it do not seem to be
@@ -187,7 +201,7 @@ pub(super) fn anything(subject: &Subject<'_>, findings: &Findings) -> Vec<Writte
         .collect()
 }
 
-/// Compares the same launch with itself: again, elsewhere, and in other orders.
+/// Compares the same launch with itself: again, and elsewhere.
 fn steadiness(
     subject: &Subject<'_>,
     trial: &Trial,
@@ -218,10 +232,19 @@ fn steadiness(
             compare(Some(other), Kind::Placement, text.into());
         }
     }
+}
+
+/// Compares the same launch with itself, with the calls of its grid in other orders.
+fn orders(subject: &Subject<'_>, trial: &Trial, others: &[Trial]) -> Vec<Found> {
+    let mut found = Vec::new();
     for (other, order) in others.iter().skip(3).zip(["reverse", "mixed"]) {
-        let text = format!("it wrote other bits with the calls of its grid in {order} order");
-        compare(Some(other), Kind::Dependent, text);
+        if let Differs::At(argument, element) = differs(subject, trial, other) {
+            let text = format!("it wrote other bits with the calls of its grid in {order} order");
+            let element = i64::try_from(element).unwrap_or(i64::MAX);
+            found.push(Found::new(Kind::Dependent, argument, element, text));
+        }
     }
+    found
 }
 
 /// Finds what a launch has read that it may not: whatever alone makes a difference.

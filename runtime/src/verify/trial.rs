@@ -200,6 +200,12 @@ impl<'m> Subject<'m> {
         written.map(|a| a.param.bytes()).sum()
     }
 
+    /// Whether it may read what no op has written.
+    pub(super) fn may_read_unwritten(&self) -> bool {
+        let mut all = self.arguments.iter();
+        all.any(|a| a.param.access.reads() && a.unwritten.is_some())
+    }
+
     /// Everything that the kernel may not know, of arguments that lie so.
     pub(super) fn secrets(&self) -> Vec<Secret> {
         let all = self.arguments.iter().enumerate();
@@ -314,13 +320,13 @@ impl<'m> Subject<'m> {
         let argument = &self.arguments[i];
         let base = self.initial.entry((i, filled.all)).or_insert_with(|| {
             let mut bytes = argument.bytes.to_vec();
-            hide(argument, filled.all, 0..argument.param.len, &mut bytes);
+            hide(argument, i, filled.all, 0..argument.param.len, &mut bytes);
             Rc::new(bytes)
         });
         match &filled.but {
             Some((Secret::Elements(of), range, fill)) if *of == i => {
                 let mut bytes = base.to_vec();
-                hide(argument, *fill, range.clone(), &mut bytes);
+                hide(argument, i, *fill, range.clone(), &mut bytes);
                 Rc::new(bytes)
             }
             _ => base.clone(),
@@ -329,13 +335,13 @@ impl<'m> Subject<'m> {
 }
 
 /// Fills those elements of a range that the kernel may not read.
-fn hide(argument: &Argument<'_>, fill: Fill, range: Range<usize>, bytes: &mut [u8]) {
+fn hide(argument: &Argument<'_>, salt: usize, fill: Fill, range: Range<usize>, bytes: &mut [u8]) {
     if !argument.has_unknown() {
         return;
     }
     let size = argument.param.dtype.size();
     let mut filling = vec![0; bytes.len()];
-    fill.fill(argument.param.dtype, &mut filling);
+    fill.fill(argument.param.dtype, salt, &mut filling);
     for element in range {
         if argument.is_unknown(element) {
             let part = element * size..(element + 1) * size;
