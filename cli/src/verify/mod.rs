@@ -115,6 +115,7 @@ pub(crate) fn verify(args: &VerifyArgs, out: &mut dyn Write) -> Outcome {
         })?;
     }
     bar.finish_and_clear();
+    verifier.find_lines(&runtime, &|kernel| bundle.source(kernel).ok().flatten());
     let mut skipped = args.ops_only.then(|| "only ops were asked for".to_owned());
     if !verifier.report().is_clean() {
         skipped = Some("ops have findings".to_owned());

@@ -25,7 +25,9 @@ pub(super) fn take_apart(
     let grid = subject.grid;
     if grid <= ALONE {
         let parts: Vec<_> = (0..grid).map(|call| vec![call]).collect();
-        return Family::new(subject, whole).judge(subject, &parts, findings);
+        Family::new(subject, whole).judge(subject, &parts, findings)?;
+        findings.settle();
+        return Ok(());
     }
     for bit in 0..u64::BITS - (grid - 1).leading_zeros() {
         let (with, without) = (0..grid).partition(|call| call >> bit & 1 == 1);
@@ -35,6 +37,7 @@ pub(super) fn take_apart(
             break;
         }
     }
+    findings.settle();
     Ok(())
 }
 

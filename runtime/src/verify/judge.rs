@@ -47,6 +47,14 @@ impl Findings {
         }
     }
 
+    /// Leaves out that a call depends on others where another writes the same element.
+    pub(super) fn settle(&mut self) {
+        let overlaps = self.0.iter().filter(|f| f.kind == Kind::Overlap);
+        let overlaps: Vec<_> = overlaps.map(|f| (f.argument, f.element)).collect();
+        self.0
+            .retain(|f| f.kind != Kind::Dependent || !overlaps.contains(&(f.argument, f.element)));
+    }
+
     pub(super) fn has(&self, kind: Kind, argument: Option<usize>) -> bool {
         let mut all = self.0.iter();
         all.any(|f| (f.kind, f.argument) == (kind, argument))

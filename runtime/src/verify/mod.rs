@@ -73,21 +73,24 @@
 mod filling;
 mod grid;
 mod judge;
+mod lines;
 mod memory;
 mod pass;
 mod report;
 mod trial;
 mod whole;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 pub use pass::Pass;
 pub use report::{Checked, Finding, Kind, Line, Report, WholeCheck};
 pub use whole::{Whole, whole};
 
 use crate::Error;
+use crate::compile::{Language, Object, Source};
 use crate::memory::{Constant, View};
 use crate::plan::{BufferRange, Executable, Launch, Op, Plan, Role, check_content};
+use crate::runtime::Runtime;
 use crate::sandbox::{CrashIsolation, Limits, Untrusted};
 use crate::signature::{Number, Scalar};
 use judge::{Findings, Found, Written};
@@ -252,6 +255,27 @@ impl Verifier {
         let contents = contents.filter_map(|(i, content)| Some((i, content.clone()?)));
         // SAFETY: promised by the caller.
         unsafe { Executable::new_unchecked(self.plan.clone(), kernels, contents) }
+    }
+
+    /// Finds the lines of source of what was found at a place of a kernel's code, where `sources`
+    /// has a source of C of that kernel, by its number, and the compiler makes the same code of it
+    /// with a table of lines.
+    pub fn find_lines(&mut self, runtime: &Runtime, sources: &dyn Fn(usize) -> Option<Source>) {
+        let mut compiled: HashMap<usize, Option<Object>> = HashMap::new();
+        for finding in &mut self.report.findings {
+            let op = finding.op.and_then(|op| self.plan.ops().get(op));
+            let (Some(code), Some(Op::Launch(launch))) = (&finding.code, op) else {
+                continue;
+            };
+            let with_lines = compiled.entry(launch.kernel).or_insert_with(|| {
+                let source = sources(launch.kernel).filter(|s| s.language() == Language::C)?;
+                runtime.compile_with_lines(&source).ok()
+            });
+            let object = self.kernels[launch.kernel].object();
+            if let (Some(object), Some(with_lines)) = (object, with_lines) {
+                finding.line = lines::line(object, with_lines, code);
+            }
+        }
     }
 
     /// Adds what came of the plan as a whole.
