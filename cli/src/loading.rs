@@ -5,11 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use svod_runtime::bundle::{Bundle, Load, Progress, Upgrade};
+use svod_runtime::bundle::{Bundle, Load, Progress, UntrustedCode, Upgrade};
 use svod_runtime::compile::Origin;
-use svod_runtime::memory::Constant;
 use svod_runtime::plan::Executable;
-use svod_runtime::sandbox::Untrusted;
 use svod_runtime::{Error, OptLevel, Runtime};
 
 use crate::show;
@@ -150,7 +148,7 @@ pub(crate) fn load_untrusted(
     bundle: &Bundle,
     runtime: &Runtime,
     carried: bool,
-) -> Result<((Vec<Untrusted>, Vec<(usize, Constant)>), Loading), Error> {
+) -> Result<(UntrustedCode, Loading), Error> {
     watched(bundle, carried, |load| bundle.load_untrusted(runtime, load))
 }
 

@@ -93,9 +93,9 @@ fn a_good_bundle_is_clean() {
 fn planted_faults_are_named() {
     let last = "        scores[image][d] = power[d] / total;";
     let edit = |to: &str| spoiled("softmax.c", Some((last, to)), |_| ());
-    let write = "        scores[image][d] = power[d] / total;\n    if (image == 44)\n        scores[45][0] = 1;";
+    let write = "        scores[image][d] = power[d] / total;\n    if (image == 44)\n        scores[45][2] = 1;";
     let json = verify(&edit(write), 1);
-    assert_first(&json, "out-of-bounds", "softmax", 0, 450);
+    assert_first(&json, "out-of-bounds", "softmax", 0, 452);
     let first = &json["findings"][0];
     assert_eq!(
         (&first["op"], &first["function"]),

@@ -433,9 +433,10 @@ fn scalars_are_tried_at_their_ends() {
 fn what_a_verification_goes_on_with_is_what_a_run_computes() {
     let files = Files::small();
     let bundle = files.open().unwrap();
-    let (kernels, contents) = bundle.load_untrusted(runtime(), &Load::default()).unwrap();
+    let code = bundle.load_untrusted(runtime(), &Load::default()).unwrap();
     let plan = bundle.plan().clone();
-    let mut verifier = Verifier::new(plan, kernels, contents, Settings::default()).unwrap();
+    let mut verifier =
+        Verifier::new(plan, code.kernels, code.contents, Settings::default()).unwrap();
     let mut instance = files.instance();
     for pass in Pass::of_bundle(&bundle).unwrap() {
         verifier.run(&pass, &mut |_| ()).unwrap();
@@ -464,10 +465,10 @@ fn what_a_verification_goes_on_with_is_what_a_run_computes() {
 #[test]
 fn the_digits_are_clean_and_so_is_their_plan() {
     let bundle = Bundle::open(DIGITS).unwrap();
-    let (kernels, contents) = bundle.load_untrusted(runtime(), &Load::default()).unwrap();
+    let code = bundle.load_untrusted(runtime(), &Load::default()).unwrap();
     let plan = bundle.plan().clone();
     let settings = Settings::default().quick(true);
-    let mut verifier = Verifier::new(plan, kernels, contents, settings).unwrap();
+    let mut verifier = Verifier::new(plan, code.kernels, code.contents, settings).unwrap();
     let mut passes = Pass::of_bundle(&bundle).unwrap();
     passes.truncate(2);
     for pass in &passes {

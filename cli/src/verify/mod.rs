@@ -91,8 +91,7 @@ pub(crate) fn verify(args: &VerifyArgs, out: &mut dyn Write) -> Outcome {
         builder = builder.threads(threads.into());
     }
     let runtime = builder.build()?;
-    let ((kernels, contents), loading) =
-        loading::load_untrusted(&bundle, &runtime, !args.recompile)?;
+    let (code, loading) = loading::load_untrusted(&bundle, &runtime, !args.recompile)?;
     let settings = Settings::default()
         .quick(args.quick)
         .limits(Limits::default().wall(args.timeout));
@@ -101,7 +100,7 @@ pub(crate) fn verify(args: &VerifyArgs, out: &mut dyn Write) -> Outcome {
         writeln!(out, "{name}  {}", loading.line())?;
         out.flush()?;
     }
-    let mut verifier = Verifier::new(bundle.plan().clone(), kernels, contents, settings)?;
+    let mut verifier = Verifier::new(bundle.plan().clone(), code.kernels, code.contents, settings)?;
     let bar = bar(passes.len() * bundle.plan().ops().len());
     let mut found = 0;
     for pass in &passes {

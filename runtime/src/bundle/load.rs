@@ -84,6 +84,15 @@ impl Default for Wanted<'_> {
     }
 }
 
+/// What an executable of a bundle is made from, as [`Bundle::load_untrusted`] has it.
+#[derive(Clone, Debug)]
+pub struct UntrustedCode {
+    /// The kernels, in the plan's order.
+    pub kernels: Vec<Untrusted>,
+    /// What constants hold, and states at the start, by the buffer's number.
+    pub contents: Vec<(usize, Constant)>,
+}
+
 /// What a kernel is made from.
 #[derive(Debug)]
 pub(super) struct KernelSource {
@@ -400,13 +409,16 @@ pub(super) fn untrusted(
     bundle: &Bundle,
     runtime: &Runtime,
     load: &Load<'_>,
-) -> Result<(Vec<Untrusted>, Vec<(usize, Constant)>), Error> {
+) -> Result<UntrustedCode, Error> {
     let Tiers { objects, .. } = tiers(bundle, runtime, load, None)?;
     let signatures = bundle.plan.kernels().iter().map(|k| &k.signature);
     let kernels: Vec<_> = objects.iter().zip(signatures).collect();
     let kernels = runtime.link_all_untrusted(&kernels)?;
     let Some(weights) = &bundle.weights else {
-        return Ok((kernels, Vec::new()));
+        return Ok(UntrustedCode {
+            kernels,
+            contents: Vec::new(),
+        });
     };
     let bytes = read_bytes(weights.path())?;
     let buffers = bundle.tensors.iter().zip(bundle.plan.buffers());
@@ -422,7 +434,10 @@ pub(super) fn untrusted(
         });
         Some(content.map(|content| (i, content)))
     });
-    Ok((kernels, copied.collect::<Result<_, _>>()?))
+    Ok(UntrustedCode {
+        kernels,
+        contents: copied.collect::<Result<_, _>>()?,
+    })
 }
 
 fn copy_of(bytes: &[u8], buffer: &PlanBuffer) -> Result<Constant, Error> {

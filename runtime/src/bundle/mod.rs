@@ -30,7 +30,7 @@ mod write;
 use std::path::{Path, PathBuf};
 
 pub use compare::{Difference, Tolerance, compare, for_each_number, to_f64};
-pub use load::{Load, Progress, Wanted};
+pub use load::{Load, Progress, UntrustedCode, Wanted};
 pub use recording::{Recorded, Recording};
 pub use schedules::read_schedules;
 pub use test::{Classified, OutputReport, Test, TestReport};
@@ -40,10 +40,8 @@ pub use write::BundleWriter;
 use crate::Error;
 use crate::compile::cache::Explanation;
 use crate::compile::{Object, Origin, Source};
-use crate::memory::Constant;
 use crate::plan::{Executable, LearnedSchedule, Plan};
 use crate::runtime::Runtime;
-use crate::sandbox::Untrusted;
 
 /// A bundle that was read and checked.
 #[derive(Debug)]
@@ -137,9 +135,8 @@ impl Bundle {
         unsafe { load::load(self, runtime, load) }.map_err(|e| in_bundle(self.path(), e))
     }
 
-    /// The kernels, in the plan's order, as code that nobody vouches for and that runs in a
-    /// [sandbox](crate::sandbox) alone, and a copy of what constants hold, and states at the start,
-    /// by the buffer's number.
+    /// Compiles and links the kernels as code that nobody vouches for and that runs in a
+    /// [sandbox](crate::sandbox) alone, and copies the weights.
     ///
     /// # Errors
     ///
@@ -148,7 +145,7 @@ impl Bundle {
         &self,
         runtime: &Runtime,
         load: &Load<'_>,
-    ) -> Result<(Vec<Untrusted>, Vec<(usize, Constant)>), Error> {
+    ) -> Result<UntrustedCode, Error> {
         load::untrusted(self, runtime, load).map_err(|e| in_bundle(self.path(), e))
     }
 

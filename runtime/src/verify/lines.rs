@@ -3,7 +3,7 @@
 //! Kernels are compiled without tables of lines. So one that was found at fault is compiled again
 //! with them; where that gives the same bytes of code, the table is of these.
 
-use gimli::{AttributeValue, DebugLine, DebugLineOffset, EndianSlice, LineRow, LittleEndian};
+use gimli::{AttributeValue, DebugLine, DebugLineOffset, LineRow, LittleEndian};
 use object::read::elf::ElfFile64;
 use object::{
     Object as _, ObjectSection as _, ObjectSymbol as _, RelocationKind, RelocationTarget,

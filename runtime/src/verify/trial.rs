@@ -118,11 +118,14 @@ impl Variant {
     }
 }
 
+/// What an argument held before, and where it is.
+type Held = (Rc<Vec<u8>>, Buffer);
+
 /// What came of it.
 pub(super) struct Trial {
     pub(super) outcome: Outcome,
     /// What each argument that may be written held before, and holds now.
-    written: Vec<Option<(Rc<Vec<u8>>, Buffer)>>,
+    written: Vec<Option<Held>>,
 }
 
 impl Trial {
@@ -272,8 +275,7 @@ impl<'m> Subject<'m> {
     }
 
     /// The memory of each argument that this launch has alone. The others are made ready.
-    #[allow(clippy::type_complexity)]
-    fn stage(&mut self, variant: &Variant) -> Result<Vec<Option<(Rc<Vec<u8>>, Buffer)>>, Error> {
+    fn stage(&mut self, variant: &Variant) -> Result<Vec<Option<Held>>, Error> {
         let mut staged = Vec::new();
         for i in 0..self.arguments.len() {
             let but = variant.filled.but.as_ref();
