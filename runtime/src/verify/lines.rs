@@ -3,6 +3,8 @@
 //! Kernels are compiled without tables of lines. So one that was found at fault is compiled again
 //! with them; where that gives the same bytes of code, the table is of these.
 
+use std::path::PathBuf;
+
 use gimli::{AttributeValue, DebugLine, DebugLineOffset, LineRow, LittleEndian};
 use object::read::elf::ElfFile64;
 use object::{
@@ -37,14 +39,20 @@ pub(super) fn line(object: &Object, with_lines: &Object, place: &CodePlace) -> O
         let found = before.filter(|b| (b.address()..row.address()).contains(&address));
         if let Some(found) = found {
             let file = found.file(header)?;
-            let path = match file.path_name() {
-                AttributeValue::String(name) => name.slice().to_vec(),
-                AttributeValue::DebugLineStrRef(at) => text(&line_strings, at.0)?,
-                AttributeValue::DebugStrRef(at) => text(&strings, at.0)?,
-                _ => return None,
+            let name = |value| match value {
+                AttributeValue::String(name) => Some(name.slice().to_vec()),
+                AttributeValue::DebugLineStrRef(at) => text(&line_strings, at.0),
+                AttributeValue::DebugStrRef(at) => text(&strings, at.0),
+                _ => None,
             };
+            let mut path = PathBuf::new();
+            // The first is the folder in which the compiler ran.
+            if file.directory_index() != 0 {
+                path.push(String::from_utf8(name(file.directory(header)?)?).ok()?);
+            }
+            path.push(String::from_utf8(name(file.path_name())?).ok()?);
             return Some(Line {
-                file: String::from_utf8(path).ok()?.into(),
+                file: path,
                 line: u32::try_from(found.line()?.get()).ok()?,
             });
         }
