@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use gimli::{AttributeValue, DebugLine, DebugLineOffset, LineRow, LittleEndian};
+use gimli::{AttributeValue, DebugLine, DebugLineOffset, EndianSlice, LineRow, LittleEndian};
 use object::read::elf::ElfFile64;
 use object::{
     Object as _, ObjectSection as _, ObjectSymbol as _, RelocationKind, RelocationTarget,
@@ -39,7 +39,7 @@ pub(super) fn line(object: &Object, with_lines: &Object, place: &CodePlace) -> O
         let found = before.filter(|b| (b.address()..row.address()).contains(&address));
         if let Some(found) = found {
             let file = found.file(header)?;
-            let name = |value| match value {
+            let name = |value: AttributeValue<EndianSlice<'_, LittleEndian>>| match value {
                 AttributeValue::String(name) => Some(name.slice().to_vec()),
                 AttributeValue::DebugLineStrRef(at) => text(&line_strings, at.0),
                 AttributeValue::DebugStrRef(at) => text(&strings, at.0),
