@@ -104,7 +104,8 @@ mod tests {
                 let few = *fill == Fill::Near && !dtype.is_float();
                 assert!(few || differ(&salted), "{dtype} {fill:?}");
                 let mut pairs = elements[..PERIOD].windows(2);
-                assert!(pairs.all(|two| two[0] != two[1]), "{dtype} {fill:?}");
+                let steady = pairs.any(|two| two[0] == two[1]);
+                assert!(few || !steady, "{dtype} {fill:?}");
             }
         }
     }
