@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use svod_runtime::bundle::{Bundle, Load, Progress, Upgrade};
+use svod_runtime::bundle::{Bundle, Load, Progress, UntrustedCode, Upgrade};
 use svod_runtime::compile::Origin;
 use svod_runtime::plan::Executable;
 use svod_runtime::{Error, OptLevel, Runtime};
@@ -141,6 +141,15 @@ pub(crate) fn load_quickly(
         // SAFETY: as in `load`.
         unsafe { bundle.load_tiered(runtime, load, OptLevel::O0) }
     })
+}
+
+/// As [`load`], for kernels that nobody vouches for.
+pub(crate) fn load_untrusted(
+    bundle: &Bundle,
+    runtime: &Runtime,
+    carried: bool,
+) -> Result<(UntrustedCode, Loading), Error> {
+    watched(bundle, carried, |load| bundle.load_untrusted(runtime, load))
 }
 
 /// Does it behind a progress bar, and says what it took.

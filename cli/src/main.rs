@@ -21,6 +21,7 @@ mod run;
 mod schedule;
 mod show;
 mod timings;
+mod verify;
 mod watch;
 
 use std::error::Error;
@@ -77,6 +78,7 @@ Examples:
   svod bench model.svod --cc clang-19 --cc gcc
   svod profile model.svod --html model.html
   svod diff model.svod --left clang:-O3 --right gcc:-O1
+  svod verify model.svod
   svod run model.svod --quick
   svod run stranger.svod --isolated
   svod cache explain model.svod
@@ -104,6 +106,9 @@ enum Command {
     Profile(profile::ProfileArgs),
     /// Find the op that does not compute the same with another compiler, level or bundle
     Diff(Box<diff::DiffArgs>),
+    /// Try whether each kernel keeps what its signature promises: its bounds, what it reads and
+    /// writes, the independence of its calls; and whether the plan gives the same however it runs
+    Verify(verify::VerifyArgs),
     /// Compile a bundle ahead of time: write one that carries objects, and starts without
     /// a compiler
     Compile(compile::CompileArgs),
@@ -364,6 +369,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::bench(args, &mut out),
         Command::Profile(args) => profile::profile(args, &mut out),
         Command::Diff(args) => diff::diff(args, &mut out),
+        Command::Verify(args) => verify::verify(args, &mut out),
         Command::Compile(args) => compile::compile(args, &mut out),
         Command::Cache(command) => cache::cache(command, &mut out),
         Command::Doctor(args) => doctor::doctor(args, &mut out),
@@ -383,6 +389,7 @@ fn main() -> ExitCode {
                 Command::Bench(_) => "bench",
                 Command::Profile(_) => "profile",
                 Command::Diff(_) => "diff",
+                Command::Verify(_) => "verify",
                 Command::Compile(_) => "compile",
                 Command::Cache(_) => "cache",
                 Command::Doctor(_) => "doctor",

@@ -36,7 +36,7 @@ pub(crate) fn run(bundle: &Path, guard: Guard, sides: Option<[String; 2]>) -> Ou
     let mut words = std::env::args_os().skip(1);
     let program = std::env::current_exe().map_err(system("find this program's file"))?;
     let status = Command::new(program)
-        .args(words.next()) // `run` or `diff`, whose option comes next
+        .args(words.next()) // `run`, `diff` or `verify`, whose option comes next
         .arg(format!("--watched-by={}", std::process::id()))
         .args(words)
         .stdin(

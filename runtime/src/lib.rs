@@ -14,6 +14,7 @@
 //! plan        PlanBuilder ──► Plan ──► Executable ──► Instance
 //! bundle      files ──► Plan ──► Executable
 //! diff        which op does not compute the same, side by side
+//! verify      whether kernels keep what their signatures promise
 //! bench       what takes how long, alone or side by side, and how sure that is
 //! profile     where the time of runs goes
 //! doctor      what of all this works here
@@ -73,6 +74,7 @@ pub mod pool;
 pub mod profile;
 pub mod sandbox;
 pub mod signature;
+pub mod verify;
 
 mod error;
 mod launch;

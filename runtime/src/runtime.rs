@@ -189,6 +189,14 @@ impl Runtime {
         compile::compile_all(&self.toolchain, self.cache(), sources, options, done)
     }
 
+    /// Compiles a source of C as this runtime does, with a table of the lines that code is of.
+    /// Nothing of it is kept.
+    pub(crate) fn compile_with_lines(&self, source: &Source) -> Result<Object, Error> {
+        let mut options = self.options.clone();
+        options.flags.push("-g1".to_owned());
+        compile::compile(&self.toolchain, source, &options)
+    }
+
     /// As [`compile_all`](Self::compile_all), until it is told to give up: what has not begun by
     /// then is an error.
     pub(crate) fn compile_until(

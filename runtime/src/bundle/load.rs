@@ -13,7 +13,7 @@ use super::describe::Code;
 use super::files::{read_bytes, read_text};
 use super::schema::{RawLanguage, RawObject};
 use super::tiers::Tiers;
-use super::weights::Tensor;
+use super::weights::{Tensor, Weights};
 use crate::Error;
 use crate::compile::cache::Explanation;
 use crate::compile::cpu::CpuLevel;
@@ -22,6 +22,7 @@ use crate::error::Place;
 use crate::memory::{Buffer, Constant, Guard};
 use crate::plan::{Executable, PlanBuffer, Role};
 use crate::runtime::Runtime;
+use crate::sandbox::Untrusted;
 use crate::signature::DType;
 
 /// A kernel that is ready.
@@ -81,6 +82,15 @@ impl Default for Wanted<'_> {
             level: None,
         }
     }
+}
+
+/// What an executable of a bundle is made from, as [`Bundle::load_untrusted`] has it.
+#[derive(Clone, Debug)]
+pub struct UntrustedCode {
+    /// The kernels, in the plan's order.
+    pub kernels: Vec<Untrusted>,
+    /// What constants hold, and states at the start, by the buffer's number.
+    pub contents: Vec<(usize, Constant)>,
 }
 
 /// What a kernel is made from.
@@ -403,6 +413,70 @@ pub(super) unsafe fn link(
     }
 }
 
+/// The kernels as code that nobody vouches for, and a copy of the contents, so that no file has to
+/// stay as it is.
+pub(super) fn untrusted(
+    bundle: &Bundle,
+    runtime: &Runtime,
+    load: &Load<'_>,
+) -> Result<UntrustedCode, Error> {
+    let Tiers { objects, .. } = tiers(bundle, runtime, load, None)?;
+    let signatures = bundle.plan.kernels().iter().map(|k| &k.signature);
+    let kernels: Vec<_> = objects.iter().zip(signatures).collect();
+    let kernels = runtime.link_all_untrusted(&kernels)?;
+    let Some(weights) = &bundle.weights else {
+        return Ok(UntrustedCode {
+            kernels,
+            contents: Vec::new(),
+        });
+    };
+    let bytes = read_bytes(weights.path())?;
+    let buffers = bundle.tensors.iter().zip(bundle.plan.buffers());
+    let copied = buffers.enumerate().filter_map(|(i, (tensor, buffer))| {
+        let tensor = tensor.as_ref()?;
+        let part = bytes.get(tensor.range.clone());
+        let part = part.ok_or_else(|| {
+            Error::file(weights.path(), "it has become shorter since it was checked")
+        });
+        let content = part.and_then(|part| {
+            check_bools(weights, tensor, buffer, part)?;
+            copy_of(part, buffer)
+        });
+        Some(content.map(|content| (i, content)))
+    });
+    Ok(UntrustedCode {
+        kernels,
+        contents: copied.collect::<Result<_, _>>()?,
+    })
+}
+
+fn copy_of(bytes: &[u8], buffer: &PlanBuffer) -> Result<Constant, Error> {
+    let mut copy = Buffer::with_align(DType::U8, bytes.len(), buffer.align)?;
+    copy.as_mut_slice::<u8>()?.copy_from_slice(bytes);
+    Ok(Constant::from(copy).with_dtype(buffer.dtype))
+}
+
+/// Whether a tensor that is taken for `bool` holds such.
+fn check_bools(
+    weights: &Weights,
+    tensor: &Tensor,
+    buffer: &PlanBuffer,
+    bytes: &[u8],
+) -> Result<(), Error> {
+    if buffer.dtype == Some(DType::Bool)
+        && let Some(at) = bytes.iter().position(|&b| b > 1)
+    {
+        return Err(Error::file(
+            weights.path(),
+            format!(
+                "element {at} of the tensor `{}` is no bool, 0 or 1",
+                tensor.name
+            ),
+        ));
+    }
+    Ok(())
+}
+
 /// # Safety
 ///
 /// As [`Bundle::load`].
@@ -414,26 +488,14 @@ unsafe fn contents(bundle: &Bundle) -> Result<Vec<(usize, Constant)>, Error> {
     let map = unsafe { weights.map() }?;
     let content = |tensor: &Tensor, buffer: &PlanBuffer| {
         let bytes = &map[tensor.range.clone()];
-        if buffer.dtype == Some(DType::Bool)
-            && let Some(at) = bytes.iter().position(|&b| b > 1)
-        {
-            return Err(Error::file(
-                weights.path(),
-                format!(
-                    "element {at} of the tensor `{}` is no bool, 0 or 1",
-                    tensor.name
-                ),
-            ));
-        }
+        check_bools(weights, tensor, buffer, bytes)?;
         // A state is copied at each reset, from wherever it lies.
         let aligned = bytes.as_ptr().addr().is_multiple_of(buffer.align);
         if buffer.role == Role::State || aligned {
             let mapped = Constant::mapped(map.clone(), tensor.range.clone(), buffer.dtype);
             return Ok(mapped);
         }
-        let mut copy = Buffer::with_align(DType::U8, bytes.len(), buffer.align)?;
-        copy.as_mut_slice::<u8>()?.copy_from_slice(bytes);
-        Ok(Constant::from(copy).with_dtype(buffer.dtype))
+        copy_of(bytes, buffer)
     };
     let buffers = bundle.tensors.iter().zip(bundle.plan.buffers());
     let loaded = buffers.enumerate().filter_map(|(i, (tensor, buffer))| {

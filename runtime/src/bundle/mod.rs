@@ -30,7 +30,7 @@ mod write;
 use std::path::{Path, PathBuf};
 
 pub use compare::{Difference, Tolerance, compare, for_each_number, to_f64};
-pub use load::{Load, Progress, Wanted};
+pub use load::{Load, Progress, UntrustedCode, Wanted};
 pub use recording::{Recorded, Recording};
 pub use schedules::read_schedules;
 pub use test::{Classified, OutputReport, Runner, Test, TestReport};
@@ -163,6 +163,20 @@ impl Bundle {
     ) -> Result<Executable, Error> {
         // SAFETY: promised by the caller.
         unsafe { load::link(self, runtime, objects, false) }.map_err(|e| in_bundle(self.path(), e))
+    }
+
+    /// Compiles and links the kernels as code that nobody vouches for and that runs in a
+    /// [sandbox](crate::sandbox) alone, and copies the weights.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load).
+    pub fn load_untrusted(
+        &self,
+        runtime: &Runtime,
+        load: &Load<'_>,
+    ) -> Result<UntrustedCode, Error> {
+        load::untrusted(self, runtime, load).map_err(|e| in_bundle(self.path(), e))
     }
 
     /// The folder, as it was given.

@@ -6,7 +6,7 @@ use crate::plan::PlanBuffer;
 use crate::signature::{DType, Number, Scalar};
 
 /// Elements for an input: they follow from its name, and look random.
-pub(super) fn arbitrary(input: &PlanBuffer) -> Result<Buffer, Error> {
+pub(crate) fn arbitrary(input: &PlanBuffer) -> Result<Buffer, Error> {
     let dtype = input.dtype.unwrap_or(DType::U8);
     let mut buffer = Buffer::zeroed(dtype, input.bytes / dtype.size())?;
     let name = input.name.as_deref().unwrap_or_default();

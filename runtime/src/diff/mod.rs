@@ -70,7 +70,7 @@
 //! # Ok::<(), svod_runtime::Error>(())
 //! ```
 
-mod inputs;
+pub(crate) mod inputs;
 mod report;
 
 pub use report::{

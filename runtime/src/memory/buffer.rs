@@ -118,6 +118,15 @@ impl Buffer {
         Ok(Buffer { block, dtype, len })
     }
 
+    /// As [`shared`](Self::shared), at an address that is a multiple of `align` and of no larger
+    /// power of two, near the end of its pages: who assumes more is wrong there.
+    pub(crate) fn barely_aligned(dtype: DType, len: usize, align: usize) -> Result<Buffer, Error> {
+        check_align(align)?;
+        let bytes = len.saturating_mul(dtype.size());
+        let block = Block::of_pages(bytes, align, |align| Pages::barely_aligned(bytes, align))?;
+        Ok(Buffer { block, dtype, len })
+    }
+
     /// A copy of a slice.
     ///
     /// # Errors

@@ -153,6 +153,19 @@ impl Pages {
         Ok(pages)
     }
 
+    /// As [`shared`](Self::shared), as near to the end as it goes at an address that is a multiple
+    /// of `align` and of no larger power of two.
+    pub(crate) fn barely_aligned(bytes: usize, align: usize) -> Result<Pages, Error> {
+        let more = bytes.saturating_add(2 * align);
+        let mut pages = Pages::mapped(more, 1, Guard::Start, true)?;
+        let base = pages.base.addr().get();
+        let last = base + pages.usable.end - bytes;
+        let start = (last - align) / (2 * align) * (2 * align) + align - base;
+        pages.buffer = start..start + bytes;
+        pages.fill_slack(Filling::Ones.slack(None))?;
+        Ok(pages)
+    }
+
     /// Where the first byte of a buffer lies in whole pages, and how many bytes these have.
     pub(crate) fn placed(bytes: usize, align: usize, guard: Guard) -> Option<(usize, usize)> {
         let inside = bytes.checked_next_multiple_of(rustix::param::page_size())?;

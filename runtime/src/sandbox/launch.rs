@@ -102,6 +102,27 @@ impl Runtime {
     }
 }
 
+impl Runtime {
+    /// As [`link_all`](Self::link_all), for kernels that nobody vouches for.
+    ///
+    /// # Errors
+    ///
+    /// As [`link_all`](Self::link_all).
+    pub fn link_all_untrusted(
+        &self,
+        kernels: &[(&Object, &Signature)],
+    ) -> Result<Vec<Untrusted>, Error> {
+        // SAFETY: as for one.
+        let linked = unsafe { self.link_all(kernels)? };
+        let pairs = linked.into_iter().zip(kernels);
+        let untrusted = pairs.map(|(kernel, (object, _))| Untrusted {
+            kernel,
+            object: Some((*object).clone()),
+        });
+        Ok(untrusted.collect())
+    }
+}
+
 /// A launch in a sandbox: as [`Kernel::launch`] takes it, of an untrusted kernel.
 ///
 /// Arguments that lie in [shared](Buffer::shared) memory are worked on where they lie. Others are
@@ -115,6 +136,8 @@ pub struct Launch<'a> {
     pub(super) scalars: Vec<Scalar>,
     pub(super) indices: Range<u64>,
     pub(super) reversed: bool,
+    /// The calls of the grid, in their order, where they are not all of `indices`.
+    pub(super) order: Option<Vec<u64>>,
     guard: Guard,
 }
 
@@ -133,6 +156,7 @@ impl<'a> Launch<'a> {
             scalars: scalars.to_vec(),
             indices: 0..grid,
             reversed: false,
+            order: None,
             guard: Guard::End,
         }
     }
@@ -148,6 +172,15 @@ impl<'a> Launch<'a> {
     #[must_use]
     pub const fn reversed(mut self) -> Launch<'a> {
         self.reversed = true;
+        self
+    }
+
+    /// Of these calls of the grid, in this order.
+    #[must_use]
+    pub fn order(mut self, order: Vec<u64>) -> Launch<'a> {
+        let end = order.iter().max().map_or(0, |last| last.saturating_add(1));
+        self.indices = 0..end;
+        self.order = Some(order);
         self
     }
 

@@ -26,6 +26,7 @@ pub(super) struct Prepared<'l, 'b> {
     first: u64,
     count: u64,
     reversed: bool,
+    order: Option<&'l [u64]>,
     /// What lies in memory of the child's, and the arguments as they were given.
     pub(super) staged: Vec<Option<Buffer>>,
     args: &'l [Arg<'b>],
@@ -50,11 +51,14 @@ impl<'l, 'b> Prepared<'l, 'b> {
 
     fn of(number: usize, launch: &'l Launch<'b>, staged: Vec<Option<Buffer>>) -> Prepared<'l, 'b> {
         let scalars = launch.scalars.iter().map(|scalar| scalar.to_slot());
-        Prepared::over(number, launch.kernel, &launch.args, scalars, staged).calls(
-            launch.indices.start,
-            launch.indices.end.saturating_sub(launch.indices.start),
-            launch.reversed,
-        )
+        let prepared = Prepared::over(number, launch.kernel, &launch.args, scalars, staged);
+        prepared
+            .calls(
+                launch.indices.start,
+                launch.indices.end.saturating_sub(launch.indices.start),
+                launch.reversed,
+            )
+            .in_order(launch.order.as_deref())
     }
 
     /// Over arguments that were checked, or copies of them, with the slots of scalars.
@@ -106,6 +110,7 @@ impl<'l, 'b> Prepared<'l, 'b> {
             first: 0,
             count: 1,
             reversed: false,
+            order: None,
             staged,
             args,
             sites,
@@ -118,6 +123,13 @@ impl<'l, 'b> Prepared<'l, 'b> {
         self.first = first;
         self.count = count;
         self.reversed = reversed;
+        self
+    }
+
+    /// With the calls that these are, in their order, where there are any.
+    pub(super) fn in_order(mut self, order: Option<&'l [u64]>) -> Self {
+        self.order = order;
+        self.count = order.map_or(self.count, |order| order.len() as u64);
         self
     }
 
@@ -206,7 +218,10 @@ impl<'l, 'b> Prepared<'l, 'b> {
             } else {
                 call
             };
-            let index = self.first + call;
+            let index = match self.order {
+                Some(order) => order.get(call as usize).copied().unwrap_or(0),
+                None => self.first + call,
+            };
             noted.store(index, Ordering::Relaxed);
             // SAFETY: the arguments fit the signature. That the kernel keeps it is what this process
             // is there to find out: nobody depends on its memory.

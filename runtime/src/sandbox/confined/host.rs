@@ -249,6 +249,7 @@ impl Confined {
                 first: launch.indices.start,
                 count: launch.indices.end.saturating_sub(launch.indices.start),
                 reversed: launch.reversed,
+                order: launch.order.clone(),
             });
         }
         // A helper whose host is gone ends by itself.

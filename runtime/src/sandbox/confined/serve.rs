@@ -267,7 +267,9 @@ impl Helper {
                 let scalars = launch.scalars.iter().copied();
                 let none = args.iter().map(|_| None).collect();
                 let prepared = Prepared::over(i, &kernels[launch.kernel], args, scalars, none);
-                prepared.calls(launch.first, launch.count, launch.reversed)
+                prepared
+                    .calls(launch.first, launch.count, launch.reversed)
+                    .in_order(launch.order.as_deref())
             })
             .collect();
         let linked: Vec<_> = kernels.iter().map(|k| k.kernel().clone()).collect();

@@ -87,6 +87,7 @@ pub(super) struct LaunchText {
     pub(super) first: u64,
     pub(super) count: u64,
     pub(super) reversed: bool,
+    pub(super) order: Option<Vec<u64>>,
 }
 
 /// An argument: whole pages of the file, with the buffer at one end.
