@@ -182,16 +182,13 @@ pub(super) fn run_once(
         return Ok(anything(subject, findings));
     };
     let other = ended.next();
-    let order = Vec::new();
-    Ok(written(
-        subject,
-        &Reference {
-            fill,
-            trial,
-            other,
-            order,
-        },
-    ))
+    let reference = Reference {
+        fill,
+        trial,
+        other,
+        order: Vec::new(),
+    };
+    Ok(written(subject, &reference, findings))
 }
 
 /// What a launch that never ends well is taken to write, so that ops after it do not seem to be
@@ -382,7 +379,14 @@ fn not_bools(subject: &Subject<'_>, trial: &Trial, findings: &mut Findings) {
 }
 
 /// What each element of each argument is after the launch, and whether it was written.
-pub(super) fn written(subject: &Subject<'_>, reference: &Reference) -> Vec<Written> {
+///
+/// Where it was seen to read what it may only write, that is all of the argument: what else depends
+/// on it is not found again in each op behind.
+pub(super) fn written(
+    subject: &Subject<'_>,
+    reference: &Reference,
+    findings: &Findings,
+) -> Vec<Written> {
     let trial = &reference.trial;
     let of = |argument: usize| {
         let mut bytes = trial.after(argument).to_vec();
@@ -390,15 +394,22 @@ pub(super) fn written(subject: &Subject<'_>, reference: &Reference) -> Vec<Writt
         if of.param.dtype == DType::Bool {
             bytes.iter_mut().for_each(|byte| *byte &= 1);
         }
+        let reads = findings.has(Kind::ReadsWriteOnly, Some(argument));
+        let size = of.param.dtype.size();
         let elements = (0..of.param.len).map(|element| {
             let kept = |t: &Trial| t.kept(argument, element..element + 1);
             let other = reference.other.as_ref();
             let left_alone = kept(trial) && other.is_none_or(|(_, other)| kept(other));
-            !left_alone || !of.is_unknown(element)
+            if left_alone && reads {
+                let part = element * size..(element + 1) * size;
+                bytes[part.clone()].copy_from_slice(&of.bytes[part]);
+            }
+            reads || !left_alone || !of.is_unknown(element)
         });
+        let elements = elements.collect();
         Written {
             argument,
-            elements: elements.collect(),
+            elements,
             bytes,
         }
     };

@@ -533,5 +533,5 @@ fn verify(subject: &mut Subject<'_>, findings: &mut Findings) -> Result<Vec<Writ
             }
         }
     }
-    Ok(judge::written(subject, &reference))
+    Ok(judge::written(subject, &reference, findings))
 }
