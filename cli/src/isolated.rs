@@ -22,7 +22,7 @@ pub(crate) fn confine(builder: RuntimeBuilder, args: &RunArgs) -> Result<Runtime
 pub(crate) fn sandbox(args: &RunArgs) -> Result<Confined, Error> {
     let helper = Helper::this_program()?;
     let mut limits = Limits::default().wall(args.time_limit);
-    limits.memory = args.memory_limit;
+    limits.memory = Some(args.memory_limit);
     if args.allow_less {
         return Ok(Confined::with_less(helper, limits));
     }

@@ -181,8 +181,8 @@ struct RunArgs {
     time_limit: std::time::Duration,
     /// With --isolated, stop a run that takes more bytes of memory than this beyond what it
     /// begins with
-    #[arg(long, value_name = "BYTES", requires = "isolated")]
-    memory_limit: Option<usize>,
+    #[arg(long, value_name = "BYTES", requires = "isolated", default_value_t = 4 << 30)]
+    memory_limit: usize,
     /// Begin at once, on quickly compiled code (-O0); optimised code is made meanwhile, and
     /// takes over between two runs
     #[arg(long)]

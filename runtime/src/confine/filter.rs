@@ -208,6 +208,28 @@ const BEYOND_FILES: &[i64] = &[
     libc::SYS_msgget,
     libc::SYS_semget,
     libc::SYS_mq_open,
+    libc::SYS_mq_unlink,
+    libc::SYS_shmctl,
+    libc::SYS_semctl,
+    libc::SYS_semop,
+    libc::SYS_semtimedop,
+    libc::SYS_msgctl,
+    libc::SYS_msgsnd,
+    libc::SYS_msgrcv,
+    libc::SYS_setpriority,
+    libc::SYS_sched_setparam,
+    libc::SYS_sched_setscheduler,
+    libc::SYS_sched_setattr,
+    libc::SYS_sched_setaffinity,
+    libc::SYS_ioprio_set,
+    libc::SYS_migrate_pages,
+    libc::SYS_move_pages,
+    // `fchmodat2`, `setxattrat`, `removexattrat` and `file_setattr`, which libc has no names for; new
+    // calls have one number on every architecture.
+    452,
+    463,
+    466,
+    469,
 ];
 
 /// The same, of calls that one architecture alone has.

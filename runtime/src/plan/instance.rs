@@ -342,6 +342,28 @@ impl Instance {
         self.bind(&Run::default())
     }
 
+    /// That all that a run leaves is in memory of the instance's own, and that no code keeps state,
+    /// for whose lock a copy of this process might wait for ever.
+    pub(crate) fn check_own_results(&self) -> Result<(), Error> {
+        let plan = self.executable.plan();
+        let lent = of_role(plan, Role::Output).find(|i| self.storage.own(*i).is_none());
+        if let Some(lent) = lent {
+            let label = plan.buffer_label(lent);
+            return Err(Error::run(format!(
+                "{label} lies in memory of the caller's, which a child has a copy of: its results \
+                 would be lost"
+            )));
+        }
+        let kernels = self.executable.kernels();
+        match kernels.iter().find(|kernel| kernel.keeps_state()) {
+            None => Ok(()),
+            Some(kernel) => Err(Error::run(format!(
+                "kernel `{}` keeps state, which a child would change a copy of",
+                kernel.name()
+            ))),
+        }
+    }
+
     /// Has runs call another observer, or none, and returns the one before.
     pub(crate) const fn replace_observer(
         &mut self,

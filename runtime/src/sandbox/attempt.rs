@@ -127,6 +127,11 @@ pub(super) fn ending(seen: Option<&Seen>, ended: Ended, scene: Scene<'_>) -> Out
             after: limits.wall,
             at: scene.at,
         },
+        (Ended::OverCpu, _) => Outcome::TimedOut {
+            limit: TimeLimit::Cpu,
+            after: limits.cpu.unwrap_or(limits.wall),
+            at: scene.at,
+        },
         (Ended::OverMemory, _) => Outcome::OutOfMemory {
             limit: limits.memory,
             at: scene.at,
@@ -186,7 +191,9 @@ unsafe fn set_up(region: &Region, parent: u32, addresses: Option<usize>) {
     // SAFETY: numbers alone. What is refused by a system that lacks it is done without.
     unsafe {
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-        if libc::getppid().unsigned_abs() != parent {
+        // In another namespace of processes, it has none that it could see.
+        let now = libc::getppid().unsigned_abs();
+        if now != parent && now != 0 {
             fault::exit(fault::REFUSED);
         }
         // What is sent to its group, by it or to end it, is not sent to the host's.

@@ -44,6 +44,7 @@ pub(super) enum Ended {
     Unknown,
     /// It was stopped here, for its time, or for its memory.
     OverTime,
+    OverCpu,
     OverMemory,
 }
 
@@ -85,6 +86,20 @@ pub(super) unsafe fn fork(child: impl FnOnce()) -> Result<Child, Error> {
     if id < 0 {
         return Err(Error::system("fork a child to run kernels in", error));
     }
+    if descriptor < 0 {
+        // Before Linux 5.2 it is not given one.
+        // SAFETY: the child that was just made, which nobody has waited for.
+        unsafe {
+            let id = libc::pid_t::try_from(id).unwrap_or(-1);
+            libc::kill(id, libc::SIGKILL);
+            libc::waitpid(id, std::ptr::null_mut(), libc::__WALL);
+        }
+        let error = io::Error::from(io::ErrorKind::Unsupported);
+        return Err(Error::system(
+            "have a descriptor of a child (Linux 5.4)",
+            error,
+        ));
+    }
     Ok(Child {
         // SAFETY: the system has just opened it, for nobody else.
         descriptor: unsafe { OwnedFd::from_raw_fd(descriptor) },
@@ -106,9 +121,33 @@ impl Child {
         })
     }
 
-    /// What it takes of memory, where that has a limit.
-    pub(super) fn memory(&self, limits: &Limits) -> Option<Memory> {
-        limits.memory.map(|limit| Memory::new(self.id, limit))
+    /// The processors' time that it has had, of all its threads, in nanoseconds.
+    pub(super) fn cpu_time(&self) -> Option<u64> {
+        let mut clock = 0;
+        let mut time = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        // SAFETY: each writes one value, which lives until it returns.
+        let failed = unsafe {
+            libc::clock_getcpuclockid(self.id, &raw mut clock) != 0
+                || libc::clock_gettime(clock, &raw mut time) != 0
+        };
+        (!failed).then(|| time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
+    }
+
+    /// How many threads it has; none where the system does not say.
+    pub(super) fn threads(&self) -> Option<usize> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.id)).ok()?;
+        Some(tasks.count())
+    }
+
+    /// What it takes of memory, where that has a limit; `shared` says whether what it shares with
+    /// others counts.
+    pub(super) fn memory(&self, limits: &Limits, shared: bool) -> Option<Memory> {
+        limits
+            .memory
+            .map(|limit| Memory::new(self.id, limit, shared))
     }
 
     /// Waits until it ends, or takes more than it may for any of so many launches.
@@ -118,7 +157,7 @@ impl Child {
         limits: &Limits,
         launches: usize,
     ) -> Result<Ended, Error> {
-        let memory = self.memory(limits);
+        let memory = self.memory(limits, false);
         let mut clock = Clock::new(limits.wall, launches, now());
         loop {
             let left = clock.left(control.began.load(Ordering::Relaxed), now());
@@ -127,7 +166,7 @@ impl Child {
             }
             let mut left = Duration::from_nanos(left);
             if let Some(memory) = &memory {
-                if memory.is_over() {
+                if memory.is_over(0) {
                     return self.stop(Ended::OverMemory);
                 }
                 left = left.min(MEMORY_LOOK);
@@ -247,29 +286,35 @@ impl Clock {
     }
 }
 
-/// What a child takes of memory that it shares with nobody.
+/// What a child takes of memory.
 #[derive(Debug)]
 pub(super) struct Memory {
     /// None where the system does not say.
     statistics: Option<File>,
     limit: usize,
     at_first: usize,
+    /// Whether what it shares with others counts: a forked child has all of its parent's, and a
+    /// helper nothing but what it was given, or has made itself.
+    shared: bool,
 }
 
 impl Memory {
-    fn new(id: i32, limit: usize) -> Memory {
+    fn new(id: i32, limit: usize, shared: bool) -> Memory {
         let mut memory = Memory {
             statistics: File::open(format!("/proc/{id}/statm")).ok(),
             limit,
             at_first: 0,
+            shared,
         };
         memory.at_first = memory.now().unwrap_or(0);
         memory
     }
 
-    pub(super) fn is_over(&self) -> bool {
+    /// Whether it has more than it may, and as many bytes as it was given.
+    pub(super) fn is_over(&self, given: usize) -> bool {
+        let most = self.limit.saturating_add(given);
         let now = self.now();
-        now.is_some_and(|now| now.saturating_sub(self.at_first) > self.limit)
+        now.is_some_and(|now| now.saturating_sub(self.at_first) > most)
     }
 
     /// The bytes that it has.
@@ -277,7 +322,11 @@ impl Memory {
         let mut text = [0; 128];
         let read = self.statistics.as_ref()?.read_at(&mut text, 0).ok()?;
         let [_, resident, shared] = pages(text.get(..read)?)?;
-        Some(resident.saturating_sub(shared) * rustix::param::page_size())
+        let counted = match self.shared {
+            true => resident,
+            false => resident.saturating_sub(shared),
+        };
+        Some(counted.saturating_mul(rustix::param::page_size()))
     }
 }
 

@@ -205,6 +205,7 @@ impl Region {
         control.at.store(0, Ordering::Relaxed);
         control.done.store(0, Ordering::Relaxed);
         control.began.store(0, Ordering::Relaxed);
+        control.index.store(0, Ordering::Relaxed);
         control.fault.stage.store(0, Ordering::Relaxed);
         control.fault.read.store(0, Ordering::Relaxed);
         for slot in self.slots() {
@@ -290,7 +291,8 @@ impl Bytes {
 }
 
 /// A file that processes share, mapped whole. What is in it is copied, and never borrowed: another
-/// process may write it at any time.
+/// process may write it at any time. That is outside of what Rust's memory model speaks of; it rests
+/// on a copy from memory that others map being a copy of whatever stands there.
 #[derive(Debug)]
 pub(super) struct SharedFile(Mapping);
 
@@ -316,6 +318,15 @@ impl SharedFile {
         let to = self.at(at, bytes.len())?;
         // SAFETY: as many bytes from there on are mapped, and no reference points to them.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
+        Ok(())
+    }
+
+    /// Writes zeros from `start` to `end`.
+    pub(super) fn clear(&self, start: u64, end: u64) -> Result<(), Error> {
+        let bytes = usize::try_from(end.saturating_sub(start)).unwrap_or(usize::MAX);
+        let to = self.at(start, bytes)?;
+        // SAFETY: as many bytes from there on are mapped, and no reference points to them.
+        unsafe { to.write_bytes(0, bytes) };
         Ok(())
     }
 

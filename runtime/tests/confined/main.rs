@@ -32,13 +32,14 @@ fn main() {
         println!("skipped: this system lacks {lacks}");
         return;
     }
-    let tests: [(&str, fn()); 10] = [
+    let tests: [(&str, fn()); 11] = [
         ("what_is_computed_comes_back", what_is_computed_comes_back),
         (
             "what_goes_wrong_is_named_and_the_next_goes_on",
             what_goes_wrong_is_named,
         ),
         ("the_system_is_out_of_reach", the_system_is_out_of_reach),
+        ("nothing_is_inherited", nothing_is_inherited),
         ("the_host_cannot_be_read", the_host_cannot_be_read),
         ("a_plan_is_what_it_is_here", a_plan_is_what_it_is_here),
         ("a_plan_learns_its_schedule", a_plan_learns_its_schedule),
@@ -214,6 +215,32 @@ fn the_system_is_out_of_reach() {
             other => panic!("{name}: {other}"),
         }
     }
+}
+
+/// Nothing that the host has open, whatever it says of who inherits it.
+fn nothing_is_inherited() {
+    let mut pipe = [0; 2];
+    // SAFETY: it writes two numbers, which live until it returns.
+    assert_eq!(unsafe { libc::pipe(pipe.as_mut_ptr()) }, 0);
+    let write = libc::SYS_write;
+    let text = format!(
+        "{SYSTEM_CALL}
+        void writer(long *x, int file) {{ static const char byte[] = \"!\";
+            x[0] = ask({write}, file, (long)byte, 1); }}"
+    );
+    let signature = Signature::builder()
+        .write(DType::I64, 1)
+        .scalar(DType::I32, "file", Bounds::Any)
+        .build()
+        .unwrap();
+    let source = Source::c("writer", text);
+    let kernel = runtime().load_untrusted(&source, signature).unwrap();
+    let mut x = Buffer::zeroed(DType::I64, 1).unwrap();
+    let launch = Launch::new(&kernel, vec![(&mut x).into()], &[Scalar::I32(pipe[1])], 1);
+    let outcome = sandbox().run(launch).unwrap();
+    assert!(outcome.is_completed(), "{outcome}");
+    let refused = -i64::from(libc::EBADF);
+    assert_eq!(x.as_slice::<i64>().unwrap(), [refused]);
 }
 
 fn the_host_cannot_be_read() {

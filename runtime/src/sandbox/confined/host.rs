@@ -169,12 +169,12 @@ impl Confined {
         }
         match ended {
             None => {
-                server.free_from(start);
+                server.free_from(start)?;
                 self.give_back(server);
             }
             Some(ended) => {
-                if control.scene_bytes.load(Ordering::Relaxed) == 0 {
-                    return Err(server.complaint());
+                if control.began.load(Ordering::Relaxed) == 0 {
+                    return Err(server.complaint(ended));
                 }
                 let number = which[made - 1];
                 let (launch, scene) = (&launches[number], server.scene());
@@ -198,7 +198,7 @@ impl Confined {
 
     fn give_back(&self, server: Server) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < 16 {
+        if idle.len() < 16 && server.is_quiet() {
             idle.push(server);
         }
     }
@@ -253,7 +253,10 @@ impl Confined {
             });
         }
         // A helper whose host is gone ends by itself.
-        let cpu = self.limits.cpu.unwrap_or(self.limits.wall * 2);
+        let cpu = self
+            .limits
+            .cpu
+            .unwrap_or(self.limits.wall.saturating_mul(2));
         let task = Launches {
             kernels,
             launches: texts,

@@ -265,6 +265,7 @@ impl ConfinedPlan<'_> {
         let limits = self.sandbox.limits;
         // One that has served launches has taken its rights away, and can open no bundle.
         let mut server = Server::start(&self.sandbox.helper, &limits, self.sandbox.less)?;
+        server.allow(plan.bytes(crate::plan::Role::Constant));
         let objects = self.objects.iter().map(|object| server.put(object.bytes()));
         let objects = objects.collect::<Result<Vec<_>, _>>()?;
         let mut inputs = Vec::new();
@@ -297,7 +298,7 @@ impl ConfinedPlan<'_> {
         match server.ask_text(&Task::Plan(task), room, &limits, true)? {
             Reply::Done => {}
             Reply::Failed(reason) => return Err(Error::confinement("the plan", reason)),
-            Reply::Ended(_) => return Err(server.complaint()),
+            Reply::Ended(ended) => return Err(server.complaint(ended)),
         }
         self.running = Some(Running {
             scene: server.scene(),

@@ -69,12 +69,20 @@ struct Loaded {
 
 fn serve(arguments: &[OsString]) -> Result<Infallible, Error> {
     one_heap();
+    // What a host has open and does not keep from programs that it starts.
+    // SAFETY: nothing here has a descriptor yet but the three of a terminal.
+    let closed = unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
     let word = |i: usize| arguments.get(i).and_then(|word| word.to_str());
     let stack = word(0).and_then(|word| word.parse().ok());
     let (Some(stack), Some(less)) = (stack, word(1)) else {
         let reason = "the helper was not started by its host";
         return Err(Error::confinement("kernels", reason));
     };
+    if closed != 0 && less != "less" {
+        let error = io::Error::last_os_error();
+        let reason = format!("the system cannot close what was inherited: {error}");
+        return Err(Error::confinement("kernels", reason));
+    }
     let limits = Limits::default().stack(stack);
     let own = |fd: rustix::fd::BorrowedFd<'_>| {
         let fd = fd.try_clone_to_owned().map(File::from);
@@ -279,6 +287,7 @@ impl Helper {
         let region = &self.region;
         // SAFETY: nothing else runs there.
         unsafe { do_on_own_stack(region, &mut || run_in_turn(region, &mut prepared, cpu)) };
+        fault::set_cpu_timer(Duration::ZERO);
         Ok(())
     }
 
@@ -368,6 +377,7 @@ impl Helper {
                 });
             });
         }
+        fault::set_cpu_timer(Duration::ZERO);
         let slot = region.slots().first().ok_or_else(nothing)?;
         slot.nanos
             .store(fault::now().saturating_sub(start), Ordering::Relaxed);

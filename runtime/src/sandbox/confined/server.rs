@@ -24,6 +24,13 @@ use crate::confine::Helper;
 /// 0 turns it off.
 const AWAKE: Duration = Duration::from_micros(50);
 
+/// By how much later than its own timer a helper that has had all of the processors' time that it
+/// may is stopped, in nanoseconds.
+const CPU_LATE: u64 = 20_000_000;
+
+/// How much of what a helper says of an error is read, in bytes.
+const MOST_SAID: usize = 16 << 10;
+
 /// How long a helper may take for what is no kernel's: to start, to open a bundle, to link.
 pub(super) const OWN_TIME: Duration = Duration::from_secs(60);
 
@@ -39,6 +46,10 @@ pub(super) struct Server {
     /// Up to where the file is used.
     used: u64,
     asked: u32,
+    /// Where the helper writes what is mapped where.
+    scene: Span,
+    /// Bytes that it has by what it was given, beyond the file.
+    given: usize,
     /// The helper ends when this does.
     _alive: PipeWriter,
     said: ChildStderr,
@@ -76,11 +87,19 @@ impl Server {
             .stderr(Stdio::piped())
             .spawn()
             .map_err(|e| Error::system(format!("start {}", helper.path().display()), e))?;
-        let child = Child::of(&process)?;
+        let child = match Child::of(&process) {
+            Ok(child) => child,
+            Err(error) => {
+                // It may have ended by itself.
+                let _ = process.kill();
+                let _ = process.wait();
+                return Err(error);
+            }
+        };
         let said = process.stderr.take();
         let said = said.ok_or_else(|| Error::confinement("kernels", "its helper has no output"))?;
         Ok(Server {
-            memory: child.memory(limits),
+            memory: child.memory(limits, true),
             limits: *limits,
             child,
             // SAFETY: it is as long, and cannot shrink.
@@ -90,6 +109,8 @@ impl Server {
             file,
             used: head as u64,
             asked: 0,
+            scene: Span::default(),
+            given: 0,
             _alive: writes,
             said,
             _process: process,
@@ -104,9 +125,21 @@ impl Server {
         &self.limits
     }
 
-    /// Forgets what was placed from there on.
-    pub(super) const fn free_from(&mut self, used: u64) {
+    /// Forgets what was placed from there on, and has the file forget it.
+    pub(super) fn free_from(&mut self, used: u64) -> Result<(), Error> {
+        self.map.clear(used, self.used)?;
         self.used = used;
+        Ok(())
+    }
+
+    /// Has it have so many bytes beside the file, such as a bundle's weights.
+    pub(super) const fn allow(&mut self, bytes: usize) {
+        self.given = bytes;
+    }
+
+    /// Whether it has one thread, so that nobody is at work in it who was not asked.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.child.threads() == Some(1)
     }
 
     /// Up to where the file is used.
@@ -167,6 +200,7 @@ impl Server {
         let text = serde_json::to_vec(task).map_err(|e| Error::run(format!("a request: {e}")))?;
         let text = self.put(&text)?;
         let scene = self.place(room)?;
+        self.scene = scene;
         let control = self.region.control();
         control.text.store(text.at, Ordering::Relaxed);
         control.text_bytes.store(text.bytes, Ordering::Relaxed);
@@ -211,19 +245,27 @@ impl Server {
         if control.failed.load(Ordering::Relaxed) == 0 {
             return Ok(Reply::Done);
         }
-        Ok(Reply::Failed(
-            String::from_utf8_lossy(&self.written()?).into_owned(),
-        ))
+        let mut text = self.written()?;
+        text.truncate(MOST_SAID);
+        let text = String::from_utf8_lossy(&text).into_owned();
+        match self.region.control().began.load(Ordering::Relaxed) {
+            0 => Ok(Reply::Failed(text)),
+            // Code was running, and may have said anything.
+            _ => {
+                let ended = self.child.stop(Ended::Unknown)?;
+                Ok(Reply::Ended(ended))
+            }
+        }
     }
 
     /// Waits for the answer; how the helper ended, if it has.
     fn wait(&mut self, limits: &Limits, own: bool, most: usize) -> Result<Option<Ended>, Error> {
-        let wall = if own {
-            limits.wall.max(OWN_TIME)
-        } else {
-            limits.wall
-        };
-        let mut clock = Clock::new(wall, most, now());
+        let made = now();
+        let mut clock = Clock::new(limits.wall, most, made);
+        // What is no kernel's: to start, to read, to link.
+        let own_time = limits.wall.max(OWN_TIME);
+        let mut own_clock = Clock::new(own_time, 1, made);
+        let mut cpu = (0, self.child.cpu_time());
         let answers = &self.region.control().answers;
         let is_there = |answers: &AtomicU32| answers.load(Ordering::Acquire) == self.asked;
         let start = Instant::now();
@@ -240,12 +282,34 @@ impl Server {
                 return Ok(None);
             }
             let began = self.region.control().began.load(Ordering::Relaxed);
-            let left = clock.left(began, now());
+            let at = self.region.control().at.load(Ordering::Relaxed);
+            let left = match own || began == 0 {
+                true => own_clock.left(0, now()),
+                false => clock.left(began, now()),
+            };
             if left == 0 {
                 return self.child.stop(Ended::OverTime).map(Some);
             }
-            if self.memory.as_ref().is_some_and(Memory::is_over) {
+            // Twice the file: it has all of it mapped, and what is worked on again.
+            let given = self.given.saturating_add(self.map.len().saturating_mul(2));
+            if self
+                .memory
+                .as_ref()
+                .is_some_and(|memory| memory.is_over(given))
+            {
                 return self.child.stop(Ended::OverMemory).map(Some);
+            }
+            // The timer that a helper sets is a kernel's to cancel.
+            if let Some(most) = limits.cpu.filter(|_| began > 0 && !own) {
+                let now = self.child.cpu_time();
+                if cpu.0 != at {
+                    cpu = (at, now);
+                }
+                let most = u64::try_from(most.as_nanos()).unwrap_or(u64::MAX);
+                let had = now.zip(cpu.1).map(|(now, then)| now.saturating_sub(then));
+                if had.is_some_and(|had| had > most.saturating_add(CPU_LATE)) {
+                    return self.child.stop(Ended::OverCpu).map(Some);
+                }
             }
             let slice = Duration::from_nanos(left).min(MEMORY_LOOK);
             let timeout = futex::Timespec {
@@ -262,11 +326,10 @@ impl Server {
 
     /// What the helper has written of itself: what is mapped where, or why it has failed.
     fn written(&self) -> Result<Vec<u8>, Error> {
-        let control = self.region.control();
-        let bytes = control.scene_bytes.load(Ordering::Relaxed);
-        let bytes = bytes.min(control.scene_room.load(Ordering::Relaxed));
-        let mut text = vec![0; usize::try_from(bytes).unwrap_or(0).min(self.map.len())];
-        self.read(control.scene.load(Ordering::Relaxed), &mut text)?;
+        let bytes = self.region.control().scene_bytes.load(Ordering::Relaxed);
+        let bytes = bytes.min(self.scene.bytes);
+        let mut text = vec![0; usize::try_from(bytes).unwrap_or(0)];
+        self.read(self.scene.at, &mut text)?;
         Ok(text)
     }
 
@@ -277,7 +340,7 @@ impl Server {
     }
 
     /// Why a helper has ended before any code ran in it.
-    pub(super) fn complaint(mut self) -> Error {
+    pub(super) fn complaint(mut self, ended: Ended) -> Error {
         let seen = Seen::read(&self.region.control().fault);
         drop(self.child);
         let mut said = Vec::new();
@@ -285,6 +348,12 @@ impl Server {
         let _ = (&mut self.said).take(1 << 16).read_to_end(&mut said);
         let said = String::from_utf8_lossy(&said).trim().to_owned();
         let reason = match (said.as_str(), seen) {
+            ("", _) if ended == Ended::OverMemory => {
+                "its helper took more memory than it may before any code ran".to_owned()
+            }
+            ("", _) if ended == Ended::OverTime => {
+                "its helper took too long before any code ran".to_owned()
+            }
             ("", Some(seen)) if seen.signal == libc::SIGSYS => format!(
                 "its helper asked the system for {}, to which it has no right",
                 call_name(seen.system_call)
