@@ -113,7 +113,8 @@ pub(crate) fn fuzz(args: &[String]) -> bool {
         return false;
     }
     let seconds = args.first().map_or(SECONDS, String::as_str);
-    if !seconds.bytes().all(|b| b.is_ascii_digit()) {
+    let builds_only = seconds == "build";
+    if !builds_only && !seconds.bytes().all(|b| b.is_ascii_digit()) {
         eprintln!("xtask: `{seconds}` is no number of seconds");
         return false;
     }
@@ -123,6 +124,9 @@ pub(crate) fn fuzz(args: &[String]) -> bool {
         if !run(Command::new("cargo").args(["install", "--locked", "--debug", "cargo-fuzz"])) {
             return false;
         }
+    }
+    if builds_only {
+        return run(Command::new("cargo").args(["+nightly", "fuzz", "build"]));
     }
     let Ok(seeds) = std::path::absolute("fuzz/seeds") else {
         return false;

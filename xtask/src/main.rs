@@ -10,7 +10,7 @@ const USAGE: &str = "\
 Usage: cargo xtask test [ARGUMENTS OF cargo test]
        cargo xtask asan [ARGUMENTS OF cargo test]
        cargo xtask tsan [ARGUMENTS OF cargo test]
-       cargo xtask fuzz [SECONDS]
+       cargo xtask fuzz [SECONDS|build]
        cargo xtask soak [SECONDS]
 
   test   installs what the tests need, where it can, says what it did, and runs
@@ -21,8 +21,8 @@ Usage: cargo xtask test [ARGUMENTS OF cargo test]
          under AddressSanitizer; needs a nightly toolchain
   tsan   runs the tests of plans on teams of threads, or those that are named,
          under ThreadSanitizer; needs a nightly toolchain
-  fuzz   fuzzes each target for so many seconds, 60 if left out; needs a nightly
-         toolchain, and installs cargo-fuzz
+  fuzz   fuzzes each target for so many seconds, 60 if left out, or only builds
+         them; needs a nightly toolchain, and installs cargo-fuzz
   soak   runs all of the runtime at once for so many seconds, 600 if left out, and
          looks whether memory, threads and open files grow";
 
