@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use svod_runtime::bundle::{Bundle, Load, Runner};
-use svod_runtime::confine::{Confinement, Helper};
+use svod_runtime::confine::{Confinement, Helper, Protections};
 use svod_runtime::plan::Instance;
 use svod_runtime::sandbox::{Confined, ConfinedPlan, Limits, PlanOptions};
 use svod_runtime::{Error, Runtime, RuntimeBuilder, View};
@@ -24,6 +24,9 @@ pub(crate) fn sandbox(args: &RunArgs) -> Result<Confined, Error> {
     let mut limits = Limits::default().wall(args.time_limit);
     limits.memory = Some(args.memory_limit);
     if args.allow_less {
+        for (protection, why) in Protections::of_this_system().missing() {
+            crate::say(&format!("note: this system lacks {protection}: {why}"));
+        }
         return Ok(Confined::with_less(helper, limits));
     }
     Confined::new(helper, limits)

@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use svod_runtime::bundle::{Bundle, Load, Progress, UntrustedCode, Upgrade};
+use svod_runtime::bundle::{Bundle, Load, Progress, Upgrade};
 use svod_runtime::compile::Origin;
 use svod_runtime::plan::Executable;
+use svod_runtime::sandbox::UntrustedCode;
 use svod_runtime::{Error, OptLevel, Runtime};
 
 use crate::show;

@@ -121,8 +121,12 @@ fn what_goes_wrong_is_named() {
         return;
     }
     let files = with("if (i == 7) for (;;) __asm__ volatile(\"\")");
-    let (_, said) = isolated(&files, &["--time-limit", "0.3"]).ends_with(1);
-    assert!(said.contains("300ms"), "{said}");
+    for threads in ["1", "2"] {
+        let flags = ["--time-limit", "0.3", "--threads", threads];
+        let (_, said) = isolated(&files, &flags).ends_with(1);
+        let named = said.contains("300ms") && said.contains("in kernel `affine` of ops[0]");
+        assert!(named, "{said}");
+    }
     let files = with("if (i == 7) t[2000] = 0");
     let (_, said) = isolated(&files, &["--guard=end"]).ends_with(1);
     assert!(said.contains("kernel `affine` touched memory"), "{said}");

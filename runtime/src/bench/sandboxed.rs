@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use super::rounds::{Entrants, Field};
 use super::{Budget, Candidate, Ending, Measured, Race};
 use crate::Error;
-use crate::sandbox::{CrashIsolation, Launch, Outcome, Repeated, numbers};
+use crate::sandbox::{CrashIsolation, Launch, Numbers, Outcome, Repeated};
 
 /// What came of a [`race_in`] a sandbox.
 #[derive(Debug)]
@@ -131,7 +131,7 @@ fn in_child(
     let rounds = budget.max_rounds.max(budget.min_rounds).max(1);
     let head = HEAD + which.len();
     let room = which.len().saturating_mul(rounds).saturating_add(head);
-    let told = numbers(room)?;
+    let told = Numbers::new(room)?;
     let told = told.all();
     let mut field = Field::new(which.len(), budget, cut_off)?;
     let bad = sandbox.repeat(launches, which, &mut |mut repeated| {

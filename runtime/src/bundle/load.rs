@@ -22,7 +22,6 @@ use crate::error::Place;
 use crate::memory::{Buffer, Constant, Guard};
 use crate::plan::{Executable, PlanBuffer, Role};
 use crate::runtime::Runtime;
-use crate::sandbox::Untrusted;
 use crate::signature::DType;
 
 /// A kernel that is ready.
@@ -82,15 +81,6 @@ impl Default for Wanted<'_> {
             level: None,
         }
     }
-}
-
-/// What an executable of a bundle is made from, as [`Bundle::load_untrusted`] has it.
-#[derive(Clone, Debug)]
-pub struct UntrustedCode {
-    /// The kernels, in the plan's order.
-    pub kernels: Vec<Untrusted>,
-    /// What constants hold, and states at the start, by the buffer's number.
-    pub contents: Vec<(usize, Constant)>,
 }
 
 /// What a kernel is made from.
@@ -413,22 +403,10 @@ pub(super) unsafe fn link(
     }
 }
 
-/// The kernels as code that nobody vouches for, and a copy of the contents, so that no file has to
-/// stay as it is.
-pub(super) fn untrusted(
-    bundle: &Bundle,
-    runtime: &Runtime,
-    load: &Load<'_>,
-) -> Result<UntrustedCode, Error> {
-    let Tiers { objects, .. } = tiers(bundle, runtime, load, None)?;
-    let signatures = bundle.plan.kernels().iter().map(|k| &k.signature);
-    let kernels: Vec<_> = objects.iter().zip(signatures).collect();
-    let kernels = runtime.link_all_untrusted(&kernels)?;
+/// A copy of the contents, so that no file has to stay as it is.
+pub(super) fn copied_contents(bundle: &Bundle) -> Result<Vec<(usize, Constant)>, Error> {
     let Some(weights) = &bundle.weights else {
-        return Ok(UntrustedCode {
-            kernels,
-            contents: Vec::new(),
-        });
+        return Ok(Vec::new());
     };
     let bytes = read_bytes(weights.path())?;
     let buffers = bundle.tensors.iter().zip(bundle.plan.buffers());
@@ -444,10 +422,7 @@ pub(super) fn untrusted(
         });
         Some(content.map(|content| (i, content)))
     });
-    Ok(UntrustedCode {
-        kernels,
-        contents: copied.collect::<Result<_, _>>()?,
-    })
+    copied.collect()
 }
 
 fn copy_of(bytes: &[u8], buffer: &PlanBuffer) -> Result<Constant, Error> {

@@ -30,7 +30,7 @@ mod write;
 use std::path::{Path, PathBuf};
 
 pub use compare::{Difference, Tolerance, compare, for_each_number, to_f64};
-pub use load::{Load, Progress, UntrustedCode, Wanted};
+pub use load::{Load, Progress, Wanted};
 pub use recording::{Recorded, Recording};
 pub use schedules::read_schedules;
 pub use test::{Classified, OutputReport, Runner, Test, TestReport};
@@ -40,6 +40,7 @@ pub use write::BundleWriter;
 use crate::Error;
 use crate::compile::cache::Explanation;
 use crate::compile::{Object, Origin, Source};
+use crate::memory::Constant;
 use crate::plan::{Executable, LearnedSchedule, Plan};
 use crate::runtime::Runtime;
 
@@ -165,18 +166,9 @@ impl Bundle {
         unsafe { load::link(self, runtime, objects, false) }.map_err(|e| in_bundle(self.path(), e))
     }
 
-    /// Compiles and links the kernels as code that nobody vouches for and that runs in a
-    /// [sandbox](crate::sandbox) alone, and copies the weights.
-    ///
-    /// # Errors
-    ///
-    /// As [`load`](Self::load).
-    pub fn load_untrusted(
-        &self,
-        runtime: &Runtime,
-        load: &Load<'_>,
-    ) -> Result<UntrustedCode, Error> {
-        load::untrusted(self, runtime, load).map_err(|e| in_bundle(self.path(), e))
+    /// What its constants hold, and its states at the start, by the buffer's number: copied.
+    pub(crate) fn contents(&self) -> Result<Vec<(usize, Constant)>, Error> {
+        load::copied_contents(self).map_err(|e| in_bundle(self.path(), e))
     }
 
     /// The folder, as it was given.

@@ -26,17 +26,11 @@ pub(crate) type Mode = (&'static str, fn(&[OsString]) -> String);
 
 const MODES: &[Mode] = &[compiler::MODE];
 
-/// Whether [`enter`] was called in this process.
+/// Whether [`enter_with`] was called in this process.
 static ENTERED: AtomicBool = AtomicBool::new(false);
 
-/// To be called first in the `main` of a program that is its own [`Helper`]: before it starts a
-/// thread, reads an argument or opens a file. It returns at once unless the program was started
-/// as a helper, and not at all where it was.
-pub fn enter() {
-    enter_with(&[]);
-}
-
-/// As [`enter`], for helpers that are for more than compilers.
+/// Does what this process was started as a helper for, and returns at once where it was started for
+/// none: what [`enter`](crate::sandbox::enter) does, which knows `more` that helpers are for.
 pub(crate) fn enter_with(more: &[Mode]) {
     ENTERED.store(true, Ordering::Relaxed);
     let mut arguments = env::args_os();
@@ -57,7 +51,8 @@ pub(crate) fn enter_with(more: &[Mode]) {
     exit(FAILED);
 }
 
-/// A program that is started to confine itself: one whose `main` begins with [`enter`].
+/// A program that is started to confine itself: one whose `main` begins with
+/// [`enter`](crate::sandbox::enter).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Helper {
     program: PathBuf,
@@ -68,12 +63,12 @@ impl Helper {
     ///
     /// # Errors
     ///
-    /// [`Error::Confinement`] where its `main` has not called [`enter`]: it would be started, and
-    /// do all that it does.
+    /// [`Error::Confinement`] where its `main` has not called [`enter`](crate::sandbox::enter): it
+    /// would be started, and do all that it does.
     pub fn this_program() -> Result<Helper, Error> {
         if !ENTERED.load(Ordering::Relaxed) {
             let reason = "the main function of this program has to begin with \
-                          svod_runtime::confine::enter(), so that the program can be started to \
+                          svod_runtime::sandbox::enter(), so that the program can be started to \
                           confine itself; or name one that does, by Helper::program";
             return Err(Error::confinement("anything", reason));
         }
@@ -139,6 +134,6 @@ mod tests {
     #[test]
     fn a_program_that_has_not_entered_is_no_helper() {
         let error = Helper::this_program().unwrap_err().to_string();
-        assert!(error.contains("confine::enter()"), "{error}");
+        assert!(error.contains("sandbox::enter()"), "{error}");
     }
 }

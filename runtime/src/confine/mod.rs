@@ -18,7 +18,7 @@
 //! **A compiler is started by a helper.** To ask for Landlock's rules takes memory and opens
 //! files, which must not be done between `fork` and `exec` in a process with threads. So a
 //! program is started that takes its own rights away and then becomes the compiler: this one
-//! again, usually, whose `main` begins with [`enter`]. It is known by its name, `svod-helper`, and
+//! again, usually, whose `main` begins with [`enter`](crate::sandbox::enter). It is known by its name, `svod-helper`, and
 //! its first argument, and never by the environment, which others may set.
 //!
 //! **What is left open.** That a file is there, and how long it is, can be seen wherever its
@@ -38,7 +38,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub(crate) use compiler::Confined;
-pub use helper::{Helper, enter, one_heap};
+pub use helper::{Helper, one_heap};
 pub(crate) use helper::{Mode, enter_with};
 pub use protections::{Protection, Protections};
 pub use rights::{Refused, Rights};

@@ -26,6 +26,9 @@ use crate::Error;
 /// How long at most before a child's memory is looked at, where it has a limit.
 pub(super) const MEMORY_LOOK: Duration = Duration::from_millis(4);
 
+/// How long a child has to write down where it is, before it is ended.
+const PATIENCE: Duration = Duration::from_millis(50);
+
 /// A child that is there, or was and has not been asked how it ended.
 #[derive(Debug)]
 pub(super) struct Child {
@@ -237,6 +240,37 @@ impl Child {
         let _ = pidfd_send_signal(&self.descriptor, Signal::KILL);
         self.ask()?;
         Ok(why)
+    }
+}
+
+impl Child {
+    /// As [`stop`](Self::stop), of one whose handlers write down where it is when it is stopped: in
+    /// a thread that is at work, where there is one.
+    pub(super) fn stop_where_it_is(&mut self, why: Ended) -> Result<Ended, Error> {
+        if self.has_ended(Duration::ZERO)? {
+            return self.ask();
+        }
+        if let Some(thread) = self.thread_at_work() {
+            // SAFETY: it sends a signal, to a thread of this process's child.
+            unsafe { libc::syscall(libc::SYS_tgkill, self.id, thread, libc::SIGXCPU) };
+            self.has_ended(PATIENCE)?;
+        }
+        // It may end in this moment, or have done so.
+        let _ = pidfd_send_signal(&self.descriptor, Signal::KILL);
+        self.ask()?;
+        Ok(why)
+    }
+
+    /// The number of a thread of it that has a processor, or waits for one.
+    fn thread_at_work(&self) -> Option<i32> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.id)).ok()?;
+        tasks.flatten().find_map(|task| {
+            let status = std::fs::read_to_string(task.path().join("stat")).ok()?;
+            // Behind its name, which may be anything.
+            let state = status.rsplit_once(") ")?.1;
+            let thread = task.file_name().to_str()?.parse().ok()?;
+            state.starts_with('R').then_some(thread)
+        })
     }
 }
 

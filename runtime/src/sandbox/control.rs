@@ -13,6 +13,7 @@ use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap, mmap_anonymous, mprot
 
 use super::{Limits, fault};
 use crate::Error;
+use crate::memory::Stray;
 
 /// How many registers are recorded.
 pub(super) const REGISTERS: usize = 32;
@@ -111,6 +112,29 @@ impl Slot {
     pub(super) const STATUS: u32 = 2;
     /// It wrote beside an argument.
     pub(super) const STRAY: u32 = 3;
+
+    /// Notes what was written beside an argument.
+    pub(super) fn note(&self, argument: usize, stray: &Stray) {
+        self.argument.store(argument as u32, Ordering::Relaxed);
+        self.past_end
+            .store(stray.past_end.into(), Ordering::Relaxed);
+        self.nearest.store(stray.nearest as u64, Ordering::Relaxed);
+        self.farthest
+            .store(stray.farthest as u64, Ordering::Relaxed);
+    }
+
+    /// What was noted, of a launch with so many arguments; none of what cannot be, whatever a
+    /// kernel has made of it.
+    pub(super) fn stray(&self, args: usize) -> Option<(usize, Stray)> {
+        let argument = self.argument.load(Ordering::Relaxed) as usize;
+        let stray = Stray {
+            past_end: self.past_end.load(Ordering::Relaxed) != 0,
+            nearest: self.nearest.load(Ordering::Relaxed) as usize,
+            farthest: self.farthest.load(Ordering::Relaxed) as usize,
+        };
+        let is_one = 0 < stray.nearest && stray.nearest <= stray.farthest;
+        (is_one && argument < args).then_some((argument, stray))
+    }
 }
 
 /// Memory that a child needs beside buffers, made before it is: control, slots, and stacks.
@@ -361,7 +385,7 @@ pub(crate) struct Numbers {
 
 impl Numbers {
     /// So many, all 0. They take no memory until they are written.
-    pub(super) fn new(count: usize) -> Result<Numbers, Error> {
+    pub(crate) fn new(count: usize) -> Result<Numbers, Error> {
         let bytes = count.saturating_mul(size_of::<AtomicU64>()).max(1);
         Ok(Numbers {
             memory: Mapping::new(bytes, 0, MapFlags::SHARED)?,

@@ -5,13 +5,16 @@ use std::sync::{Mutex, PoisonError};
 use super::Limits;
 use super::control::Region;
 use super::launch::Launch;
-use super::outcome::Outcome;
+use super::outcome::{self, Outcome};
 use super::prepared::{Prepared, run_in_turn};
 use crate::Error;
 
 /// Runs launches in a child that is forked from this process: whatever they do, this process's
 /// memory, threads, locks and handlers of signals are as before. What lies in its memory they can
-/// read; who must not is [confined](super#which-of-the-two).
+/// read; who must not is [confined](super#which-of-the-two). Memory that processes share is the
+/// child's as well: of a kernel that misses an argument by more than the 64 KiB that nothing may touch,
+/// the writes to [shared](crate::Buffer::shared) buffers, and to what other launches of its list work
+/// on, are not taken back.
 ///
 /// A child runs one launch after another, on one thread, so that a list of them costs little more
 /// than the launches. When one ends it, another child goes on behind that one. Processes that a
@@ -70,10 +73,7 @@ impl CrashIsolation {
     /// [`Error::System`] and [`Error::OutOfMemory`] where there can be no child. What becomes of
     /// the launch is the [`Outcome`].
     pub fn run(&self, launch: Launch<'_>) -> Result<Outcome, Error> {
-        let mut outcomes = self.run_all(&mut [launch])?;
-        outcomes
-            .pop()
-            .ok_or_else(|| Error::run("a launch that came to nothing"))
+        outcome::only(self.run_all(&mut [launch])?)
     }
 
     /// Runs launches one after another, and says of each how it ended. One that works on what an
@@ -134,11 +134,7 @@ impl CrashIsolation {
             }
         }
         self.give_back(region);
-        let lost = || Outcome::Failed(Error::run("the sandbox has lost a launch"));
-        Ok(outcomes
-            .into_iter()
-            .map(|outcome| outcome.unwrap_or_else(lost))
-            .collect())
+        Ok(outcome::all(outcomes))
     }
 
     pub(super) fn region(&self, slots: usize) -> Result<Region, Error> {

@@ -4,10 +4,11 @@ use std::ops::Range;
 
 use super::explain::Site;
 use crate::Error;
+use crate::bundle::{Bundle, Load};
 use crate::compile::{Object, Source};
 use crate::dispatch::Kernel;
 use crate::launch::Arg;
-use crate::memory::{Buffer, Guard, View, ViewMut};
+use crate::memory::{Buffer, Constant, Guard, View, ViewMut};
 use crate::runtime::Runtime;
 use crate::signature::{BufferParam, Scalar, Signature};
 
@@ -100,9 +101,7 @@ impl Runtime {
             object: Some(object),
         })
     }
-}
 
-impl Runtime {
     /// As [`link_all`](Self::link_all), for kernels that nobody vouches for.
     ///
     /// # Errors
@@ -120,6 +119,37 @@ impl Runtime {
             object: Some((*object).clone()),
         });
         Ok(untrusted.collect())
+    }
+}
+
+/// What an executable of a bundle is made from, of code that nobody vouches for.
+#[derive(Clone, Debug)]
+pub struct UntrustedCode {
+    /// The kernels, in the plan's order.
+    pub kernels: Vec<Untrusted>,
+    /// What constants hold, and states at the start, by the buffer's number.
+    pub contents: Vec<(usize, Constant)>,
+}
+
+impl Bundle {
+    /// As [`load`](Self::load), of kernels that nobody vouches for: they can be launched in a
+    /// sandbox alone. What constants hold is copied, so that the bundle's files may change.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load).
+    pub fn load_untrusted(
+        &self,
+        runtime: &Runtime,
+        load: &Load<'_>,
+    ) -> Result<UntrustedCode, Error> {
+        let objects = self.compile(runtime, load)?;
+        let signatures = self.plan().kernels().iter().map(|k| &k.signature);
+        let kernels: Vec<_> = objects.iter().zip(signatures).collect();
+        Ok(UntrustedCode {
+            kernels: runtime.link_all_untrusted(&kernels)?,
+            contents: self.contents()?,
+        })
     }
 }
 
@@ -234,9 +264,9 @@ impl<'a> Launch<'a> {
 }
 
 /// Where an argument lies in a child.
-pub(super) fn site(argument: usize, param: &BufferParam, address: *const u8) -> Site {
+pub(super) fn site(argument: usize, param: &BufferParam, start: u64) -> Site {
     Site {
-        start: address.addr() as u64,
+        start,
         argument,
         len: param.len,
         element: param.dtype.size(),

@@ -40,10 +40,11 @@ mod prepared;
 mod repeat;
 
 pub use confined::{Confined, ConfinedPlan, PlanOptions, enter};
+pub(crate) use control::Numbers;
 pub use isolation::CrashIsolation;
-pub use launch::{Launch, Untrusted};
+pub use launch::{Launch, Untrusted, UntrustedCode};
 pub use limits::Limits;
 pub use outcome::{
     Access, ArgumentPlace, CodePlace, Crash, Fault, Outcome, Place, TimeLimit, signal_name,
 };
-pub(crate) use repeat::{Repeated, numbers};
+pub(crate) use repeat::Repeated;

@@ -57,7 +57,7 @@ pub enum TimeLimit {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Place {
-    /// The kernel that was running; empty where none was.
+    /// The kernel that was running; empty where none was, or where that is not known.
     pub kernel: String,
     /// The op of the plan, where it was one.
     pub op: Option<usize>,
@@ -68,7 +68,7 @@ pub struct Place {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kernel.as_str() {
-            "" => f.write_str("outside of all kernels")?,
+            "" => f.write_str("at a place that is not known")?,
             kernel => write!(f, "in kernel `{kernel}`")?,
         }
         if let Some(op) = self.op {
@@ -319,6 +319,21 @@ impl Outcome {
             other => Err(Error::Sandboxed(Box::new(other))),
         }
     }
+}
+
+/// The outcome of a list of one launch.
+pub(super) fn only(mut outcomes: Vec<Outcome>) -> Result<Outcome, Error> {
+    let outcome = outcomes.pop();
+    outcome.ok_or_else(|| Error::run("a launch that came to nothing"))
+}
+
+/// The outcomes of a list, each of which is to be there.
+pub(super) fn all(outcomes: Vec<Option<Outcome>>) -> Vec<Outcome> {
+    let lost = || Outcome::Failed(Error::run("the sandbox has lost a launch"));
+    let outcomes = outcomes.into_iter();
+    outcomes
+        .map(|outcome| outcome.unwrap_or_else(lost))
+        .collect()
 }
 
 /// A signal's name, such as `SIGSEGV`.

@@ -10,7 +10,6 @@ use super::explain::Site;
 use super::{CrashIsolation, Outcome, fault};
 use crate::Error;
 use crate::dispatch::Kernel;
-use crate::memory::Stray;
 use crate::plan::{Instance, Observer, Op, Plan};
 
 /// With which status a child exits whose run returned an error.
@@ -226,29 +225,4 @@ pub(super) fn sites_of(
 
 const fn bytes(view: crate::View<'_>) -> usize {
     view.len() * view.dtype().size()
-}
-
-impl Slot {
-    /// Notes what was written beside an argument.
-    pub(super) fn note(&self, argument: usize, stray: &Stray) {
-        self.argument.store(argument as u32, Ordering::Relaxed);
-        self.past_end
-            .store(stray.past_end.into(), Ordering::Relaxed);
-        self.nearest.store(stray.nearest as u64, Ordering::Relaxed);
-        self.farthest
-            .store(stray.farthest as u64, Ordering::Relaxed);
-    }
-
-    /// What was noted, of a launch with so many arguments; none of what cannot be, whatever a
-    /// kernel has made of it.
-    pub(super) fn stray(&self, args: usize) -> Option<(usize, Stray)> {
-        let argument = self.argument.load(Ordering::Relaxed) as usize;
-        let stray = Stray {
-            past_end: self.past_end.load(Ordering::Relaxed) != 0,
-            nearest: self.nearest.load(Ordering::Relaxed) as usize,
-            farthest: self.farthest.load(Ordering::Relaxed) as usize,
-        };
-        let is_one = 0 < stray.nearest && stray.nearest <= stray.farthest;
-        (is_one && argument < args).then_some((argument, stray))
-    }
 }

@@ -88,7 +88,7 @@ impl<'l, 'b> Prepared<'l, 'b> {
                 None => (arg.address(), arg.pages()),
             };
             slots[slot] = address.addr() as u64;
-            sites.push(site(i, param, address));
+            sites.push(site(i, param, address.addr() as u64));
             if let Some(pages) = pages {
                 let (start, bytes) = pages.usable();
                 let range = (start.as_ptr().cast::<c_void>(), bytes);

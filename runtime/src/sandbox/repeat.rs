@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::control::{Numbers, Region, Slot};
+use super::control::{Region, Slot};
 use super::launch::Launch;
 use super::outcome::Outcome;
 use super::prepared::Prepared;
@@ -87,9 +87,4 @@ impl CrashIsolation {
         self.give_back(region);
         Ok(bad)
     }
-}
-
-/// Numbers that a child writes and this process reads.
-pub(crate) fn numbers(count: usize) -> Result<Numbers, Error> {
-    Numbers::new(count)
 }

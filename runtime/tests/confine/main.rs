@@ -24,7 +24,7 @@ use svod_runtime::confine::Protections;
 type Test = (&'static str, fn());
 
 fn main() -> ExitCode {
-    svod_runtime::confine::enter();
+    svod_runtime::sandbox::enter();
     let arguments: Vec<String> = env::args().collect();
     match Path::new(&arguments[0])
         .file_name()

@@ -32,7 +32,7 @@ fn main() {
         println!("skipped: this system lacks {lacks}");
         return;
     }
-    let tests: [(&str, fn()); 11] = [
+    let tests: [(&str, fn()); 12] = [
         ("what_is_computed_comes_back", what_is_computed_comes_back),
         (
             "what_goes_wrong_is_named_and_the_next_goes_on",
@@ -42,6 +42,7 @@ fn main() {
         ("nothing_is_inherited", nothing_is_inherited),
         ("the_host_cannot_be_read", the_host_cannot_be_read),
         ("a_plan_is_what_it_is_here", a_plan_is_what_it_is_here),
+        ("a_plan_that_failed_is_torn", a_plan_that_failed_is_torn),
         ("a_plan_learns_its_schedule", a_plan_learns_its_schedule),
         (
             "a_plan_that_goes_wrong_is_named",
@@ -338,6 +339,31 @@ fn a_plan_that_goes_wrong_is_named() {
         assert!(plan.run(&[("n", 8)]).unwrap().is_completed());
         assert_eq!(plan.output("runs").unwrap().as_slice::<i64>().unwrap(), [1]);
     }
+}
+
+/// What a failed run has left is told as it is here: it is no crash.
+fn a_plan_that_failed_is_torn() {
+    let mut files = Files::small();
+    files.set("/kernels/1/returns", "status".into());
+    files.text(
+        "kernels/count.c",
+        "int count(long long *runs) { runs[0] += 1; return runs[0] == 2; }",
+    );
+    let bundle = files.open().unwrap();
+    let (sandbox, load) = (sandbox(), Load::default());
+    let options = PlanOptions::default();
+    let mut plan = sandbox.load(&bundle, runtime(), &load, options).unwrap();
+    plan.set_input("x", View::from_slice(&X)).unwrap();
+    assert!(plan.run(&[("n", 8)]).unwrap().is_completed());
+    let outcome = plan.run(&[("n", 8)]).unwrap();
+    let Outcome::Failed(Error::KernelStatus { op, status, .. }) = outcome else {
+        panic!("{outcome}");
+    };
+    assert_eq!((op, status), (Some(3), 1));
+    let error = plan.run(&[("n", 8)]).unwrap_err().to_string();
+    assert!(error.contains("torn"), "{error}");
+    plan.reset().unwrap();
+    assert!(plan.run(&[("n", 8)]).unwrap().is_completed());
 }
 
 fn a_plan_cannot_reach_the_system() {

@@ -7,8 +7,8 @@ use super::super::Limits;
 use super::super::attempt::ending;
 use super::super::child::Ended;
 use super::super::explain::{Scene, Seen, Site, Spot};
-use super::super::launch::{Launch, Untrusted};
-use super::super::outcome::{Outcome, Place};
+use super::super::launch::{Launch, Untrusted, site};
+use super::super::outcome::{self, Outcome, Place};
 use super::super::prepared::noted;
 use super::server::{Reply, Server};
 use super::wire::{ArgText, KernelText, LaunchText, Launches, MOST, SceneText, Task};
@@ -64,23 +64,22 @@ impl Confined {
         ];
         let less = "go on with less, by Confined::with_less";
         Protections::of_this_system().require(&needed, "kernels", less)?;
-        Ok(Confined::with_less(helper, limits).and_all())
+        Ok(Confined::of(helper, limits, false))
     }
 
     /// As [`new`](Self::new), also where the system lacks protections: with those that it has.
     #[must_use]
     pub const fn with_less(helper: Helper, limits: Limits) -> Confined {
+        Confined::of(helper, limits, true)
+    }
+
+    const fn of(helper: Helper, limits: Limits, less: bool) -> Confined {
         Confined {
             helper,
             limits,
-            less: true,
+            less,
             idle: Mutex::new(Vec::new()),
         }
-    }
-
-    const fn and_all(mut self) -> Confined {
-        self.less = false;
-        self
     }
 
     /// What each launch may take.
@@ -96,10 +95,7 @@ impl Confined {
     /// [`Error::Confinement`] and [`Error::System`] where there can be no helper, or it cannot
     /// link the kernel. What becomes of the launch is the [`Outcome`].
     pub fn run(&self, launch: Launch<'_>) -> Result<Outcome, Error> {
-        let mut outcomes = self.run_all(&mut [launch])?;
-        outcomes
-            .pop()
-            .ok_or_else(|| Error::run("a launch that came to nothing"))
+        outcome::only(self.run_all(&mut [launch])?)
     }
 
     /// Runs launches one after another, and says of each how it ended. Each has its arguments to
@@ -120,16 +116,14 @@ impl Confined {
         let mut first = 0;
         while first < fit.len() {
             let some = &fit[first..fit.len().min(first + MOST)];
-            first += self.some(launches, some, &mut outcomes)?;
+            first += self.in_one_helper(launches, some, &mut outcomes)?;
         }
-        let lost = || Outcome::Failed(Error::run("the sandbox has lost a launch"));
-        let all = outcomes.into_iter();
-        Ok(all.map(|outcome| outcome.unwrap_or_else(lost)).collect())
+        Ok(outcome::all(outcomes))
     }
 
     /// Has a helper make these launches, and says how many of them it made, up to one that ended
     /// it.
-    fn some(
+    fn in_one_helper(
         &self,
         launches: &mut [Launch<'_>],
         which: &[usize],
@@ -142,7 +136,7 @@ impl Confined {
         let arguments: usize = places.iter().map(Vec::len).sum();
         // Names, and numbers of up to 20 digits.
         let room = 4096 + 1024 * code + 32 * (arguments + which.len());
-        let reply = server.ask_text(&Task::Launches(task), room, &self.limits, false)?;
+        let reply = server.ask_text(&Task::Launches(task), room)?;
         let ended = match reply {
             Reply::Failed(reason) => return Err(Error::confinement("kernels", reason)),
             Reply::Done => None,
@@ -313,13 +307,7 @@ fn explain(
     let params = launch.kernel.signature().buffers().enumerate();
     let sites: Vec<_> = params
         .zip(addresses)
-        .map(|((argument, param), &start)| Site {
-            start,
-            argument,
-            len: param.len,
-            element: param.dtype.size(),
-            buffer: None,
-        })
+        .map(|((argument, param), &start)| site(argument, param, start))
         .collect();
     let control = server.region().control();
     let at = Place {

@@ -166,11 +166,10 @@ impl ConfinedPlan<'_> {
     ///
     /// As [`Confined::run`].
     pub fn reset(&mut self) -> Result<(), Error> {
-        let limits = self.sandbox.limits;
         let Some(running) = &mut self.running else {
             return Ok(());
         };
-        match running.server.ask(RESET, &limits, true)? {
+        match running.server.ask(RESET)? {
             Reply::Done => {}
             Reply::Failed(reason) => return Err(Error::confinement("the plan", reason)),
             // The next one starts with those states.
@@ -210,7 +209,6 @@ impl ConfinedPlan<'_> {
             }
         }
         self.start()?;
-        let limits = self.sandbox.limits;
         let Some(running) = &mut self.running else {
             return Err(Error::run("the sandbox has lost its helper"));
         };
@@ -226,7 +224,7 @@ impl ConfinedPlan<'_> {
             }
         }
         let server = &mut running.server;
-        match server.ask(RUN, &limits, false)? {
+        match server.ask(RUN)? {
             Reply::Failed(reason) => Err(Error::confinement("the plan", reason)),
             Reply::Done => {
                 let slot = server.region().slots().first();
@@ -295,7 +293,7 @@ impl ConfinedPlan<'_> {
             cpu: u64::try_from(cpu.as_nanos()).ok(),
         };
         let room = 4096 + 1024 * plan.kernels().len() + 32 * plan.buffers().len();
-        match server.ask_text(&Task::Plan(task), room, &limits, true)? {
+        match server.ask_text(&Task::Plan(task), room)? {
             Reply::Done => {}
             Reply::Failed(reason) => return Err(Error::confinement("the plan", reason)),
             Reply::Ended(ended) => return Err(server.complaint(ended)),

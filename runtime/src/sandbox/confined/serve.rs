@@ -24,7 +24,7 @@ use crate::confine::{Mode, Protections, Rights, one_heap};
 use crate::launch::Arg;
 use crate::memory::{Buffer, Guard};
 use crate::plan::{Instance, cpu_name};
-use crate::pool::Pool;
+use crate::pool::{Pool, SPIN_BETWEEN_RUNS};
 use crate::runtime::Runtime;
 use crate::signature::DType;
 
@@ -32,9 +32,6 @@ use crate::signature::DType;
 pub(crate) const MODE: Mode = ("kernels", |arguments| match serve(arguments) {
     Err(error) => error.to_string(),
 });
-
-/// For how long a request is waited for awake, in microseconds. 0 turns it off.
-const AWAKE: Duration = Duration::from_micros(50);
 
 /// How often a helper that nobody asks anything looks whether its host is still there.
 const LOOK: Duration = Duration::from_secs(1);
@@ -154,7 +151,7 @@ impl Helper {
                 self.answered = had;
                 return Ok(());
             }
-            if start.elapsed() < AWAKE {
+            if start.elapsed() < SPIN_BETWEEN_RUNS {
                 std::hint::spin_loop();
                 continue;
             }
@@ -391,7 +388,11 @@ impl Helper {
                 }
                 return Ok(());
             }
-            Err(_) => return result,
+            Err(_) => {
+                // It is no kernel that is to blame: an instance that is torn, for example.
+                region.control().began.store(0, Ordering::Relaxed);
+                return result;
+            }
         }
         let outputs = instance.executable().plan().outputs().iter();
         for (output, span) in outputs.zip(&task.outputs) {

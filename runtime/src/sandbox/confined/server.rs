@@ -19,10 +19,7 @@ use super::serve;
 use super::wire::{MOST, SceneText, Span, Task};
 use crate::Error;
 use crate::confine::Helper;
-
-/// For how long an answer is waited for awake, in microseconds: about what it takes to be woken.
-/// 0 turns it off.
-const AWAKE: Duration = Duration::from_micros(50);
+use crate::pool::SPIN_BETWEEN_RUNS;
 
 /// By how much later than its own timer a helper that has had all of the processors' time that it
 /// may is stopped, in nanoseconds.
@@ -190,13 +187,7 @@ impl Server {
     }
 
     /// Asks for what a text says, with so much room for what is mapped where.
-    pub(super) fn ask_text(
-        &mut self,
-        task: &Task,
-        room: usize,
-        limits: &Limits,
-        own: bool,
-    ) -> Result<Reply, Error> {
+    pub(super) fn ask_text(&mut self, task: &Task, room: usize) -> Result<Reply, Error> {
         let text = serde_json::to_vec(task).map_err(|e| Error::run(format!("a request: {e}")))?;
         let text = self.put(&text)?;
         let scene = self.place(room)?;
@@ -211,22 +202,16 @@ impl Server {
             Task::Launches(launches) => launches.launches.len(),
             Task::Plan(_) => 1,
         };
-        self.ask_most(super::wire::TEXT, limits, own, most)
+        self.ask_most(super::wire::TEXT, most)
     }
 
-    /// Asks for something, and waits for the answer: of what is no kernel's own for longer.
-    pub(super) fn ask(&mut self, task: u32, limits: &Limits, own: bool) -> Result<Reply, Error> {
-        self.ask_most(task, limits, own, 1)
+    /// Asks for something, and waits for the answer.
+    pub(super) fn ask(&mut self, task: u32) -> Result<Reply, Error> {
+        self.ask_most(task, 1)
     }
 
     /// The same, of so many launches, each of which has the limits anew.
-    fn ask_most(
-        &mut self,
-        task: u32,
-        limits: &Limits,
-        own: bool,
-        most: usize,
-    ) -> Result<Reply, Error> {
+    fn ask_most(&mut self, task: u32, most: usize) -> Result<Reply, Error> {
         self.region.clear();
         let control = self.region.control();
         control.failed.store(0, Ordering::Relaxed);
@@ -237,7 +222,7 @@ impl Server {
         control.requests.store(self.asked, Ordering::Release);
         // Nobody may be waiting yet.
         let _ = futex::wake(&control.requests, futex::Flags::empty(), 1);
-        let ended = self.wait(limits, own, most)?;
+        let ended = self.wait(most)?;
         let control = self.region.control();
         if let Some(ended) = ended {
             return Ok(Reply::Ended(ended));
@@ -259,7 +244,8 @@ impl Server {
     }
 
     /// Waits for the answer; how the helper ended, if it has.
-    fn wait(&mut self, limits: &Limits, own: bool, most: usize) -> Result<Option<Ended>, Error> {
+    fn wait(&mut self, most: usize) -> Result<Option<Ended>, Error> {
+        let limits = self.limits;
         let made = now();
         let mut clock = Clock::new(limits.wall, most, made);
         // What is no kernel's: to start, to read, to link.
@@ -269,7 +255,7 @@ impl Server {
         let answers = &self.region.control().answers;
         let is_there = |answers: &AtomicU32| answers.load(Ordering::Acquire) == self.asked;
         let start = Instant::now();
-        while start.elapsed() < AWAKE {
+        while start.elapsed() < SPIN_BETWEEN_RUNS {
             if is_there(answers) {
                 return Ok(None);
             }
@@ -283,12 +269,13 @@ impl Server {
             }
             let began = self.region.control().began.load(Ordering::Relaxed);
             let at = self.region.control().at.load(Ordering::Relaxed);
-            let left = match own || began == 0 {
-                true => own_clock.left(0, now()),
-                false => clock.left(began, now()),
+            // No code runs yet, where it says so.
+            let left = match began {
+                0 => own_clock.left(0, now()),
+                began => clock.left(began, now()),
             };
             if left == 0 {
-                return self.child.stop(Ended::OverTime).map(Some);
+                return self.child.stop_where_it_is(Ended::OverTime).map(Some);
             }
             // Twice the file: it has all of it mapped, and what is worked on again.
             let given = self.given.saturating_add(self.map.len().saturating_mul(2));
@@ -297,10 +284,10 @@ impl Server {
                 .as_ref()
                 .is_some_and(|memory| memory.is_over(given))
             {
-                return self.child.stop(Ended::OverMemory).map(Some);
+                return self.child.stop_where_it_is(Ended::OverMemory).map(Some);
             }
             // The timer that a helper sets is a kernel's to cancel.
-            if let Some(most) = limits.cpu.filter(|_| began > 0 && !own) {
+            if let Some(most) = limits.cpu.filter(|_| began > 0) {
                 let now = self.child.cpu_time();
                 if cpu.0 != at {
                     cpu = (at, now);
@@ -308,7 +295,7 @@ impl Server {
                 let most = u64::try_from(most.as_nanos()).unwrap_or(u64::MAX);
                 let had = now.zip(cpu.1).map(|(now, then)| now.saturating_sub(then));
                 if had.is_some_and(|had| had > most.saturating_add(CPU_LATE)) {
-                    return self.child.stop(Ended::OverCpu).map(Some);
+                    return self.child.stop_where_it_is(Ended::OverCpu).map(Some);
                 }
             }
             let slice = Duration::from_nanos(left).min(MEMORY_LOOK);
