@@ -17,6 +17,7 @@
 mod code;
 mod explain;
 mod json;
+mod race;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockWriteGuard};
@@ -26,19 +27,12 @@ use std::time::Duration;
 pub use explain::ScheduleExplanation;
 
 use super::replay::Script;
-use super::scheduling::{Cost, Overheads, bound, propose};
 use super::{Plan, Schedule};
+use race::{Race, race, typical};
 
 /// How many runs measure the ops before schedules are proposed. What an op costs is its
 /// least time in these: the first comes with cold caches.
 const COST_RUNS: u32 = 4;
-
-/// How many runs in a row try the same schedule, of which the first does not count: the
-/// team may have to start or to wake, and memory lies in other caches.
-const BLOCK: usize = 4;
-
-/// How many such rows each schedule has, in turns with the others.
-const ROUNDS: usize = 3;
 
 /// What of the serial run's time a schedule may take at most to be kept, of 1. Below the 3 %
 /// by which several threads must never be slower, above the noise of a quiet machine. 0 keeps
@@ -162,42 +156,6 @@ impl Stage {
             runs: 0,
             nanos: Vec::new(),
         }
-    }
-}
-
-/// Schedules that are tried in turns. The first is the serial one.
-#[derive(Debug)]
-struct Race {
-    /// Tells it from earlier ones.
-    number: u32,
-    candidates: Vec<Candidate>,
-    /// How many runs were asked to try one.
-    asked: usize,
-    op_nanos: Vec<f64>,
-    bound: f64,
-}
-
-#[derive(Debug)]
-struct Candidate {
-    script: Arc<Script>,
-    nanos: Vec<f64>,
-}
-
-impl Race {
-    /// Which candidate comes next, and whether its time counts; None when all is tried.
-    fn next(&mut self) -> Option<(usize, bool)> {
-        let many = self.candidates.len();
-        let (round, at) = (self.asked / (many * BLOCK), self.asked % (many * BLOCK));
-        if round >= ROUNDS {
-            return None;
-        }
-        self.asked += 1;
-        // Who comes first is another one in each round.
-        Some(((at / BLOCK + round) % many, !at.is_multiple_of(BLOCK)))
-    }
-
-    fn is_done(&self) -> bool {
-        self.asked >= self.candidates.len() * BLOCK * ROUNDS
     }
 }
 
@@ -537,45 +495,6 @@ impl Learner {
     }
 }
 
-/// A race of what is proposed, for all threads and for fewer, with the serial order.
-fn race(
-    plan: &Plan,
-    op_nanos: Vec<f64>,
-    threads: usize,
-    serial: &Arc<Script>,
-    parts: &dyn Fn(usize) -> u32,
-) -> Race {
-    let cost = |(op, &nanos): (usize, &f64)| Cost {
-        nanos,
-        parts: parts(op),
-    };
-    let costs: Vec<_> = op_nanos.iter().enumerate().map(cost).collect();
-    let candidate = |script| Candidate {
-        script,
-        nanos: Vec::with_capacity(BLOCK * ROUNDS),
-    };
-    let mut candidates = vec![candidate(serial.clone())];
-    let mut of = threads;
-    while of > 1 {
-        let proposal = propose(plan, &costs, of, &Overheads::default());
-        let known = |c: &Candidate| *c.script.schedule() == proposal.schedule;
-        if !candidates.iter().any(known)
-            && let Ok(script) = Script::new(plan, serial.code().clone(), proposal.schedule)
-            && script.is_shared()
-        {
-            candidates.push(candidate(Arc::new(script)));
-        }
-        of /= 2;
-    }
-    Race {
-        number: 0,
-        candidates,
-        asked: 0,
-        bound: bound(plan, &costs, threads),
-        op_nanos,
-    }
-}
-
 /// Tries a lock some times.
 fn look<G>(mut lock: impl FnMut() -> TryLockResult<G>) -> Option<G> {
     for _ in 0..LOOKS {
@@ -586,13 +505,6 @@ fn look<G>(mut lock: impl FnMut() -> TryLockResult<G>) -> Option<G> {
         }
     }
     None
-}
-
-/// The lower quartile: what a run takes where nothing comes between, and no stroke of luck.
-fn typical(nanos: &[f64]) -> f64 {
-    let mut sorted = nanos.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 4).copied().unwrap_or(f64::MAX)
 }
 
 /// The processor, as the system names it; empty where it does not.

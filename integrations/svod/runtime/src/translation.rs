@@ -8,8 +8,9 @@
 //! program of another device's, a launch that breaks what its kernel states and that Svod would
 //! make all the same, a copy that Svod's buffers refuse when it is their turn.
 
+mod storages;
+
 use std::collections::HashMap;
-use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use engine::plan::{
@@ -28,6 +29,7 @@ use crate::execution_plan::{
 };
 use crate::program::{code_of, grid};
 use crate::{Error, Result, engine};
+use storages::{Storage, storages};
 
 /// What a plan of Svod's became.
 pub(crate) struct Translated {
@@ -188,43 +190,6 @@ pub(crate) fn translate(
         _buffers: buffers.to_vec(),
     };
     Ok((translated, instance))
-}
-
-/// An allocation that buffers are views of.
-struct Storage {
-    id: u64,
-    start: NonNull<u8>,
-    bytes: usize,
-    written: bool,
-    /// Of the plan's buffer.
-    number: usize,
-}
-
-/// The storages of all buffers, and which of them some op writes.
-fn storages(ops: &[PreparedOp], buffers: &[Buffer]) -> Result<HashMap<BufferId, Storage>> {
-    let mut storages = HashMap::new();
-    for buffer in buffers {
-        buffer.ensure_allocated()?;
-        // SAFETY: it is allocated. The storage begins so many bytes before the view.
-        let start = unsafe { buffer.as_raw_ptr().wrapping_byte_sub(buffer.offset()) };
-        let start = NonNull::new(start).ok_or_else(|| Error::execution("a buffer at null"))?;
-        storages.entry(buffer.storage_id()).or_insert(Storage {
-            id: buffer.storage_id().0,
-            start,
-            bytes: buffer.total_size(),
-            written: false,
-            number: 0,
-        });
-    }
-    for op in ops {
-        let written = op.written();
-        for buffer in written.iter().filter_map(|&i| buffers.get(i)) {
-            if let Some(storage) = storages.get_mut(&buffer.storage_id()) {
-                storage.written = true;
-            }
-        }
-    }
-    Ok(storages)
 }
 
 /// A plan that is being made.
