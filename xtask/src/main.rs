@@ -8,8 +8,8 @@ use std::process::{Command, ExitCode};
 
 const USAGE: &str = "\
 Usage: cargo xtask test [ARGUMENTS OF cargo test]
-       cargo xtask asan [ARGUMENTS OF cargo test]
-       cargo xtask tsan [ARGUMENTS OF cargo test]
+       cargo xtask asan [build|ARGUMENTS OF cargo test]
+       cargo xtask tsan [build|ARGUMENTS OF cargo test]
        cargo xtask fuzz [SECONDS|build]
        cargo xtask soak [SECONDS]
 
@@ -21,10 +21,12 @@ Usage: cargo xtask test [ARGUMENTS OF cargo test]
          under AddressSanitizer; needs a nightly toolchain
   tsan   runs the tests of plans on teams of threads, or those that are named,
          under ThreadSanitizer; needs a nightly toolchain
-  fuzz   fuzzes each target for so many seconds, 60 if left out, or only builds
-         them; needs a nightly toolchain, and installs cargo-fuzz
+  fuzz   fuzzes each target for so many seconds, 60 if left out; needs a nightly
+         toolchain, and installs cargo-fuzz
   soak   runs all of the runtime at once for so many seconds, 600 if left out, and
-         looks whether memory, threads and open files grow";
+         looks whether memory, threads and open files grow
+
+With `build`, asan, tsan and fuzz only build what they would run.";
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
