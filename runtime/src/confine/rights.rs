@@ -46,7 +46,7 @@ impl Rights {
     ///
     /// Such a process has its memory, which it may ask the system to add to, its threads, to
     /// which it may add, clocks, random numbers, and the descriptors that it has: it reads and
-    /// writes them, sends and receives, and closes them. It gets no other, so that there is no
+    /// writes them, sends and receives, and closes all but the first three. It gets no other, so that there is no
     /// file and no socket for it; it starts no process, signals none, itself among them (so
     /// `abort` is named as `tgkill`), and leaves no core. The handlers of signals below 32 stay as
     /// they are. Each call that is refused is a `SIGSYS`, whose handler finds its number in

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::op::Touch;
-use super::{BufferRange, Plan, Role};
+use super::{BufferRange, Plan};
 
 /// Which order of two accesses to the same bytes must be kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -143,10 +143,7 @@ impl Plan {
             Hazard::WriteAfterRead => ("writes", "reads"),
             Hazard::WriteAfterWrite => ("writes", "writes"),
         };
-        let name = |range: &BufferRange| {
-            let role: Role = self.buffers[range.buffer].role;
-            format!("{} {}", role.name(), self.buffer_label(range.buffer))
-        };
+        let name = |range: &BufferRange| self.buffer_with_role(range.buffer);
         let place = if later.buffer == earlier.buffer {
             String::new()
         } else {

@@ -291,6 +291,13 @@ impl Instance {
     /// where a kernel has written beside one of its arguments. The instance is torn by
     /// these if an op had written a state, and can be run again if not.
     pub fn run(&mut self, variables: &[(&str, i64)]) -> Result<(), Error> {
+        let result = self.run_unnamed(variables);
+        result.map_err(|error| error.named(self.executable.plan()))
+    }
+
+    /// As [`run`](Self::run), with errors of kernels that have no [names](Error::named): a run
+    /// that such a one ends has allocated nothing.
+    pub(crate) fn run_unnamed(&mut self, variables: &[(&str, i64)]) -> Result<(), Error> {
         self.executable.plan().choose(variables, &mut self.chosen)?;
         for (value, chosen) in self.variables.iter_mut().zip(&self.chosen) {
             if let Some(chosen) = *chosen
@@ -323,7 +330,8 @@ impl Instance {
             self.variables.copy_from_slice(run.variables);
             self.computed = false;
         }
-        self.walk(&mut run)
+        let result = self.walk(&mut run);
+        result.map_err(|error| error.named(self.executable.plan()))
     }
 
     /// Has every run from now on call `observer` with the number of each op, right

@@ -514,4 +514,10 @@ impl Plan {
             None => format!("#{buffer}"),
         }
     }
+
+    /// A buffer's role, and its label.
+    pub(crate) fn buffer_with_role(&self, buffer: usize) -> String {
+        let role = self.buffers.get(buffer).map_or("", |b| b.role.name());
+        format!("{role} {}", self.buffer_label(buffer))
+    }
 }

@@ -147,10 +147,11 @@ impl Child {
 
     /// What it takes of memory, where that has a limit; `shared` says whether what it shares with
     /// others counts.
-    pub(super) fn memory(&self, limits: &Limits, shared: bool) -> Option<Memory> {
-        limits
-            .memory
+    pub(super) fn memory(&self, limits: &Limits, shared: bool) -> Result<Option<Memory>, Error> {
+        let limit = limits.memory;
+        limit
             .map(|limit| Memory::new(self.id, limit, shared))
+            .transpose()
     }
 
     /// Waits until it ends, or takes more than it may for any of so many launches.
@@ -160,7 +161,7 @@ impl Child {
         limits: &Limits,
         launches: usize,
     ) -> Result<Ended, Error> {
-        let memory = self.memory(limits, false);
+        let memory = self.memory(limits, false)?;
         let mut clock = Clock::new(limits.wall, launches, now());
         loop {
             let left = clock.left(control.began.load(Ordering::Relaxed), now());
@@ -323,8 +324,7 @@ impl Clock {
 /// What a child takes of memory.
 #[derive(Debug)]
 pub(super) struct Memory {
-    /// None where the system does not say.
-    statistics: Option<File>,
+    statistics: File,
     limit: usize,
     at_first: usize,
     /// Whether what it shares with others counts: a forked child has all of its parent's, and a
@@ -333,15 +333,23 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    fn new(id: i32, limit: usize, shared: bool) -> Memory {
+    fn new(id: i32, limit: usize, shared: bool) -> Result<Memory, Error> {
+        let statistics = format!("/proc/{id}/statm");
+        let statistics = File::open(&statistics).map_err(|e| {
+            let doing = format!(
+                "open {statistics}, by which a sandbox's limit on memory is kept (without /proc, \
+                 set no such limit)"
+            );
+            Error::system(doing, e)
+        })?;
         let mut memory = Memory {
-            statistics: File::open(format!("/proc/{id}/statm")).ok(),
+            statistics,
             limit,
             at_first: 0,
             shared,
         };
         memory.at_first = memory.now().unwrap_or(0);
-        memory
+        Ok(memory)
     }
 
     /// Whether it has more than it may, and as many bytes as it was given.
@@ -354,7 +362,7 @@ impl Memory {
     /// The bytes that it has.
     fn now(&self) -> Option<usize> {
         let mut text = [0; 128];
-        let read = self.statistics.as_ref()?.read_at(&mut text, 0).ok()?;
+        let read = self.statistics.read_at(&mut text, 0).ok()?;
         let [_, resident, shared] = pages(text.get(..read)?)?;
         let counted = match self.shared {
             true => resident,
@@ -383,6 +391,14 @@ mod tests {
 
     fn clock(wall: u64, launches: usize) -> Clock {
         Clock::new(Duration::from_nanos(wall), launches, 1000)
+    }
+
+    #[test]
+    fn where_memory_cannot_be_looked_at_a_limit_is_refused() {
+        assert!(Memory::new(1, 1 << 20, false).is_ok());
+        // The system has no process 0 to show.
+        let error = Memory::new(0, 1 << 20, false).unwrap_err().to_string();
+        assert!(error.contains("set no such limit"), "{error}");
     }
 
     #[test]

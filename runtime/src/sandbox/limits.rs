@@ -14,7 +14,7 @@ pub struct Limits {
     pub cpu: Option<Duration>,
     /// How many bytes of memory the child may take beyond what it has when it starts; without a
     /// limit, what the system has. It is looked at every few milliseconds, and so may be exceeded
-    /// for as long.
+    /// for as long; where it cannot be looked at, for want of `/proc`, a limit is an error.
     pub memory: Option<usize>,
     /// The bytes of stack that a kernel has.
     pub stack: usize,

@@ -52,7 +52,7 @@ impl CrashIsolation {
             }
             let start = fault::now();
             region.control().began.store(start, Ordering::Relaxed);
-            let result = instance.run(variables);
+            let result = instance.run_unnamed(variables);
             let nanos = fault::now().saturating_sub(start);
             let Some(slot) = region.slots().first() else {
                 return;
@@ -162,43 +162,30 @@ pub(super) fn note_error(slot: &Slot, error: &Error) {
 
 /// The same error again; none where the run is done.
 pub(super) fn noted_error(slot: &Slot, op: Option<usize>, plan: &Plan) -> Option<Error> {
-    let launch = op.and_then(|op| match plan.ops().get(op)? {
-        Op::Launch(launch) => Some(launch),
+    let args = op.and_then(|op| match plan.ops().get(op)? {
+        Op::Launch(launch) => Some(launch.args.len()),
         _ => None,
     });
-    let kernel = launch.and_then(|launch| plan.kernels().get(launch.kernel));
-    let kernel = kernel
-        .map(|kernel| kernel.entry.clone())
-        .unwrap_or_default();
-    match slot.state.load(Ordering::Acquire) {
+    let error = match slot.state.load(Ordering::Acquire) {
         Slot::DONE => None,
         Slot::STATUS => Some(Error::KernelStatus {
-            kernel,
+            kernel: String::new(),
             op,
             status: slot.status.load(Ordering::Relaxed),
             index: slot.index.load(Ordering::Relaxed),
         }),
-        Slot::STRAY
-            if let Some((argument, stray)) =
-                slot.stray(launch.map_or(usize::MAX, |launch| launch.args.len())) =>
-        {
-            let range = launch.and_then(|launch| launch.args.get(argument));
+        Slot::STRAY if let Some((argument, stray)) = slot.stray(args.unwrap_or(usize::MAX)) => {
             Some(Error::Overrun {
-                kernel,
+                kernel: String::new(),
                 op,
                 argument,
-                buffer: range.map(|range| labelled(plan, range.buffer)),
+                buffer: None,
                 stray,
             })
         }
         _ => Some(Error::run("the run failed in the sandbox")),
-    }
-}
-
-/// A buffer by its role and its label.
-fn labelled(plan: &Plan, buffer: usize) -> String {
-    let role = plan.buffers().get(buffer).map_or("", |b| b.role.name());
-    format!("{role} {}", plan.buffer_label(buffer))
+    };
+    error.map(|error| error.named(plan))
 }
 
 /// Where the arguments of a launch lie; `base` says where each buffer does.
@@ -217,7 +204,7 @@ pub(super) fn sites_of(
             argument,
             len: param.len,
             element: param.dtype.size(),
-            buffer: Some(labelled(plan, range.buffer)),
+            buffer: Some(plan.buffer_with_role(range.buffer)),
         })
     });
     sites.collect()

@@ -6,9 +6,15 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::thread;
 use std::time::Duration;
 
 use libtest_mimic::{Arguments, Trial};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use support::{Files, X, Y, runtime};
 use svod_runtime::bundle::{Bundle, Load};
 use svod_runtime::confine::{Helper, Protection, Protections};
@@ -32,7 +38,10 @@ fn main() {
         println!("skipped: this system lacks {lacks}");
         return;
     }
-    let tests: [(&str, fn()); 12] = [
+    if std::env::args().nth(1).as_deref() == Some(HOST) {
+        be_a_host();
+    }
+    let tests: [(&str, fn()); 13] = [
         ("what_is_computed_comes_back", what_is_computed_comes_back),
         (
             "what_goes_wrong_is_named_and_the_next_goes_on",
@@ -40,6 +49,10 @@ fn main() {
         ),
         ("the_system_is_out_of_reach", the_system_is_out_of_reach),
         ("nothing_is_inherited", nothing_is_inherited),
+        (
+            "a_helper_ends_with_its_host_whatever_runs_there",
+            a_helper_ends_with_its_host,
+        ),
         ("the_host_cannot_be_read", the_host_cannot_be_read),
         ("a_plan_is_what_it_is_here", a_plan_is_what_it_is_here),
         ("a_plan_that_failed_is_torn", a_plan_that_failed_is_torn),
@@ -242,6 +255,70 @@ fn nothing_is_inherited() {
     assert!(outcome.is_completed(), "{outcome}");
     let refused = -i64::from(libc::EBADF);
     assert_eq!(x.as_slice::<i64>().unwrap(), [refused]);
+}
+
+/// What this program is started with to be a host that is killed.
+const HOST: &str = "a host that is killed";
+
+/// Runs a kernel that takes its timers away and does not end.
+fn be_a_host() -> ! {
+    let timer = libc::SYS_setitimer;
+    let text = format!(
+        "{SYSTEM_CALL}
+        void stay(int *x) {{ static const long never[4];
+            for (int which = 0; which < 3; which++) ask({timer}, which, (long)never, 0);
+            for (;;) __asm__ volatile(\"\"); }}"
+    );
+    let signature = Signature::builder().write(DType::I32, 1).build().unwrap();
+    let kernel = runtime().load_untrusted(&Source::c("stay", text), signature);
+    let kernel = kernel.unwrap();
+    let limits = Limits::default().wall(Duration::from_secs(600));
+    let sandbox = Confined::new(Helper::this_program().unwrap(), limits).unwrap();
+    let mut x = Buffer::zeroed(DType::I32, 1).unwrap();
+    println!("ready");
+    let outcome = sandbox.run(Launch::new(&kernel, vec![(&mut x).into()], &[], 1));
+    panic!("it was to be killed before: {outcome:?}");
+}
+
+fn a_helper_ends_with_its_host() {
+    let mut host = Command::new(std::env::current_exe().unwrap());
+    let mut host = host.arg(HOST).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    let mut said = BufReader::new(host.stdout.take().unwrap());
+    said.read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    let id = host.id();
+    let children = format!("/proc/{id}/task/{id}/children");
+    // It is there, and code may run in it.
+    let helper: i32 = loop {
+        let found = fs::read_to_string(&children).unwrap();
+        let Some(helper) = found.split_whitespace().next() else {
+            thread::yield_now();
+            continue;
+        };
+        let status = fs::read_to_string(format!("/proc/{helper}/status")).unwrap();
+        if status.contains("Seccomp:\t2") {
+            break helper.parse().unwrap();
+        }
+        thread::yield_now();
+    };
+    let helper = Pid::from_raw(helper).unwrap();
+    let end = pidfd_open(helper, PidfdFlags::empty()).unwrap();
+    host.kill().unwrap();
+    host.wait().unwrap();
+    let half_a_minute = Timespec {
+        tv_sec: 30,
+        tv_nsec: 0,
+    };
+    let ended = poll(
+        &mut [PollFd::new(&end, PollFlags::IN)],
+        Some(&half_a_minute),
+    )
+    .unwrap();
+    if ended == 0 {
+        kill_process(helper, Signal::KILL).unwrap();
+    }
+    assert_eq!(ended, 1, "the helper is there, and its host is gone");
 }
 
 fn the_host_cannot_be_read() {

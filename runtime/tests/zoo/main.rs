@@ -8,6 +8,7 @@ mod cases;
 mod common;
 mod data;
 mod host;
+mod plans;
 mod told;
 
 use std::collections::HashMap;
@@ -169,6 +170,12 @@ fn every_one_is_called_by_its_name() {
     // All that are wrong are told.
     let is_wrong = |case: &&Case| catch_unwind(AssertUnwindSafe(|| zoo.run_alone(case))).is_err();
     assert_eq!(zoo.cases.iter().filter(is_wrong).count(), 0);
+}
+
+#[test]
+fn runs_of_plans_allocate_as_little() {
+    let _alone = alone();
+    plans::check();
 }
 
 #[test]

@@ -259,9 +259,10 @@ impl Pair {
             }
         };
         if executable.guard() != Guard::Off {
-            check_slack(executable, storage, &Run::default(), op)?;
+            let slack = check_slack(executable, storage, &Run::default(), op);
+            slack.map_err(|error| error.named(executable.plan()))?;
         }
-        ran
+        ran.map_err(|error| error.named(plan))
     }
 
     /// Exchanges what an op writes with what is kept aside of it.

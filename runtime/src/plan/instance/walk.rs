@@ -9,14 +9,15 @@ use super::super::learning::{Measure, Trial};
 use super::super::replay::{Asked, Watch};
 use super::super::run::{Bound, check_overlap};
 use super::super::storage::Storage;
-use super::super::{Executable, Op, Run};
+use super::super::{Executable, Launch, Op, Plan, Run};
 use super::Instance;
 use crate::Error;
 use crate::memory::Guard;
 use crate::pool::DefaultFloatEnv;
 
 impl Instance {
-    /// Runs the plan as `run` asks, with the variables that the instance has.
+    /// Runs the plan as `run` asks, with the variables that the instance has. An error of a kernel
+    /// is without [names](Error::named).
     pub(super) fn walk(&mut self, run: &mut Run<'_, '_>) -> Result<(), Error> {
         if let Some(trace) = &mut run.trace {
             trace.clear();
@@ -256,15 +257,45 @@ pub(super) fn check_slack(
     for (argument, arg) in launch.args.iter().enumerate() {
         let own = storage.own(arg.buffer).and_then(|b| b.as_view().stray());
         if let Some(stray) = own.or_else(|| run.stray(plan, arg.buffer)) {
-            let role = plan.buffers[arg.buffer].role.name();
             return Err(Error::Overrun {
-                kernel: plan.kernels[launch.kernel].entry.clone(),
+                kernel: String::new(),
                 op: Some(op),
                 argument,
-                buffer: Some(format!("{role} {}", plan.buffer_label(arg.buffer))),
+                buffer: None,
                 stray,
             });
         }
     }
     Ok(())
+}
+
+impl Error {
+    /// An error of an op of this plan, with the names of its kernel and its buffer. Nothing that
+    /// runs knows them, so that it allocates nothing: it may be a forked child.
+    pub(crate) fn named(mut self, plan: &Plan) -> Error {
+        let launch = |op: Option<usize>| match plan.ops.get(op?)? {
+            Op::Launch(launch) => Some(launch),
+            _ => None,
+        };
+        let entry = |launch: &Launch| plan.kernels[launch.kernel].entry.clone();
+        match &mut self {
+            Error::KernelStatus { kernel, op, .. } => {
+                *kernel = launch(*op).map(entry).unwrap_or_default();
+            }
+            Error::Overrun {
+                kernel,
+                op,
+                argument,
+                buffer,
+                ..
+            } => {
+                let launch = launch(*op);
+                *kernel = launch.map(entry).unwrap_or_default();
+                let range = launch.and_then(|launch| launch.args.get(*argument));
+                *buffer = range.map(|range| plan.buffer_with_role(range.buffer));
+            }
+            _ => {}
+        }
+        self
+    }
 }

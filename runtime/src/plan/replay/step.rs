@@ -114,7 +114,7 @@ impl Step {
                     // checked for, and the grid is at most the index's maximum.
                     let status = unsafe { entry.call_at(slots, index) };
                     if status != 0 {
-                        return Err(failed(plan, self.op, status, index));
+                        return Err(failed(self.op, status, index));
                     }
                 }
                 Ok(())
@@ -139,16 +139,12 @@ impl Step {
     }
 }
 
+/// Its [names](Error::named) are for whoever may allocate.
 #[cold]
-pub(super) fn failed(plan: &Plan, op: u32, status: i32, index: u64) -> Error {
-    let op = op as usize;
-    let kernel = match &plan.ops[op] {
-        Op::Launch(launch) => plan.kernels[launch.kernel].entry.clone(),
-        _ => plan.op_label(op),
-    };
+pub(super) fn failed(op: u32, status: i32, index: u64) -> Error {
     Error::KernelStatus {
-        kernel,
-        op: Some(op),
+        kernel: String::new(),
+        op: Some(op as usize),
         status,
         index,
     }

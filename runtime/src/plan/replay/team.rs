@@ -199,7 +199,7 @@ impl TeamRun<'_> {
             // SAFETY: as for a whole launch, whose slots these are.
             let status = unsafe { entry.call_at(slots, index) };
             if status != 0 {
-                return Err(failed(self.plan, step.op, status, index));
+                return Err(failed(step.op, status, index));
             }
         }
         Ok(())

@@ -246,15 +246,11 @@ impl Confined {
                 order: launch.order.clone(),
             });
         }
-        // A helper whose host is gone ends by itself.
-        let cpu = self
-            .limits
-            .cpu
-            .unwrap_or(self.limits.wall.saturating_mul(2));
+        let cpu = self.limits.cpu;
         let task = Launches {
             kernels,
             launches: texts,
-            cpu: u64::try_from(cpu.as_nanos()).ok(),
+            cpu: cpu.and_then(|cpu| u64::try_from(cpu.as_nanos()).ok()),
         };
         Ok((task, places))
     }

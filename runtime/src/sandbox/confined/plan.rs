@@ -277,11 +277,7 @@ impl ConfinedPlan<'_> {
         let threads = self.options.threads.max(1);
         let bundle = std::path::absolute(self.bundle.path());
         let bundle = bundle.map_err(|e| Error::system("find the bundle's folder", e))?;
-        // A helper whose host is gone ends by itself.
-        let count = u32::try_from(threads).unwrap_or(u32::MAX).saturating_add(1);
-        let cpu = limits
-            .cpu
-            .unwrap_or_else(|| limits.wall.saturating_mul(count));
+        let cpu = limits.cpu;
         let task = PlanTask {
             bundle,
             objects,
@@ -290,7 +286,7 @@ impl ConfinedPlan<'_> {
             inputs: inputs.clone(),
             outputs: outputs.clone(),
             variables,
-            cpu: u64::try_from(cpu.as_nanos()).ok(),
+            cpu: cpu.and_then(|cpu| u64::try_from(cpu.as_nanos()).ok()),
         };
         let room = 4096 + 1024 * plan.kernels().len() + 32 * plan.buffers().len();
         match server.ask_text(&Task::Plan(task), room)? {

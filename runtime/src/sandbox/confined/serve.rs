@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -33,8 +33,8 @@ pub(crate) const MODE: Mode = ("kernels", |arguments| match serve(arguments) {
     Err(error) => error.to_string(),
 });
 
-/// How often a helper that nobody asks anything looks whether its host is still there.
-const LOOK: Duration = Duration::from_secs(1);
+/// Which signal tells of what happens to a descriptor, as Linux numbers it everywhere.
+const F_SETSIG: libc::c_int = 10;
 
 /// What a helper is told when it is started.
 pub(super) fn arguments(limits: &Limits, less: bool) -> [String; 2] {
@@ -48,7 +48,6 @@ pub(super) fn arguments(limits: &Limits, less: bool) -> [String; 2] {
 struct Helper {
     file: File,
     map: SharedFile,
-    alive: File,
     region: Region,
     runtime: Runtime,
     rights: Rights,
@@ -80,12 +79,10 @@ fn serve(arguments: &[OsString]) -> Result<Infallible, Error> {
         let reason = format!("the system cannot close what was inherited: {error}");
         return Err(Error::confinement("kernels", reason));
     }
+    end_with_host().map_err(|e| Error::system("have a helper end with its host", e))?;
     let limits = Limits::default().stack(stack);
-    let own = |fd: rustix::fd::BorrowedFd<'_>| {
-        let fd = fd.try_clone_to_owned().map(File::from);
-        fd.map_err(|e| Error::system("share a descriptor", e))
-    };
-    let file = own(io::stdin().as_fd())?;
+    let file = io::stdin().as_fd().try_clone_to_owned().map(File::from);
+    let file = file.map_err(|e| Error::system("share a descriptor", e))?;
     // SAFETY: the host has made it as long, and sealed it.
     let region = unsafe { Region::over(file.as_fd(), MOST, &limits) }?;
     let mut rights = Rights::kernel()?;
@@ -99,7 +96,6 @@ fn serve(arguments: &[OsString]) -> Result<Infallible, Error> {
         // SAFETY: as above.
         map: unsafe { SharedFile::map(file.as_fd(), long) }?,
         file,
-        alive: own(io::stdout().as_fd())?,
         region,
         runtime,
         rights,
@@ -111,7 +107,7 @@ fn serve(arguments: &[OsString]) -> Result<Infallible, Error> {
     // as this function does not return but with an error, after which the process ends.
     unsafe { fault::watch(&helper.region) };
     loop {
-        helper.wait()?;
+        helper.wait();
         let long = helper.region.control().file_bytes.load(Ordering::Relaxed);
         if long > helper.map.len() as u64 {
             // SAFETY: so the host says, who has sealed it.
@@ -129,6 +125,28 @@ fn serve(arguments: &[OsString]) -> Result<Infallible, Error> {
     }
 }
 
+/// Has the system kill this process when its host ends, whatever runs here then: its standard
+/// output is the end of a pipe of which the host has the other, and nothing is ever written there,
+/// so that what happens to it is that end. A kernel cannot [close](Rights::kernel) it.
+fn end_with_host() -> io::Result<()> {
+    let set = |what: libc::c_int, value: libc::c_int| {
+        // SAFETY: numbers alone.
+        match unsafe { libc::fcntl(libc::STDOUT_FILENO, what, value) } {
+            -1 => Err(io::Error::last_os_error()),
+            _ => Ok(()),
+        }
+    };
+    set(F_SETSIG, libc::SIGKILL)?;
+    set(libc::F_SETOWN, std::process::id().cast_signed())?;
+    set(libc::F_SETFL, libc::O_ASYNC | libc::O_NONBLOCK)?;
+    // It may have ended before.
+    let mut byte = [0];
+    match rustix::io::read(io::stdout(), &mut byte) {
+        Ok(_) => fault::exit(0),
+        Err(_) => Ok(()),
+    }
+}
+
 /// An error with what caused it.
 fn text_of(error: &Error) -> String {
     let mut text = error.to_string();
@@ -141,30 +159,22 @@ fn text_of(error: &Error) -> String {
 }
 
 impl Helper {
-    /// Waits for a request. It ends this process where the host has ended.
-    fn wait(&mut self) -> Result<(), Error> {
+    /// Waits for a request.
+    fn wait(&mut self) {
         let requests = &self.region.control().requests;
         let start = Instant::now();
         loop {
             let had = requests.load(Ordering::Acquire);
             if had != self.answered {
                 self.answered = had;
-                return Ok(());
+                return;
             }
             if start.elapsed() < SPIN_BETWEEN_RUNS {
                 std::hint::spin_loop();
                 continue;
             }
-            let timeout = futex::Timespec {
-                tv_sec: LOOK.as_secs().cast_signed(),
-                tv_nsec: 0,
-            };
             // Woken, late or interrupted: what counts is what is there then.
-            let _ = futex::wait(requests, futex::Flags::empty(), had, Some(&timeout));
-            // Nothing is ever written there; the end is, once the host has none of it.
-            if let Ok(0) = (&self.alive).read(&mut [0]) {
-                fault::exit(0);
-            }
+            let _ = futex::wait(requests, futex::Flags::empty(), had, None);
         }
     }
 

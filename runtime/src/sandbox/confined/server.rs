@@ -75,7 +75,6 @@ impl Server {
         // What is mapped stays there.
         fcntl_add_seals(&file, SealFlags::SHRINK).map_err(|e| shares(e.into()))?;
         let (reads, writes) = io::pipe().map_err(shares)?;
-        rustix::io::ioctl_fionbio(&reads, true).map_err(|e| shares(e.into()))?;
         let mut process = helper
             .command(serve::MODE.0)
             .args(serve::arguments(limits, less))
@@ -95,8 +94,13 @@ impl Server {
         };
         let said = process.stderr.take();
         let said = said.ok_or_else(|| Error::confinement("kernels", "its helper has no output"))?;
+        // Who has it still open, once the helper is gone, is not waited for.
+        rustix::io::ioctl_fionbio(&said, true).map_err(|e| shares(e.into()))?;
         Ok(Server {
-            memory: child.memory(limits, true),
+            memory: match child.memory(limits, true) {
+                Err(_) if less => None,
+                memory => memory?,
+            },
             limits: *limits,
             child,
             // SAFETY: it is as long, and cannot shrink.
@@ -331,7 +335,7 @@ impl Server {
         let seen = Seen::read(&self.region.control().fault);
         drop(self.child);
         let mut said = Vec::new();
-        // It has ended, and with it what it says.
+        // It has ended, and all is there that it has said.
         let _ = (&mut self.said).take(1 << 16).read_to_end(&mut said);
         let said = String::from_utf8_lossy(&said).trim().to_owned();
         let reason = match (said.as_str(), seen) {
