@@ -34,8 +34,8 @@ const SECONDS: &str = "60";
 /// leaves a core idle for most of the build (4:35 instead of 7 minutes on two cores).
 const UNITS: &str = "--codegen-units=16";
 
-/// What the workspace's tests have optimised, and those that are chosen here do not use.
-const UNUSED: [&str; 4] = ["loom", "generator", "iced-x86", "yaxpeax-arm"];
+/// What the workspace has optimised for some of its tests, which are not among those chosen here.
+const UNOPTIMISED: [&str; 4] = ["loom", "generator", "iced-x86", "yaxpeax-arm"];
 
 /// The host's triple, which the sanitizer must be told.
 fn host() -> Option<String> {
@@ -97,8 +97,8 @@ fn or_tests(args: Vec<String>, tests: &[&str]) -> Vec<String> {
     if !args.is_empty() && !builds_only {
         return args;
     }
-    let fast = |name| format!("--config=profile.dev.package.{name}.opt-level=0");
-    let mut all: Vec<String> = UNUSED.iter().map(fast).collect();
+    let unoptimised = |name| format!("--config=profile.dev.package.{name}.opt-level=0");
+    let mut all: Vec<String> = UNOPTIMISED.iter().map(unoptimised).collect();
     let tests = tests.iter().flat_map(|test| ["--test", test]);
     let tests = ["-p", "svod-runtime"].into_iter().chain(tests);
     all.extend(tests.map(str::to_owned));

@@ -18,9 +18,8 @@ const WAYS: [(&str, &str); 3] = [
 ];
 
 /// The test crates of the runtime in which `SVOD_GUARD` changes nothing, and why.
-const UNGUARDED: [(&str, &str); 15] = [
+const UNGUARDED: [(&str, &str); 13] = [
     ("batch", "what is merged is compared in plain buffers"),
-    ("bulk", "many kernels, and one small buffer"),
     ("cache", "files and processes; no kernel is called"),
     (
         "corpus",
@@ -41,10 +40,6 @@ const UNGUARDED: [(&str, &str); 15] = [
     (
         "sandbox",
         "arguments have guards of their own, whatever is said",
-    ),
-    (
-        "observe",
-        "what debuggers and profilers are told of code; one small buffer",
     ),
     ("soak", "what grows is looked for, in plain buffers"),
     ("team", "threads; host functions alone, on plain buffers"),

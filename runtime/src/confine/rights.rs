@@ -44,15 +44,15 @@ impl std::error::Error for Refused {
 impl Rights {
     /// The rights of a kernel: to compute.
     ///
-    /// Such a process has its memory, which it may ask the system to add to, its threads, to
-    /// which it may add, clocks, random numbers, and the descriptors that it has: it reads and
-    /// writes them, sends and receives, and closes all but the first three. It gets no other, so that there is no
-    /// file and no socket for it; it starts no process, signals none, itself among them (so
-    /// `abort` is named as `tgkill`), and leaves no core. The handlers of signals below 32 stay as
-    /// they are. Each call that is refused is a `SIGSYS`, whose handler finds its number in
-    /// `si_syscall`, and its name by [`system_call_name`](super::system_call_name); `clone3`
-    /// alone is said not to be there, as libc goes on with `clone` then. What would poll has to
-    /// read instead.
+    /// Such a process has its memory, which it may ask the system to add to, its threads, to which
+    /// it may add, clocks, random numbers, and the descriptors that it has: it reads and writes
+    /// them, sends and receives, and closes all but the first three. It gets no other, so that
+    /// there is no file and no socket for it; it starts no process, signals none, itself among
+    /// them (so `abort` is named as `tgkill`), and leaves no core. The handlers of signals below
+    /// 32 stay as they are. Each call that is refused is a `SIGSYS`, whose handler finds its
+    /// number in `si_syscall`, and its name by [`system_call_name`](super::system_call_name);
+    /// `clone3` alone is said not to be there, as libc goes on with `clone` then. What would poll
+    /// has to read instead.
     ///
     /// A file that it has open it reads, and does not write: its standard error is to be a pipe, or
     /// nothing, as a byte written to a file is a `SIGXFSZ`.

@@ -292,11 +292,11 @@ impl Instance {
     /// these if an op had written a state, and can be run again if not.
     pub fn run(&mut self, variables: &[(&str, i64)]) -> Result<(), Error> {
         let result = self.run_unnamed(variables);
-        result.map_err(|error| error.named(self.executable.plan()))
+        result.map_err(|error| self.executable.plan().with_names(error))
     }
 
-    /// As [`run`](Self::run), with errors of kernels that have no [names](Error::named): a run
-    /// that such a one ends has allocated nothing.
+    /// As [`run`](Self::run), but errors of kernels are without [names](Plan::with_names): also a
+    /// run that fails by one allocates nothing.
     pub(crate) fn run_unnamed(&mut self, variables: &[(&str, i64)]) -> Result<(), Error> {
         self.executable.plan().choose(variables, &mut self.chosen)?;
         for (value, chosen) in self.variables.iter_mut().zip(&self.chosen) {
@@ -331,7 +331,7 @@ impl Instance {
             self.computed = false;
         }
         let result = self.walk(&mut run);
-        result.map_err(|error| error.named(self.executable.plan()))
+        result.map_err(|error| self.executable.plan().with_names(error))
     }
 
     /// Has every run from now on call `observer` with the number of each op, right

@@ -515,6 +515,35 @@ impl Plan {
         }
     }
 
+    /// An error of one of its ops with the names of the kernel and the buffer. What runs ops leaves
+    /// them out, so that it allocates nothing: it may be in a forked child.
+    pub(crate) fn with_names(&self, mut error: Error) -> Error {
+        let launch = |op: Option<usize>| match self.ops.get(op?)? {
+            Op::Launch(launch) => Some(launch),
+            _ => None,
+        };
+        let entry = |launch: &Launch| self.kernels[launch.kernel].entry.clone();
+        match &mut error {
+            Error::KernelStatus { kernel, op, .. } => {
+                *kernel = launch(*op).map(entry).unwrap_or_default();
+            }
+            Error::Overrun {
+                kernel,
+                op,
+                argument,
+                buffer,
+                ..
+            } => {
+                let launch = launch(*op);
+                *kernel = launch.map(entry).unwrap_or_default();
+                let range = launch.and_then(|launch| launch.args.get(*argument));
+                *buffer = range.map(|range| self.buffer_with_role(range.buffer));
+            }
+            _ => {}
+        }
+        error
+    }
+
     /// A buffer's role, and its label.
     pub(crate) fn buffer_with_role(&self, buffer: usize) -> String {
         let role = self.buffers.get(buffer).map_or("", |b| b.role.name());

@@ -185,7 +185,7 @@ pub(super) fn noted_error(slot: &Slot, op: Option<usize>, plan: &Plan) -> Option
         }
         _ => Some(Error::run("the run failed in the sandbox")),
     };
-    error.map(|error| error.named(plan))
+    error.map(|error| plan.with_names(error))
 }
 
 /// Where the arguments of a launch lie; `base` says where each buffer does.

@@ -41,7 +41,7 @@ fn main() {
     if std::env::args().nth(1).as_deref() == Some(HOST) {
         be_a_host();
     }
-    let tests: [(&str, fn()); 13] = [
+    let tests: [(&str, fn()); 14] = [
         ("what_is_computed_comes_back", what_is_computed_comes_back),
         (
             "what_goes_wrong_is_named_and_the_next_goes_on",
@@ -49,6 +49,7 @@ fn main() {
         ),
         ("the_system_is_out_of_reach", the_system_is_out_of_reach),
         ("nothing_is_inherited", nothing_is_inherited),
+        ("the_first_descriptors_stay", the_first_descriptors_stay),
         (
             "a_helper_ends_with_its_host_whatever_runs_there",
             a_helper_ends_with_its_host,
@@ -231,30 +232,50 @@ fn the_system_is_out_of_reach() {
     }
 }
 
+/// What becomes of a system call with a descriptor, and of bytes where it takes some; and what comes
+/// of it.
+fn with_descriptor(number: i64, descriptor: i64) -> (Outcome, i64) {
+    let text = format!(
+        "{SYSTEM_CALL}
+        void user(long *x, long file) {{ static const char byte[] = \"!\";
+            x[0] = ask({number}, file, (long)byte, 1); }}"
+    );
+    let signature = Signature::builder()
+        .write(DType::I64, 1)
+        .scalar(DType::I64, "file", Bounds::Any)
+        .build()
+        .unwrap();
+    let source = Source::c("user", text);
+    let kernel = runtime().load_untrusted(&source, signature).unwrap();
+    let mut x = Buffer::zeroed(DType::I64, 1).unwrap();
+    let scalars = [Scalar::I64(descriptor)];
+    let launch = Launch::new(&kernel, vec![(&mut x).into()], &scalars, 1);
+    let outcome = sandbox().run(launch).unwrap();
+    (outcome, x.as_slice::<i64>().unwrap()[0])
+}
+
+/// By the pipe among them the system tells a helper that its host has ended. Of a descriptor the
+/// system reads 32 bits.
+fn the_first_descriptors_stay() {
+    for descriptor in [0, 1, 2, 1 << 32 | 1] {
+        match with_descriptor(libc::SYS_close, descriptor).0 {
+            Outcome::Denied { system_call, .. } => assert_eq!(system_call, "close"),
+            other => panic!("{descriptor}: {other}"),
+        }
+    }
+    let (outcome, refused) = with_descriptor(libc::SYS_close, 1000);
+    assert!(outcome.is_completed(), "{outcome}");
+    assert_eq!(refused, -i64::from(libc::EBADF));
+}
+
 /// Nothing that the host has open, whatever it says of who inherits it.
 fn nothing_is_inherited() {
     let mut pipe = [0; 2];
     // SAFETY: it writes two numbers, which live until it returns.
     assert_eq!(unsafe { libc::pipe(pipe.as_mut_ptr()) }, 0);
-    let write = libc::SYS_write;
-    let text = format!(
-        "{SYSTEM_CALL}
-        void writer(long *x, int file) {{ static const char byte[] = \"!\";
-            x[0] = ask({write}, file, (long)byte, 1); }}"
-    );
-    let signature = Signature::builder()
-        .write(DType::I64, 1)
-        .scalar(DType::I32, "file", Bounds::Any)
-        .build()
-        .unwrap();
-    let source = Source::c("writer", text);
-    let kernel = runtime().load_untrusted(&source, signature).unwrap();
-    let mut x = Buffer::zeroed(DType::I64, 1).unwrap();
-    let launch = Launch::new(&kernel, vec![(&mut x).into()], &[Scalar::I32(pipe[1])], 1);
-    let outcome = sandbox().run(launch).unwrap();
+    let (outcome, refused) = with_descriptor(libc::SYS_write, pipe[1].into());
     assert!(outcome.is_completed(), "{outcome}");
-    let refused = -i64::from(libc::EBADF);
-    assert_eq!(x.as_slice::<i64>().unwrap(), [refused]);
+    assert_eq!(refused, -i64::from(libc::EBADF));
 }
 
 /// What this program is started with to be a host that is killed.
@@ -291,6 +312,7 @@ fn a_helper_ends_with_its_host() {
     let children = format!("/proc/{id}/task/{id}/children");
     // It is there, and code may run in it.
     let helper: i32 = loop {
+        assert!(host.try_wait().unwrap().is_none(), "it ended by itself");
         let found = fs::read_to_string(&children).unwrap();
         let Some(helper) = found.split_whitespace().next() else {
             thread::yield_now();

@@ -260,9 +260,9 @@ impl Pair {
         };
         if executable.guard() != Guard::Off {
             let slack = check_slack(executable, storage, &Run::default(), op);
-            slack.map_err(|error| error.named(executable.plan()))?;
+            slack.map_err(|error| executable.plan().with_names(error))?;
         }
-        ran.map_err(|error| error.named(plan))
+        ran.map_err(|error| plan.with_names(error))
     }
 
     /// Exchanges what an op writes with what is kept aside of it.

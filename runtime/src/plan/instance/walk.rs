@@ -9,7 +9,7 @@ use super::super::learning::{Measure, Trial};
 use super::super::replay::{Asked, Watch};
 use super::super::run::{Bound, check_overlap};
 use super::super::storage::Storage;
-use super::super::{Executable, Launch, Op, Plan, Run};
+use super::super::{Executable, Op, Run};
 use super::Instance;
 use crate::Error;
 use crate::memory::Guard;
@@ -17,7 +17,7 @@ use crate::pool::DefaultFloatEnv;
 
 impl Instance {
     /// Runs the plan as `run` asks, with the variables that the instance has. An error of a kernel
-    /// is without [names](Error::named).
+    /// is without [names](super::super::Plan::with_names).
     pub(super) fn walk(&mut self, run: &mut Run<'_, '_>) -> Result<(), Error> {
         if let Some(trace) = &mut run.trace {
             trace.clear();
@@ -267,35 +267,4 @@ pub(super) fn check_slack(
         }
     }
     Ok(())
-}
-
-impl Error {
-    /// An error of an op of this plan, with the names of its kernel and its buffer. Nothing that
-    /// runs knows them, so that it allocates nothing: it may be a forked child.
-    pub(crate) fn named(mut self, plan: &Plan) -> Error {
-        let launch = |op: Option<usize>| match plan.ops.get(op?)? {
-            Op::Launch(launch) => Some(launch),
-            _ => None,
-        };
-        let entry = |launch: &Launch| plan.kernels[launch.kernel].entry.clone();
-        match &mut self {
-            Error::KernelStatus { kernel, op, .. } => {
-                *kernel = launch(*op).map(entry).unwrap_or_default();
-            }
-            Error::Overrun {
-                kernel,
-                op,
-                argument,
-                buffer,
-                ..
-            } => {
-                let launch = launch(*op);
-                *kernel = launch.map(entry).unwrap_or_default();
-                let range = launch.and_then(|launch| launch.args.get(*argument));
-                *buffer = range.map(|range| plan.buffer_with_role(range.buffer));
-            }
-            _ => {}
-        }
-        self
-    }
 }

@@ -139,7 +139,7 @@ impl Step {
     }
 }
 
-/// Its [names](Error::named) are for whoever may allocate.
+/// Without [names](Plan::with_names), which whoever may allocate gives.
 #[cold]
 pub(super) fn failed(op: u32, status: i32, index: u64) -> Error {
     Error::KernelStatus {

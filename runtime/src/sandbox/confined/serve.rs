@@ -33,7 +33,8 @@ pub(crate) const MODE: Mode = ("kernels", |arguments| match serve(arguments) {
     Err(error) => error.to_string(),
 });
 
-/// Which signal tells of what happens to a descriptor, as Linux numbers it everywhere.
+/// Says which signal tells of what happens to a descriptor: `F_SETSIG` of Linux, on all
+/// architectures, which `libc` has not for most.
 const F_SETSIG: libc::c_int = 10;
 
 /// What a helper is told when it is started.
@@ -139,7 +140,7 @@ fn end_with_host() -> io::Result<()> {
     set(F_SETSIG, libc::SIGKILL)?;
     set(libc::F_SETOWN, std::process::id().cast_signed())?;
     set(libc::F_SETFL, libc::O_ASYNC | libc::O_NONBLOCK)?;
-    // It may have ended before.
+    // It may have ended before; while it has not, there is nothing to read.
     let mut byte = [0];
     match rustix::io::read(io::stdout(), &mut byte) {
         Ok(_) => fault::exit(0),
