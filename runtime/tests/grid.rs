@@ -6,9 +6,11 @@
 mod common;
 
 use std::ptr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::{compilers, kernel, load, object, with};
-use svod_runtime::pool::Pool;
+use svod_runtime::pool::{Invitation, Pool, Team};
 use svod_runtime::signature::Returns;
 use svod_runtime::{Bounds, DType, Error, Kernel, Signature};
 
@@ -65,4 +67,48 @@ fn the_lowest_index_that_fails_is_told_and_the_others_are_called() {
         }
         assert_eq!(y.iter().sum::<i32>(), 100);
     }
+}
+
+/// A team that counts how often somebody is asked to come, and nobody ever does.
+#[derive(Debug, Default)]
+struct Invited(AtomicUsize);
+
+impl Team for Invited {
+    fn threads(&self) -> usize {
+        2
+    }
+
+    fn invite(&self, _: Invitation) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn nobody_is_woken_for_launches_that_are_too_short() {
+    let short = loaded(
+        "void f(int *y, int k, int i) { y[i] = k; }",
+        signature(Returns::Void),
+    );
+    let code = "void f(int *y, int k, int i) {
+        for (int n = 0; n < 300000; n++) y[i] = y[i] * 5 + (n ^ k);
+    }";
+    let long = loaded(code, signature(Returns::Void));
+    let team = Arc::new(Invited::default());
+    let pool = Pool::builder().team(team.clone()).build();
+    let mut y = vec![0_i32; GRID as usize];
+    let mut invited = |kernel: &Kernel, launches, grid| {
+        let before = team.0.load(Ordering::Relaxed);
+        for _ in 0..launches {
+            // SAFETY: as above.
+            unsafe { pool.launch(kernel, &[ptr::from_mut(&mut y[..]).cast()], &[3], grid) }
+                .unwrap();
+        }
+        team.0.load(Ordering::Relaxed) - before
+    };
+    // Some are: while it is not known how short they are, where one was interrupted, and for all
+    // that short ones lose together.
+    let some = invited(&short, 10_000, 2);
+    assert!(some < 1_000, "{some} of 10,000");
+    // Each of these takes far longer than it takes to wake a thread.
+    assert_eq!(invited(&long, 20, 2), 20);
 }

@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 use std::sync::Arc;
 
 use super::cif::{CifTarget, KernelCif, enter_status, enter_void};
+use super::cost::Cost;
 use super::entry::Entry;
 use super::packing::Packing;
 use super::serial::SerialTarget;
@@ -35,10 +36,11 @@ struct Inner {
     serial: Option<Arc<SerialTarget>>,
     /// What the code lies in; none for code that is part of the process.
     image: Option<Arc<Image>>,
+    cost: Cost,
 }
 
-// SAFETY: all of it is constant once made: code that is never written, a libffi
-// interface that is `Sync`, and pointers to these. Code that keeps state is entered
+// SAFETY: all of it but its cost, which is `Sync`, is constant once made: code that is never
+// written, a libffi interface that is `Sync`, and pointers to these. Code that keeps state is entered
 // through a `SerialTarget`, which makes its calls one at a time.
 unsafe impl Send for Inner {}
 // SAFETY: as above.
@@ -152,6 +154,7 @@ impl Kernel {
                 _cif: cif,
                 serial,
                 image,
+                cost: Cost::default(),
             }),
         }
     }
@@ -252,6 +255,11 @@ impl Kernel {
             buffers == packing.buffers.len() && scalars == packing.scalars.len(),
             "the signature's number of buffers and scalars"
         );
+    }
+
+    /// What a call of it takes, where somebody notes it.
+    pub(crate) fn cost(&self) -> &Cost {
+        &self.inner.cost
     }
 
     pub(super) fn packing(&self) -> &Packing {

@@ -17,6 +17,7 @@
 
 mod call;
 mod cif;
+mod cost;
 mod entry;
 mod kernel;
 mod packing;

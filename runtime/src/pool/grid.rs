@@ -1,17 +1,42 @@
 //! One launch, without a plan around it.
 
+use std::cell::Cell;
+use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::slot::Job;
 use super::{DefaultFloatEnv, MAX_UNITS, Pool};
 use crate::Error;
 use crate::dispatch::Kernel;
 
+/// Launches that take less on one thread are not shared: to hand a part to a thread that is awake
+/// takes some 0.1 µs, and to fetch what it wrote about as long. Zero shares all.
+const SHARED_FROM: Duration = Duration::from_nanos(500);
+
+/// Launches that take less are measured now and then alone: two looks at the clock are 40 ns.
+const MEASURED_FROM: Duration = Duration::from_micros(2);
+
+/// One in so many of these.
+const MEASURED_EVERY: u32 = 16;
+
+/// About what a unit takes where that is known, in nanoseconds: to claim it takes some 30. Few are claimed
+/// sooner, more are shared more evenly.
+const UNIT: u128 = 500;
+
+thread_local! {
+    /// Counts launches of which not each is measured.
+    static SINCE_MEASURED: Cell<u32> = const { Cell::new(0) };
+}
+
 impl Pool {
     /// Calls a kernel once for each grid index below `grid`, from buffers and scalars as they
     /// come, as [`Kernel::call`] takes them, and has the pool's threads share the calls: for a
     /// framework that launches kernels one by one. A [plan](crate::plan) of many launches has
     /// less to do for each.
+    ///
+    /// What calls of the kernel take is measured, and decides who has a part: a launch that is
+    /// too short to be shared is not, and threads that sleep are woken when waking them pays.
     ///
     /// # Errors
     ///
@@ -33,16 +58,20 @@ impl Pool {
         grid: u64,
     ) -> Result<(), Error> {
         kernel.assert_counts(buffers.len(), scalars.len());
+        let shares = grid > 1 && self.threads() > 1 && !kernel.keeps_state();
+        let takes = if shares { kernel.cost().of(grid) } else { None };
         let launch = Launch {
+            takes,
+            measures: shares && takes.is_none_or(is_measured),
             kernel,
             buffers,
             scalars,
             grid,
-            units: grid.min(MAX_UNITS.into()) as u32,
+            units: units(grid, takes),
             failed: Mutex::new(None),
         };
         let _default = DefaultFloatEnv::enter();
-        if grid > 1 && self.threads() > 1 && !kernel.keeps_state() {
+        if shares && takes.is_none_or(|takes| takes >= SHARED_FROM) {
             self.run(&mut 0, &launch).map_err(|_| Error::Forked)?;
         } else {
             for unit in 0..launch.units {
@@ -62,12 +91,32 @@ impl Pool {
     }
 }
 
+/// In how many units a launch is shared that takes about so long.
+fn units(grid: u64, takes: Option<Duration>) -> u32 {
+    let most = grid.min(MAX_UNITS.into()) as u32;
+    let Some(takes) = takes else { return most };
+    let units = u32::try_from(takes.as_nanos() / UNIT).unwrap_or(most);
+    units.clamp(most.min(2), most)
+}
+
+/// Whether a launch that takes about so long is measured.
+fn is_measured(takes: Duration) -> bool {
+    takes >= MEASURED_FROM || {
+        let since = SINCE_MEASURED.get().wrapping_add(1);
+        SINCE_MEASURED.set(since);
+        since.is_multiple_of(MEASURED_EVERY)
+    }
+}
+
 struct Launch<'a> {
+    /// What it takes on one thread, if that is known, and whether it is looked at again.
+    takes: Option<Duration>,
+    measures: bool,
     kernel: &'a Kernel,
     buffers: &'a [*mut u8],
     scalars: &'a [u64],
     grid: u64,
-    /// Unit `u` is the indices `u`, `u + units`, and so on.
+    /// How many units there are, each of indices that follow one another.
     units: u32,
     /// The lowest index that failed, and its status.
     failed: Mutex<Option<(u64, i32)>>,
@@ -76,6 +125,16 @@ struct Launch<'a> {
 // SAFETY: the threads of a run read what the launch borrows; what they do with the buffers is
 // what `Pool::launch` was promised of all indices.
 unsafe impl Sync for Launch<'_> {}
+
+impl Launch<'_> {
+    /// The indices of a unit; no unit has two more than another.
+    fn indices(&self, unit: u32) -> Range<u64> {
+        let (unit, units) = (u64::from(unit), u64::from(self.units));
+        let (each, more) = (self.grid / units, self.grid % units);
+        let from = |unit: u64| each * unit + more.min(unit);
+        from(unit)..from(unit + 1)
+    }
+}
 
 impl Job for Launch<'_> {
     fn phases(&self) -> u32 {
@@ -87,8 +146,10 @@ impl Job for Launch<'_> {
     }
 
     fn run(&self, _phase: u32, unit: u32) {
-        let mut index = u64::from(unit);
-        while index < self.grid {
+        let start = (self.measures && unit == 0).then(Instant::now);
+        let indices = self.indices(unit);
+        let calls = indices.end - indices.start;
+        for index in indices {
             // SAFETY: promised by the caller of `Pool::launch`, which waits for all units.
             let status = unsafe { self.kernel.call(self.buffers, self.scalars, index) };
             if status != 0 {
@@ -97,7 +158,31 @@ impl Job for Launch<'_> {
                     *failed = Some((index, status));
                 }
             }
-            index += u64::from(self.units);
         }
+        if let Some(start) = start {
+            self.kernel.cost().note(calls, start.elapsed());
+        }
+    }
+
+    fn gain(&self) -> Option<u64> {
+        // Half of it, with one more thread.
+        let takes = self.takes?.as_nanos() / 2;
+        u64::try_from(takes).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_are_as_long_as_it_pays_and_two_at_least() {
+        let micros = |n| Some(Duration::from_micros(n));
+        assert_eq!(units(1000, None), 1000);
+        assert_eq!(units(1000, micros(1)), 2);
+        assert_eq!(units(1000, micros(50)), 100);
+        assert_eq!(units(3, micros(1_000_000)), 3);
+        assert_eq!(units(u64::MAX, Some(Duration::MAX)), MAX_UNITS);
+        assert_eq!((units(1, micros(9)), units(0, micros(9))), (1, 0));
     }
 }

@@ -19,6 +19,12 @@ pub(crate) trait Job: Sync {
     /// after all units of the phases before have returned. It must not unwind: the process
     /// is aborted, since others may be at work in the same memory.
     fn run(&self, phase: u32, unit: u32);
+
+    /// How many nanoseconds are saved where others help, if that is known. For a job that says
+    /// so, nobody is woken before it pays.
+    fn gain(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// A job that is being run, as those see it who help. It has cache lines of its own: the
@@ -81,7 +87,7 @@ impl<P: Platform> Slot<P> {
                 Ok(()) => {
                     let address = self.run.peek() as usize;
                     let run: *const Run<'_> = std::ptr::with_exposed_provenance(address);
-                    // SAFETY: see `Claim::run`: there is one from this moment on.
+                    // SAFETY: see `Claim::job`: there is one from this moment on.
                     let (since, job) = unsafe { ((*run).since, (*run).job) };
                     let phase = phases_since(word, since) - 1;
                     return Some(Claim {
@@ -190,15 +196,19 @@ pub(super) struct Claim<'s, P: Platform> {
 }
 
 impl<'s, P: Platform> Claim<'s, P> {
-    /// Runs the unit.
-    pub(super) fn run(&self) {
+    /// The job that the unit is of.
+    pub(super) fn job(&self) -> &dyn Job {
         // SAFETY: it was published before the phase was opened whose unit this is, and the
         // claim was an acquiring read-modify-write of that word or of one that followed on
         // it by nothing but read-modify-writes. The owner keeps it until the run is over,
         // which it cannot be before this unit is finished: the phase ends with the
         // last of its units.
-        let job = unsafe { (*self.run).job };
-        job.run(self.phase, self.unit);
+        unsafe { (*self.run).job }
+    }
+
+    /// Runs the unit.
+    pub(super) fn run(&self) {
+        self.job().run(self.phase, self.unit);
     }
 
     /// Says that the unit has run.
