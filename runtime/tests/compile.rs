@@ -11,6 +11,7 @@ use std::fs::Permissions;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::SystemTime;
 
 use common::{compiler_of, compilers, with};
 use svod_runtime::compile::{CCompiler, Family, OptLevel, Toolchain};
@@ -173,6 +174,57 @@ fn a_compiler_is_looked_for_only_when_a_source_comes_and_only_once() {
     runtime.compile(&source).unwrap();
     fake(&dir.path().join("clang-99"), &clang(99), "exit 1");
     runtime.compile(&source).unwrap();
+}
+
+/// What runtimes with the same cache find in a folder, and how many things they remember.
+fn found_and_remembered(folder: &Path, cache: &Path) -> (String, usize) {
+    let builder = || Runtime::builder().search_path(folder).cache_dir(cache);
+    assert_eq!(result(builder(), "int k(void) { return 1; }"), 1);
+    let runtime = builder().build().unwrap();
+    let found = runtime.toolchain().c_compiler("k").unwrap();
+    let memory = std::fs::read_dir(cache.join("compilers")).unwrap();
+    let name = found.path.file_name().unwrap().to_str().unwrap();
+    (name.to_owned(), memory.count())
+}
+
+/// Has a folder look as if nobody had touched it for an hour.
+fn age(folder: &Path) {
+    let folder = std::fs::File::open(folder).unwrap();
+    let hour = std::time::Duration::from_secs(3600);
+    folder.set_modified(SystemTime::now() - hour).unwrap();
+}
+
+#[test]
+fn which_compiler_is_found_is_remembered_until_a_folder_changes() {
+    let all = compilers();
+    let Some(clang) = all.iter().find(|c| c.family == Family::Clang) else {
+        return;
+    };
+    let clang = clang.path.canonicalize().unwrap();
+    let (dir, cache) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let link = |name: &str, to: &Path| symlink(to, dir.path().join(name)).unwrap();
+    let look = || found_and_remembered(dir.path(), cache.path());
+    // Only who the compiler is, as long as the folder's time says little.
+    link("clang-16", &clang);
+    assert_eq!(look(), ("clang-16".to_owned(), 1));
+    age(dir.path());
+    assert_eq!(look(), ("clang-16".to_owned(), 2));
+    assert_eq!(look(), ("clang-16".to_owned(), 2));
+    link("clang-18", &clang);
+    assert_eq!(look(), ("clang-18".to_owned(), 3));
+    // A link that may come to lead somewhere, which its folder would not show.
+    link("clang-20", &dir.path().join("later"));
+    age(dir.path());
+    assert_eq!(look(), ("clang-18".to_owned(), 3));
+    let folder = std::fs::File::open(dir.path()).unwrap();
+    let before = folder.metadata().unwrap().modified().unwrap();
+    link("later", &clang);
+    folder.set_modified(before).unwrap();
+    assert_eq!(look(), ("clang-20".to_owned(), 4));
+    // The one that was found goes.
+    std::fs::remove_file(dir.path().join("later")).unwrap();
+    folder.set_modified(before).unwrap();
+    assert_eq!(look().0, "clang-18");
 }
 
 #[test]

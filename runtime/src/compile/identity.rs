@@ -6,12 +6,16 @@
 //! patch them. So a compiler is the files that it loads and starts, each by its path, size,
 //! inode and time. To find out which those are means asking once; what was found is
 //! remembered on disk, and from then on the files are looked at, and nobody is asked.
+//!
+//! So is which compiler a search finds: to look for forty names in each folder of a path takes
+//! longer than all else, and finds the same as long as these folders are as they were.
 
 use std::fs::{self, Metadata};
 use std::io::{Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime};
 
 use object::Endianness;
 use object::elf::{FileHeader64, PT_INTERP};
@@ -37,6 +41,8 @@ const LIBRARY_PATH: &str = "LD_LIBRARY_PATH";
 pub(super) struct Identity {
     /// For whom it is.
     asked: String,
+    /// The compiler.
+    path: PathBuf,
     /// Whose it is, and of which version.
     family: Option<Family>,
     major: u32,
@@ -81,16 +87,19 @@ fn seen(path: &Path) -> Option<Seen> {
 }
 
 impl Identity {
-    /// A C compiler, from the memory in `folder` or by asking it.
+    /// A C compiler, from the memory in `folder` or by asking it; and which search found it, if
+    /// that is to be remembered as well.
     ///
     /// # Errors
     ///
     /// Why it cannot be told which compiler it is.
     pub(super) fn of_compiler(
         compiler: &CCompiler,
+        search: Option<&Search>,
         folder: Option<&Path>,
     ) -> Result<Identity, String> {
         if let Some(known) = Identity::recall(&compiler.path, folder) {
+            known.remember_found(search, folder);
             return Ok(known);
         }
         let Parts {
@@ -119,7 +128,10 @@ impl Identity {
             watched,
         )?;
         // What a wrapper starts next time, only it can say.
-        identity.remember(folder.filter(|_| !is_wrapped));
+        if !is_wrapped {
+            identity.remember(folder);
+            identity.remember_found(search, folder);
+        }
         Ok(identity)
     }
 
@@ -174,6 +186,7 @@ impl Identity {
         watched.extend(std::env::split_paths(&folders).filter(|f| f.is_absolute()));
         Ok(Identity {
             asked: asked_for(asked),
+            path: asked.to_owned(),
             family,
             major,
             files,
@@ -183,7 +196,16 @@ impl Identity {
 
     /// What is remembered of the compiler at this path, if it is still the same.
     pub(super) fn recall(path: &Path, folder: Option<&Path>) -> Option<Identity> {
-        let asked = asked_for(path);
+        Identity::recall_for(asked_for(path), folder)
+    }
+
+    /// What is remembered of the compiler that a search in these folders finds, if all is still
+    /// the same.
+    pub(super) fn recall_found(folders: &[PathBuf], folder: Option<&Path>) -> Option<Identity> {
+        Identity::recall_for(asked_in(folders), folder)
+    }
+
+    fn recall_for(asked: String, folder: Option<&Path>) -> Option<Identity> {
         let (bytes, ..) = read_own(&memory(&asked, folder?)).ok()?;
         let (digest, json) = bytes.split_first_chunk::<32>()?;
         if *digest != *Sha256::digest(json) {
@@ -195,10 +217,21 @@ impl Identity {
         (is_same && states.all(FileState::is_still)).then_some(known)
     }
 
-    /// Whose compiler it is, and of which version, where it is one.
-    pub(super) fn compiler(&self, path: &Path) -> Option<CCompiler> {
+    /// Remembers that a search finds it.
+    fn remember_found(&self, search: Option<&Search>, folder: Option<&Path>) {
+        let Some(search) = search.filter(|search| search.is_sure()) else {
+            return;
+        };
+        let mut found = self.clone();
+        found.asked.clone_from(&search.asked);
+        found.watched.extend_from_slice(&search.watched);
+        found.remember(folder);
+    }
+
+    /// The compiler and its version, where it is one.
+    pub(super) fn compiler(&self) -> Option<CCompiler> {
         Some(CCompiler {
-            path: path.to_owned(),
+            path: self.path.clone(),
             family: self.family?,
             major: self.major,
         })
@@ -245,9 +278,58 @@ impl Identity {
     }
 }
 
+/// A search for a compiler in some folders: what decides about what it finds.
+#[derive(Debug)]
+pub(super) struct Search {
+    asked: String,
+    watched: Vec<FileState>,
+    began: SystemTime,
+}
+
+/// How old a folder must be for its time to tell it from what it will be: systems keep time in
+/// steps of some milliseconds, and some in seconds.
+const SETTLED: Duration = Duration::from_secs(2);
+
+impl Search {
+    /// One that begins now.
+    pub(super) fn new(folders: &[PathBuf]) -> Search {
+        Search {
+            asked: asked_in(folders),
+            began: SystemTime::now(),
+            watched: folders.iter().cloned().map(FileState::of).collect(),
+        }
+    }
+
+    /// It looks at a compiler, too, which is all that there is of it.
+    pub(super) fn watch(&mut self, compiler: &CCompiler) -> bool {
+        let is_whole = is_all_there_is(compiler);
+        if is_whole {
+            self.watched.push(FileState::of(compiler.path.clone()));
+        }
+        is_whole
+    }
+
+    /// Whether a change of what it looked at shows.
+    fn is_sure(&self) -> bool {
+        let began = self.began.duration_since(SystemTime::UNIX_EPOCH);
+        let before = began.unwrap_or_default().saturating_sub(SETTLED).as_nanos();
+        let mut seen = self.watched.iter().filter_map(|file| file.seen);
+        seen.all(|(_, _, time)| u128::try_from(time).is_ok_and(|time| time < before))
+    }
+}
+
 /// For whom a memory is: the compiler, and what decides what it loads.
 fn asked_for(path: &Path) -> String {
-    let mut asked = path.display().to_string();
+    with_inherited(path.display().to_string())
+}
+
+/// For whom a memory is of what is found in these folders.
+fn asked_in(folders: &[PathBuf]) -> String {
+    let folders = folders.iter().map(|folder| folder.display().to_string());
+    with_inherited(folders.fold("found in".to_owned(), |all, folder| all + "\n" + &folder))
+}
+
+fn with_inherited(mut asked: String) -> String {
     for name in INHERITED {
         // Not a setting of ours: what the compiler will find in its environment.
         let value = std::env::var_os(name).unwrap_or_default();
@@ -424,7 +506,8 @@ mod tests {
         let (compiler, folder) = remembered(dir.path());
         let known = Identity::recall(&compiler, Some(&folder)).unwrap();
         assert!(known.text().contains("10 bytes"), "{}", known.text());
-        assert_eq!(known.compiler(&compiler).unwrap().major, 19);
+        assert_eq!(known.compiler().unwrap().major, 19);
+        assert_eq!(known.compiler().unwrap().path, compiler);
         fs::write(&compiler, "another one").unwrap();
         assert!(Identity::recall(&compiler, Some(&folder)).is_none());
 

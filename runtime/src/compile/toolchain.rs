@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use super::identity::Identity;
+use super::identity::{Identity, Search};
 use super::llvm::Llvm;
 use super::mlir::Mlir;
 use crate::Error;
@@ -67,6 +67,8 @@ pub struct Toolchain {
     /// Where it is remembered who compilers are.
     memory: Option<PathBuf>,
     found: OnceLock<CCompiler>,
+    /// How it was found, where that is to be remembered.
+    search: OnceLock<Search>,
     identity: OnceLock<Result<String, String>>,
 }
 
@@ -87,6 +89,7 @@ impl Toolchain {
             mlir_identity: OnceLock::new(),
             memory: None,
             found: OnceLock::new(),
+            search: OnceLock::new(),
             identity: OnceLock::new(),
         }
     }
@@ -165,7 +168,8 @@ impl Toolchain {
     /// Which compiler it is, file by file, as a part of keys; or why that cannot be told.
     pub(super) fn c_identity(&self, compiler: &CCompiler) -> Result<&str, &str> {
         let identity = self.identity.get_or_init(|| {
-            let identity = Identity::of_compiler(compiler, self.memory.as_deref());
+            let search = self.search.get();
+            let identity = Identity::of_compiler(compiler, search, self.memory.as_deref());
             identity.map(|identity| identity.text())
         });
         identity.as_deref().map_err(String::as_str)
@@ -174,10 +178,29 @@ impl Toolchain {
     /// As [`identify`], unless it is remembered.
     fn identify(&self, path: &Path) -> Result<CCompiler, Error> {
         let known = Identity::recall(path, self.memory.as_deref());
-        match known.and_then(|known| known.compiler(path)) {
+        match known.and_then(|known| known.compiler()) {
             Some(known) => Ok(known),
             None => identify(path),
         }
+    }
+
+    /// As [`search`](Self::search), unless it is remembered.
+    fn find(&self, kernel: &str) -> Result<CCompiler, Error> {
+        if self.memory.is_none() {
+            return Ok(self.search(kernel, None)?.0);
+        }
+        let folders: Vec<PathBuf> = self.folders().collect();
+        let known = Identity::recall_found(&folders, self.memory.as_deref());
+        if let Some((known, compiler)) = known.and_then(|known| Some((known.compiler()?, known))) {
+            // Which it is was found with it.
+            self.identity.get_or_init(|| Ok(compiler.text()));
+            return Ok(known);
+        }
+        let (found, search) = self.search(kernel, Some(Search::new(&folders)))?;
+        if let Some(search) = search {
+            self.search.get_or_init(|| search);
+        }
+        Ok(found)
     }
 
     /// The C compiler; `kernel` is what an error names as waiting for it.
@@ -192,7 +215,7 @@ impl Toolchain {
         }
         let found = match &self.cc {
             Some(cc) => self.identify(&self.named(cc)?)?,
-            None => self.search(kernel)?,
+            None => self.find(kernel)?,
         };
         tracing::info!(compiler = %found.path.display(), major = found.major, "C compiler");
         Ok(self.found.get_or_init(|| found))
@@ -228,13 +251,27 @@ impl Toolchain {
             })
     }
 
-    fn search(&self, kernel: &str) -> Result<CCompiler, Error> {
+    /// The best compiler, and `search`, if the same is found as long as what that watches is the
+    /// same.
+    fn search(
+        &self,
+        kernel: &str,
+        mut search: Option<Search>,
+    ) -> Result<(CCompiler, Option<Search>), Error> {
         // The newest first; of one version the one that comes first in the list. To look for
         // names takes less than to read the folders, which have thousands of others.
         let numbered = CLANGS.rev().find_map(|major| {
             let name = format!("clang-{major}");
             let mut paths = self.folders().map(|dir| dir.join(&name));
-            Some((major, paths.find(|path| executable(path))?))
+            let is_program = |path: &PathBuf| {
+                let is_program = executable(path);
+                // It may come to be one, and its folder would not show it.
+                if !is_program && path.symlink_metadata().is_ok() {
+                    search = None;
+                }
+                is_program
+            };
+            Some((major, paths.find(is_program)?))
         });
         let newest = numbered.map(|(major, path)| CCompiler {
             path,
@@ -248,17 +285,21 @@ impl Toolchain {
                 .as_ref()
                 .is_some_and(|n| n.path.canonicalize().ok() == path.canonicalize().ok());
             if same {
-                None
-            } else {
-                self.identify(&path).ok()
+                return None;
             }
+            let plain = self.identify(&path).ok();
+            let is_watched = plain.as_ref().zip(search.as_mut());
+            if !is_watched.is_some_and(|(plain, search)| search.watch(plain)) {
+                search = None;
+            }
+            plain
         });
         let best = [newest, plain]
             .into_iter()
             .flatten()
             .max_by_key(|c| c.major);
         if let Some(clang) = best {
-            return Ok(clang);
+            return Ok((clang, search));
         }
         let mut broken = None;
         for name in ["gcc", "cc"] {
@@ -266,8 +307,11 @@ impl Toolchain {
                 continue;
             };
             match self.identify(&path) {
-                Ok(compiler) => return Ok(compiler),
-                Err(error) => broken = Some(error),
+                Ok(compiler) => return Ok((compiler, search)),
+                Err(error) => {
+                    broken = Some(error);
+                    search = None;
+                }
             }
         }
         Err(broken.unwrap_or_else(|| Error::NoCompiler {

@@ -99,7 +99,7 @@ impl Machine {
 fn key(runtime: &Runtime) -> Key {
     Key::new([
         ("machine", VERSION),
-        ("cpu", &cpu::host()),
+        ("cpu", cpu::host()),
         ("name", &cpu_name()),
         ("threads", &runtime.pool().threads().to_string()),
     ])
