@@ -48,17 +48,20 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     assert_eq!(backwards.is_err(), plan.depth() > 1);
     let in_waves = executable.clone().with_schedule(&waves).unwrap();
     let apart = executable.clone().with_separate_temps();
+    let mut memory = Memory::unplanned(&model);
+    for output in model.of_role(&[Role::Output]) {
+        memory.own(output).fill(0xff);
+    }
+    let runs = [0, 1].map(|n| {
+        let given = recipe.given(&model, n);
+        let expected = memory.run_in_order(&model, &given);
+        (given, expected)
+    });
     for executable in [executable, in_waves, apart] {
         let mut instance = executable.instance().unwrap();
         instance.fill_scratch(Filling::Ones).unwrap();
-        let mut memory = Memory::unplanned(&model);
-        for output in model.of_role(&[Role::Output]) {
-            memory.own(output).fill(0xff);
-        }
-        for n in 0..2 {
-            let given = recipe.given(&model, n);
-            let expected = memory.run_in_order(&model, &given);
-            assert_eq!(run(&mut instance, &model, &given).unwrap(), expected);
+        for (given, expected) in &runs {
+            assert_eq!(&run(&mut instance, &model, given).unwrap(), expected);
         }
     }
 });

@@ -15,6 +15,7 @@ mod seeds;
 mod support;
 
 use common::Rng;
+use svod_runtime::compile::cache::Cache;
 
 /// So many, where nothing else is asked for.
 fn rounds() -> usize {
@@ -73,10 +74,11 @@ fn ten_thousand_damaged_weights_do_no_harm() {
 fn ten_thousand_damaged_entries_of_a_cache_do_no_harm() {
     let dir = drive::folder();
     let entry = drive::entry(dir.path());
+    let cache = Cache::open(dir.path(), 1 << 20).unwrap();
     let mut rng = Rng(5);
     for round in 0..rounds() {
         let damaged = mutate::bytes(&mut rng, &entry);
-        drive::cache(dir.path(), &[&[round as u8], &damaged[..]].concat());
+        drive::cache(&cache, dir.path(), &[&[round as u8], &damaged[..]].concat());
     }
 }
 
