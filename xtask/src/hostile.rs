@@ -7,15 +7,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::{cargo, run, succeeds};
 
-/// The fuzz targets, as `fuzz/Cargo.toml` names them.
-const TARGETS: [&str; 7] = [
-    "object",
-    "bundle",
-    "signature",
-    "weights",
-    "cache",
-    "ir",
-    "plan",
+/// The fuzz targets, as `fuzz/Cargo.toml` names them, and how long inputs are in many runs, in
+/// bytes: what there is to be found of the rest has been found by then by longer ones.
+const TARGETS: [(&str, u32); 7] = [
+    ("object", 4096),
+    ("bundle", 8000),
+    ("signature", 4096),
+    ("weights", 4096),
+    ("cache", 4096),
+    ("ir", 4096),
+    // The shape, the seed and 15 ops.
+    ("plan", 129),
 ];
 
 /// Says that nothing is to be run yet.
@@ -29,6 +31,9 @@ const SHARE: &str = "4";
 
 /// How long each target is fuzzed for where nothing is said, in seconds.
 const SECONDS: &str = "60";
+
+/// Where targets are built for many runs.
+const MANY: &str = "fuzz/target/many";
 
 /// Into how many parts a crate of a fuzz target is compiled. cargo-fuzz says one, which
 /// leaves a core idle for most of the build (4:35 instead of 7 minutes on two cores).
@@ -124,16 +129,56 @@ fn sanitized(folder: &str, flags: &str, (options, value): (&str, &str), args: &[
     run(&mut test)
 }
 
-/// Each fuzz target for some time, as many at once as there are cores, from seeds of real
-/// objects and bundles.
+/// How much of a target is fuzzed.
+#[derive(Clone, Copy)]
+enum Amount<'a> {
+    /// Seconds, under AddressSanitizer.
+    Time(&'a str),
+    /// Runs, without it and with less accounting by the fuzzer: ten times as many a second.
+    Runs(&'a str),
+}
+
+impl<'a> Amount<'a> {
+    fn of(text: &'a str) -> Option<Amount<'a>> {
+        let (number, amount) = match text.strip_suffix('x') {
+            Some(runs) => (runs, Amount::Runs(runs)),
+            None => (text, Amount::Time(text)),
+        };
+        let is_number = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
+        is_number.then_some(amount)
+    }
+
+    /// What cargo-fuzz is told for its builds.
+    fn build(self) -> &'static [&'static str] {
+        match self {
+            Amount::Time(_) => &[UNITS],
+            Amount::Runs(_) => &[
+                UNITS,
+                "--sanitizer=none",
+                "--no-trace-compares",
+                "--target-dir",
+                MANY,
+            ],
+        }
+    }
+}
+
+/// Each fuzz target, or those that are named, for some time or so many runs, as many at once as
+/// there are cores, from seeds of real objects and bundles.
 pub(crate) fn fuzz(args: &[String]) -> bool {
     if !has_nightly() {
         return false;
     }
-    let seconds = args.first().map_or(SECONDS, String::as_str);
-    let builds_only = seconds == BUILD;
-    if !builds_only && !seconds.bytes().all(|b| b.is_ascii_digit()) {
-        eprintln!("xtask: `{seconds}` is no number of seconds");
+    let amount = args.first().map_or(SECONDS, String::as_str);
+    let builds_only = amount == BUILD;
+    let Some(amount) = Amount::of(if builds_only { SECONDS } else { amount }) else {
+        eprintln!("xtask: `{amount}` is no number of seconds, nor of runs, as 1000x is");
+        return false;
+    };
+    let named = args.get(1..).unwrap_or_default();
+    let is_target = |name: &String| TARGETS.iter().any(|(target, _)| target == name);
+    if let Some(name) = named.iter().find(|name| !is_target(name)) {
+        eprintln!("xtask: there is no fuzz target `{name}`");
         return false;
     }
     if !succeeds(Command::new("cargo").args(["fuzz", "--version"])) {
@@ -144,7 +189,7 @@ pub(crate) fn fuzz(args: &[String]) -> bool {
         }
     }
     if builds_only {
-        return build_targets();
+        return build_targets(amount);
     }
     let Ok(seeds) = std::path::absolute("fuzz/seeds") else {
         return false;
@@ -161,15 +206,18 @@ pub(crate) fn fuzz(args: &[String]) -> bool {
     if !run(write.env("SVOD_TEST_WRITE_SEEDS", &seeds)) {
         return false;
     }
-    if !build_targets() {
+    if !build_targets(amount) {
         return false;
     }
+    let is_wanted = |target: &str| named.is_empty() || named.iter().any(|name| name == target);
+    let mut wanted = TARGETS.to_vec();
+    wanted.retain(|(target, _)| is_wanted(target));
     // One on each core.
     let next = AtomicUsize::new(0);
     let work = || {
         let mut ok = true;
-        while let Some(target) = TARGETS.get(next.fetch_add(1, Ordering::Relaxed)) {
-            ok &= fuzz_target(target, seconds, &seeds);
+        while let Some((target, len)) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) {
+            ok &= fuzz_target(target, *len, amount, &seeds);
         }
         ok
     };
@@ -182,21 +230,34 @@ pub(crate) fn fuzz(args: &[String]) -> bool {
     })
 }
 
-fn build_targets() -> bool {
-    run(Command::new("cargo").args(["+nightly", "fuzz", "build", UNITS]))
+fn build_targets(amount: Amount<'_>) -> bool {
+    let mut build = Command::new("cargo");
+    build.args(["+nightly", "fuzz", "build"]);
+    run(build.args(amount.build()))
 }
 
-fn fuzz_target(target: &str, seconds: &str, seeds: &Path) -> bool {
-    println!("xtask: fuzzing {target} for {seconds} s");
+fn fuzz_target(target: &str, len: u32, amount: Amount<'_>, seeds: &Path) -> bool {
+    match amount {
+        Amount::Time(seconds) => println!("xtask: fuzzing {target} for {seconds} s"),
+        Amount::Runs(runs) => println!("xtask: fuzzing {target}, {runs} runs"),
+    }
     let corpus = Path::new("fuzz/corpus").join(target);
     if let Err(error) = std::fs::create_dir_all(&corpus) {
         eprintln!("xtask: cannot make {}: {error}", corpus.display());
         return false;
     }
     let mut fuzz = Command::new("cargo");
-    fuzz.args(["+nightly", "fuzz", "run", UNITS, target]);
+    fuzz.args(["+nightly", "fuzz", "run"]);
+    fuzz.args(amount.build()).arg(target);
     fuzz.arg(corpus).arg(seeds.join(target)).arg("--");
-    fuzz.arg(format!("-max_total_time={seconds}"));
+    match amount {
+        Amount::Time(seconds) => fuzz.arg(format!("-max_total_time={seconds}")),
+        Amount::Runs(runs) => {
+            fuzz.args([format!("-runs={runs}"), format!("-max_len={len}")]);
+            // Which input is rare takes as long to know as to run one.
+            fuzz.arg("-entropic=0")
+        }
+    };
     // An input that takes ten seconds, or two GiB, is a finding.
     fuzz.args([
         "-timeout=10",

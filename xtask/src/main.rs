@@ -10,7 +10,7 @@ const USAGE: &str = "\
 Usage: cargo xtask test [ARGUMENTS OF cargo test]
        cargo xtask asan [build|ARGUMENTS OF cargo test]
        cargo xtask tsan [build|ARGUMENTS OF cargo test]
-       cargo xtask fuzz [SECONDS|build]
+       cargo xtask fuzz [SECONDS|RUNSx|build] [TARGET...]
        cargo xtask soak [SECONDS]
 
   test   installs what the tests need, where it can, says what it did, and runs
@@ -22,7 +22,9 @@ Usage: cargo xtask test [ARGUMENTS OF cargo test]
   tsan   runs the tests of plans on teams of threads, or those that are named,
          under ThreadSanitizer; needs a nightly toolchain
   fuzz   fuzzes each target for so many seconds, 60 if left out; needs a nightly
-         toolchain, and installs cargo-fuzz
+         toolchain, and installs cargo-fuzz. With an x behind it, a number is one
+         of runs (10000000x): without AddressSanitizer, and of shorter inputs, so
+         that there are ten times as many a second
   soak   runs all of the runtime at once for so many seconds, 600 if left out, and
          looks whether memory, threads and open files grow
 

@@ -34,9 +34,10 @@ const VERSIONS: std::ops::RangeInclusive<u32> = 15..=30;
 /// one thread may add to. A library is in a process once, whichever runtime opens it.
 static PREPARED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
-/// What a thread that compiles has for its stack, in bytes. LLVM recurses, and
-/// what is not touched takes no memory.
-const STACK: usize = 64 << 20;
+/// What a thread that compiles has for its stack, in bytes. LLVM recurses, and what is not touched
+/// takes no memory. The C library keeps stacks of up to 40 MB for the next thread; larger ones
+/// are mapped and unmapped each time.
+const STACK: usize = 32 << 20;
 
 /// LLVM's numbers.
 const RELOCATION_PIC: i32 = 2;
