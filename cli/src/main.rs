@@ -282,7 +282,7 @@ fn name_and_number(text: &str) -> Result<(String, i64), String> {
     Ok((name.to_owned(), number))
 }
 
-fn seconds(text: &str) -> Result<std::time::Duration, String> {
+pub(crate) fn seconds(text: &str) -> Result<std::time::Duration, String> {
     let number: f64 = text.parse().map_err(|_| "it is no number".to_owned())?;
     let seconds = std::time::Duration::try_from_secs_f64(number);
     seconds

@@ -4,7 +4,7 @@
 //! command starts itself again, with the same arguments and an option that no help
 //! mentions, and waits. The second process has everything of the first one's but
 //! standard input, which is a file in memory: there it notes what it is about to do,
-//! for the first one to read if the second ends by a signal.
+//! for the first one to read if the second ends by a signal, or does one thing for too long.
 
 use std::fs::File;
 use std::io;
@@ -12,11 +12,16 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
-use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
+use rustix::io::Errno;
+use rustix::process::{
+    Pid, PidfdFlags, Signal, getppid, pidfd_open, set_parent_process_death_signal,
+};
 use svod_runtime::bundle::Bundle;
 use svod_runtime::plan::{Instance, Launch, Op, Plan, Side};
 use svod_runtime::{Error, Guard};
@@ -28,14 +33,32 @@ use crate::{Failure, Outcome, show};
 const OP: u64 = 8;
 const SIDE: u64 = 16;
 
-/// Does in a second process what the command was asked to do, with the bundle in this folder;
-/// of a comparison, `sides` are what was said of each.
-pub(crate) fn run(bundle: &Path, guard: Guard, sides: Option<[String; 2]>) -> Outcome {
+/// How many bytes that is.
+const NOTES: usize = 24;
+
+/// A comparison that is watched.
+pub(crate) struct Sides {
+    /// What was said of each side.
+    pub(crate) said: [String; 2],
+    /// How long an op, or a whole run, may take.
+    pub(crate) limit: Duration,
+}
+
+/// How the second process ended.
+#[derive(Clone, Copy)]
+enum End {
+    Signal(i32),
+    /// It was ended, as it did one thing for so long.
+    Limit(Duration),
+}
+
+/// Does in a second process what the command was asked to do, with the bundle in this folder.
+pub(crate) fn run(bundle: &Path, guard: Guard, sides: Option<Sides>) -> Outcome {
     let notes = memfd_create("svod-notes", MemfdFlags::CLOEXEC).map_err(io::Error::from);
     let notes = File::from(notes.map_err(system("create a file in memory"))?);
     let mut words = std::env::args_os().skip(1);
     let program = std::env::current_exe().map_err(system("find this program's file"))?;
-    let status = Command::new(program)
+    let mut child = Command::new(program)
         .args(words.next()) // `run`, `diff` or `verify`, whose option comes next
         .arg(format!("--watched-by={}", std::process::id()))
         .args(words)
@@ -44,15 +67,50 @@ pub(crate) fn run(bundle: &Path, guard: Guard, sides: Option<[String; 2]>) -> Ou
                 .try_clone()
                 .map_err(system("share a file in memory"))?,
         )
-        .status()
+        .spawn()
         .map_err(system("start this program a second time"))?;
-    match (status.code(), status.signal()) {
-        (Some(code), _) => Err(Failure::Ended(code)),
-        (None, signal) => {
-            let bundle = Bundle::open(bundle)?;
-            let signal = signal.unwrap_or_default();
-            let text = message(signal, &notes, bundle.plan(), guard, sides);
-            Err(Failure::Crash(text))
+    let doing = "wait for what this program started";
+    let limit = sides.as_ref().map(|sides| sides.limit);
+    let too_long = match limit {
+        Some(limit) => !moves_on(&child, &notes, limit).map_err(system(doing))?,
+        None => false,
+    };
+    if too_long {
+        child.kill().map_err(system("end what takes too long"))?;
+    }
+    let status = child.wait().map_err(system(doing))?;
+    let end = match (status.code(), limit.filter(|_| too_long)) {
+        (Some(code), _) => return Err(Failure::Ended(code)),
+        (None, Some(limit)) => End::Limit(limit),
+        (None, None) => End::Signal(status.signal().unwrap_or_default()),
+    };
+    let bundle = Bundle::open(bundle)?;
+    let said = sides.map(|sides| sides.said);
+    let text = message(end, &notes, bundle.plan(), guard, said);
+    Err(Failure::Crash(text))
+}
+
+/// Waits for a process, as long as it notes something new within the limit. Returns whether it
+/// has ended. What it does before its first note, such as compiling, takes its time.
+fn moves_on(child: &Child, notes: &File, limit: Duration) -> io::Result<bool> {
+    /// How often the notes are looked at: a look takes a microsecond.
+    const LOOK: Duration = Duration::from_millis(50);
+    let process = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
+    let look = Timespec::try_from(LOOK.min(limit)).map_err(io::Error::other)?;
+    let (mut noted, mut since) = ([0; NOTES], Instant::now());
+    loop {
+        let mut ended = [PollFd::new(&process, PollFlags::IN)];
+        match poll(&mut ended, Some(&look)) {
+            Ok(0) | Err(Errno::INTR) => {}
+            done => return done.map(|_| true).map_err(io::Error::from),
+        }
+        let mut now = [0; NOTES];
+        // It is written by then, or not even begun.
+        let _ = notes.read_exact_at(&mut now, 0);
+        if now != noted || now == [0; NOTES] {
+            (noted, since) = (now, Instant::now());
+        } else if since.elapsed() >= limit {
+            return Ok(false);
         }
     }
 }
@@ -64,9 +122,9 @@ fn system(doing: &'static str) -> impl FnOnce(io::Error) -> Error {
     }
 }
 
-/// What is known of a run that ended by a signal.
+/// What is known of a run that did not end by itself.
 fn message(
-    signal: i32,
+    end: End,
     notes: &File,
     plan: &Plan,
     guard: Guard,
@@ -79,10 +137,12 @@ fn message(
         let number = usize::try_from(u64::from_le_bytes(bytes)).ok()?;
         number.checked_sub(1)
     };
-    let memory = [Signal::SEGV, Signal::BUS]
-        .map(Signal::as_raw)
-        .contains(&signal);
-    let signal = name(signal);
+    let memory = [Signal::SEGV, Signal::BUS].map(Signal::as_raw);
+    let memory = matches!(end, End::Signal(signal) if memory.contains(&signal));
+    let ended = match end {
+        End::Signal(signal) => name(signal),
+        End::Limit(limit) => format!("no end after {limit:?} (--time-limit)"),
+    };
     let test = noted(0)
         .map(|test| format!("test {test}, "))
         .unwrap_or_default();
@@ -95,20 +155,20 @@ fn message(
     });
     let Some(op) = noted(OP) else {
         return match side {
-            Some(side) => format!("{signal} in {test}a whole run of {side}"),
-            None => format!("the run was ended by {signal} outside of all ops"),
+            Some(side) => format!("{ended} in {test}a whole run of {side}"),
+            None => format!("the run was ended by {ended} outside of all ops"),
         };
     };
     let side = side.map(|side| format!(" on {side}")).unwrap_or_default();
-    let mut text = format!("{signal} in {test}ops[{op}]{side}: ");
+    let mut text = format!("{ended} in {test}ops[{op}]{side}: ");
     match plan.ops().get(op) {
         Some(Op::Launch(launch)) => {
             let kernel = &plan.kernels()[launch.kernel];
             text += &format!("kernel `{}` ", kernel.entry);
-            text += if memory {
-                "touched memory that it may not"
-            } else {
-                "ended the process"
+            text += match end {
+                End::Limit(_) => "did not return",
+                End::Signal(_) if memory => "touched memory that it may not",
+                End::Signal(_) => "ended the process",
             };
             text += &arguments(plan, launch);
             text += match guard {
@@ -193,7 +253,7 @@ impl Notes {
         }
         let file = io::stdin().as_fd().try_clone_to_owned();
         let file = File::from(file.map_err(system("find the file of notes"))?);
-        file.write_all_at(&[0; 24], 0)
+        file.write_all_at(&[0; NOTES], 0)
             .map_err(system("write to the file of notes"))?;
         Ok(Notes {
             file: Some(Arc::new(file)),

@@ -262,6 +262,17 @@ fn a_crash_is_named_with_its_side() {
 }
 
 #[test]
+fn an_op_that_does_not_return_is_named_with_its_side() {
+    let files = switched();
+    let hangs = "-DTWICE=for (;;) __asm__ volatile(\"\")";
+    let args = ["diff", path(&files), "--right", hangs];
+    let (_, err) = svod(&[&args[..], &["--time-limit", "0.5"]].concat()).ends_with(1);
+    let words = format!("in test 0, ops[1] on the right side (`{hangs}`): kernel `twice` did not");
+    assert!(err.contains(&words), "{words}: {err}");
+    assert!(err.contains("no end after 500ms (--time-limit)"), "{err}");
+}
+
+#[test]
 fn a_failure_of_one_side_is_a_difference() {
     let files = switched();
     let json = diff(&[path(&files), "--right", "-DCOUNT=return 5"], 1);

@@ -187,5 +187,5 @@ fn bad_usage_is_said() {
     let (_, err) = svod(&["verify", DIGITS, "--test", "99"]).ends_with(2);
     assert!(err.contains("there is no test 99"), "{err}");
     let (_, err) = svod(&["verify", DIGITS, "--timeout", "0"]).ends_with(2);
-    assert!(err.contains("no number of seconds above 0"), "{err}");
+    assert!(err.contains("no time above 0"), "{err}");
 }

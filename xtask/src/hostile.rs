@@ -58,9 +58,35 @@ fn has_nightly() -> bool {
     has
 }
 
-/// The tests that `args` name, or those of damaged input and of plans, under
+/// Has all of the runtime's tests run.
+const ALL: &str = "all";
+
+/// What AddressSanitizer cannot have a part in: it has terabytes of addresses, where tests limit them,
+/// and calls the system, where they count calls.
+const NOT_SANITIZED: [&str; 2] = ["confine", "silent"];
+
+/// The runtime's own tests and those in `runtime/tests`, but for [`NOT_SANITIZED`].
+fn all_tests() -> Vec<String> {
+    let entries = std::fs::read_dir("runtime/tests").into_iter().flatten();
+    let mut names: Vec<String> = entries
+        .flatten()
+        .filter(|entry| entry.path().join("main.rs").is_file() || entry.path().is_file())
+        .filter_map(|entry| Some(entry.path().file_stem()?.to_str()?.to_owned()))
+        .filter(|name| !NOT_SANITIZED.contains(&name.as_str()))
+        .collect();
+    names.sort();
+    let chosen = ["-p", "svod-runtime", "--no-fail-fast", "--lib"].map(str::to_owned);
+    let tests = names.into_iter().flat_map(|name| ["--test".into(), name]);
+    chosen.into_iter().chain(tests).collect()
+}
+
+/// The tests that `args` name, all, or those of damaged input and of plans, under
 /// AddressSanitizer.
 pub(crate) fn asan(args: Vec<String>) -> bool {
+    let args = match args.as_slice() {
+        [all] if all == ALL => all_tests(),
+        _ => args,
+    };
     let chosen = or_tests(
         args,
         &[

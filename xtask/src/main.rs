@@ -8,7 +8,7 @@ use std::process::{Command, ExitCode};
 
 const USAGE: &str = "\
 Usage: cargo xtask test [ARGUMENTS OF cargo test]
-       cargo xtask asan [build|ARGUMENTS OF cargo test]
+       cargo xtask asan [all|build|ARGUMENTS OF cargo test]
        cargo xtask tsan [build|ARGUMENTS OF cargo test]
        cargo xtask fuzz [SECONDS|RUNSx|build] [TARGET...]
        cargo xtask soak [SECONDS]
@@ -18,7 +18,8 @@ Usage: cargo xtask test [ARGUMENTS OF cargo test]
          that buffers are in: with each buffer before and behind an inaccessible
          page. Tests that are named run in all three ways
   asan   runs the tests of damaged input and of plans, or those that are named,
-         under AddressSanitizer; needs a nightly toolchain
+         under AddressSanitizer; needs a nightly toolchain. `all` are those of
+         the runtime but for two, which limit addresses or count system calls
   tsan   runs the tests of plans on teams of threads, or those that are named,
          under ThreadSanitizer; needs a nightly toolchain
   fuzz   fuzzes each target for so many seconds, 60 if left out; needs a nightly

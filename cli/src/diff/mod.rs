@@ -86,6 +86,9 @@ pub(crate) struct DiffArgs {
     /// Show a row for each op
     #[arg(long)]
     all: bool,
+    /// Stop, and name, an op or a whole run that takes longer than this on one side, in seconds
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = crate::seconds)]
+    time_limit: std::time::Duration,
     /// The process that waits for this one
     #[arg(long, hide = true)]
     watched_by: Option<i32>,
@@ -108,7 +111,11 @@ pub(crate) fn diff(args: &DiffArgs, out: &mut dyn Write) -> Outcome {
     // Code that is looked at because something is wrong may well end the process.
     if args.watched_by.is_none() {
         let names = sides.each_ref().map(|side| side.text.clone());
-        return watch::run(&paths[0], Guard::Off, Some(names));
+        let watched = watch::Sides {
+            said: names,
+            limit: args.time_limit,
+        };
+        return watch::run(&paths[0], Guard::Off, Some(watched));
     }
     let notes = Notes::new(args.watched_by)?;
     let left = Bundle::open(&paths[0])?;

@@ -49,7 +49,7 @@ pub(crate) struct VerifyArgs {
     #[arg(long)]
     quick: bool,
     /// How long one launch may take
-    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = crate::seconds)]
     timeout: Duration,
     /// Run the plan as a whole on so many threads
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(THREADS))]
@@ -69,12 +69,6 @@ pub(crate) struct VerifyArgs {
     /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds = text.parse().ok().filter(|s: &f64| *s > 0.0);
-    let time = seconds.and_then(|s| Duration::try_from_secs_f64(s).ok());
-    time.ok_or_else(|| "it is no number of seconds above 0".into())
 }
 
 pub(crate) fn verify(args: &VerifyArgs, out: &mut dyn Write) -> Outcome {
