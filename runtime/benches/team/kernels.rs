@@ -50,26 +50,45 @@ impl Work {
         unsafe { (self.entry)(std::ptr::null_mut(), self.rounds, index) };
     }
 
-    /// A plan of it, in which each launch writes what the next one writes as well, so that
-    /// each waits for the one before. Without a pool it is on one thread.
-    pub(crate) fn instance(&self, pool: Option<&Pool>) -> Result<Instance, Error> {
+    /// The kernel.
+    fn kernel(&self) -> Result<Kernel, Error> {
         let signature = Signature::builder()
             .write(DType::F32, 16)
             .scalar(DType::I64, "rounds", Bounds::integers(0, 1 << 40))
             .index(DType::I64, 1 << 16)
             .build()?;
+        let entry = self.entry as *const c_void;
+        // SAFETY: both kernels take these, and touch no memory.
+        Ok(unsafe { Kernel::from_entry("kernel", entry, signature) })
+    }
+
+    /// One launch of it, without a plan.
+    pub(crate) fn launch(
+        &self,
+        pool: &Pool,
+    ) -> Result<impl FnMut() -> Result<(), Error> + use<>, Error> {
+        let (kernel, pool, work) = (self.kernel()?, pool.clone(), *self);
+        Ok(move || {
+            let (buffers, scalars) = ([std::ptr::null_mut()], [work.rounds.cast_unsigned()]);
+            // SAFETY: both kernels do nothing with the pointer, and the grid is below the
+            // signature's maximum.
+            unsafe { pool.launch(&kernel, &buffers, &scalars, work.grid.cast_unsigned()) }
+        })
+    }
+
+    /// A plan of it, in which each launch writes what the next one writes as well, so that
+    /// each waits for the one before. Without a pool it is on one thread.
+    pub(crate) fn instance(&self, pool: Option<&Pool>) -> Result<Instance, Error> {
+        let code = self.kernel()?;
         let mut plan = PlanBuilder::new("team");
-        let kernel = plan.kernel("kernel", signature.clone());
+        let kernel = plan.kernel("kernel", code.signature().clone());
         let buffer = plan.buffer(None, Role::Temp, DType::F32, &[16])?;
         for _ in 0..self.launches {
             let buffer = plan.whole(buffer)?;
             let rounds = [("rounds", self.rounds.into())];
             plan.launch(kernel, &[buffer], &rounds, self.grid)?;
         }
-        let entry = self.entry as *const c_void;
-        // SAFETY: both kernels take these, and touch no memory.
-        let kernel = unsafe { Kernel::from_entry("kernel", entry, signature) };
-        let executable = Executable::new(plan.build()?, vec![kernel], [])?;
+        let executable = Executable::new(plan.build()?, vec![code], [])?;
         let Some(pool) = pool else {
             return executable.instance();
         };

@@ -74,12 +74,34 @@ impl Peers {
         })
     }
 
-    /// Has all run it in turns, and prints a line for each: nanoseconds divided by `by`, and
-    /// the ratio to ours.
+    /// Has all run it in turns, ours as a plan, and prints a line for each: nanoseconds divided
+    /// by `by`, and the ratio to ours.
     fn compare(&self, work: &Work, idle: Duration, by: f64) -> Fallible<()> {
-        let mut ours = work.instance(Some(&self.pool))?;
+        let [mut ours, mut alone] = [work.instance(Some(&self.pool))?, work.instance(None)?];
+        self.race(
+            work,
+            (idle, by),
+            Box::new(move || black_box(&mut ours).run(&[])),
+            Box::new(move || black_box(&mut alone).run(&[])),
+        )
+    }
+
+    /// The same of one launch, which has no plan.
+    fn compare_launch(&self, work: &Work, idle: Duration, by: f64) -> Fallible<()> {
+        let ours = Box::new(work.launch(&self.pool)?);
+        let alone = Box::new(work.launch(&Pool::alone())?);
+        self.race(work, (idle, by), ours, alone)
+    }
+
+    fn race<'a>(
+        &'a self,
+        work: &'a Work,
+        (idle, by): (Duration, f64),
+        ours: Box<dyn FnMut() -> Result<(), Error> + 'a>,
+        alone: Box<dyn FnMut() -> Result<(), Error> + 'a>,
+    ) -> Fallible<()> {
         let mut names = vec!["ours"];
-        let mut ways = vec![self.way(idle, Box::new(move || black_box(&mut ours).run(&[])))];
+        let mut ways = vec![self.way(idle, ours)];
         ways.push(self.way(
             idle,
             Box::new(|| {
@@ -104,8 +126,7 @@ impl Peers {
             });
             names.push("OpenMP");
         }
-        let mut alone = work.instance(None)?;
-        ways.push(self.way(idle, Box::new(move || black_box(&mut alone).run(&[]))));
+        ways.push(self.way(idle, alone));
         names.push("one thread");
         let race = {
             let mut candidates: Vec<_> = ways.iter_mut().map(|w| w as &mut dyn Candidate).collect();
@@ -178,8 +199,17 @@ fn awake(peers: &Peers) -> Fallible<()> {
         );
         peers.compare(&Work::spinning(nanos, 2, 100), Duration::ZERO, 1e3)?;
     }
+    println!("one launch without a plan, grid 2, in µs");
+    peers.compare_launch(&Work::nothing(2, 1), Duration::ZERO, 1e3)?;
+    for micros in ALONE {
+        println!("the same, of {micros} µs each index");
+        peers.compare_launch(&Work::spinning(micros * 1e3, 2, 1), Duration::ZERO, 1e3)?;
+    }
     Ok(())
 }
+
+/// Microseconds that an index of a launch takes which has no plan.
+const ALONE: [f64; 4] = [0.2, 1.0, 5.0, 50.0];
 
 /// Threads asleep.
 fn asleep(peers: &Peers) -> Fallible<()> {
@@ -187,7 +217,14 @@ fn asleep(peers: &Peers) -> Fallible<()> {
     println!("the first launch with grid 2 after 2 ms of serial work, in µs");
     peers.compare(&Work::nothing(2, 1), idle, 1e3)?;
     println!("the same, of 200 µs each index");
-    peers.compare(&Work::spinning(200_000.0, 2, 1), idle, 1e3)
+    peers.compare(&Work::spinning(200_000.0, 2, 1), idle, 1e3)?;
+    println!("one launch without a plan, grid 2, after 2 ms of serial work, in µs");
+    peers.compare_launch(&Work::nothing(2, 1), idle, 1e3)?;
+    for micros in ALONE {
+        println!("the same, of {micros} µs each index");
+        peers.compare_launch(&Work::spinning(micros * 1e3, 2, 1), idle, 1e3)?;
+    }
+    Ok(())
 }
 
 /// What the whole process has used of its CPUs. Of a thread that is running this may miss
