@@ -21,6 +21,7 @@ mod run;
 mod schedule;
 mod show;
 mod timings;
+mod typical;
 mod verify;
 mod watch;
 

@@ -20,6 +20,7 @@ use svod_runtime::{Error, Guard, OptLevel, Runtime, RuntimeBuilder};
 use crate::bench::{opt_level, seconds};
 use crate::given::Given;
 use crate::schedule::LEARNING;
+use crate::typical::Typical;
 use crate::{Outcome, json, kernel, loading, show};
 
 #[derive(Args)]
@@ -67,8 +68,8 @@ pub(crate) struct ProfileArgs {
     /// Measure the machine anew, as where it had other work when it was measured before
     #[arg(long, conflicts_with = "no_peaks")]
     measure: bool,
-    /// Write what the last run did, as events for ui.perfetto.dev and
-    /// chrome://tracing
+    /// Write what one run did, of about the median time, as events for
+    /// ui.perfetto.dev and chrome://tracing
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
     /// Write a page that shows all of it: one file, for any browser
@@ -106,10 +107,11 @@ pub(crate) fn profile(args: &ProfileArgs, out: &mut dyn Write) -> Outcome {
     let given = args.given.line(&bundle, &replay);
 
     replay.learn(LEARNING)?;
-    let (mut profile, mut trace) = (Profile::new(&executable), Trace::new());
+    let (mut profile, mut typical) = (Profile::new(&executable), Typical::default());
     let counts = counted(counters, || {
-        record(args, &mut replay, &mut profile, &mut trace)
+        record(args, &mut replay, &mut profile, &mut typical)
     })?;
+    let trace = typical.nearest(profile.run_ns().median).unwrap_or_default();
     // A host function may not find what it needs where kernels do nothing.
     let overhead = overhead(&replay).unwrap_or_default();
     let mut report = profile.report(machine.as_ref(), overhead);
@@ -188,14 +190,15 @@ fn texts(bundle: &Bundle, runtime: &Runtime) -> Vec<KernelText> {
     (0..bundle.plan().kernels().len()).map(text).collect()
 }
 
-/// Runs, and takes down what that takes; the trace is that of the last run.
+/// Runs, and takes down what that takes.
 fn record(
     args: &ProfileArgs,
     replay: &mut Replay<'_>,
     profile: &mut Profile,
-    trace: &mut Trace,
+    typical: &mut Typical<Trace>,
 ) -> Result<(), Error> {
     let bar = bar(args);
+    let mut trace = Trace::new();
     let start = Instant::now();
     for run in 0_u32.. {
         let done = match args.runs {
@@ -205,8 +208,10 @@ fn record(
         if done {
             break;
         }
-        replay.trace(trace)?;
-        profile.add(trace);
+        replay.trace(&mut trace)?;
+        profile.add(&trace);
+        let took = trace.took().as_nanos() as f64;
+        typical.offer(&mut trace, took, profile.run_ns().median);
         bar.inc(1);
     }
     bar.finish_and_clear();

@@ -51,6 +51,11 @@ fn json_has_the_keys_of_its_schema() {
         keys(&json["totals"]),
         "balance critical_path_ns launches overhead_ns waits_ns work_ns"
     );
+    assert_eq!(json["pool_threads"], 2);
+    assert_eq!(
+        keys(&json["threads"][0]),
+        "blank_ns busy_ns runs spans waits_ns"
+    );
     assert_eq!(
         keys(&json["kernels"][0]),
         "bound bytes flops kernel name of_peak ops share spread threads work_ns"

@@ -207,6 +207,7 @@ fn a_profile_counts_runs_and_shares_and_names_what_ran() {
     }
     let report = profile.report(None, None);
     assert_eq!(report.runs, 20);
+    assert_eq!(report.run_ns, profile.run_ns());
     let names: HashSet<_> = report.kernels.iter().map(|k| k.name.as_str()).collect();
     assert_eq!(names, HashSet::from(["fill", "add"]));
     let fills = report.kernels.iter().find(|k| k.name == "fill").unwrap();
@@ -224,6 +225,24 @@ fn a_profile_counts_runs_and_shares_and_names_what_ran() {
     assert!(report.ops[2].critical);
     assert_eq!(report.ops.iter().filter(|op| op.critical).count(), 2);
     assert!(report.machine.is_none() && report.kernels[0].of_peak.is_none());
+}
+
+/// What a thread did and what it did not come to the time of the run.
+#[test]
+fn what_is_neither_busy_nor_waiting_is_blank() {
+    let executable = executable(diamond());
+    let mut profile = Profile::new(&executable);
+    let trace = traced(&executable);
+    profile.add(&trace);
+    let report = profile.report(None, None);
+    let [caller] = &report.threads[..] else {
+        panic!("{:?}", report.threads);
+    };
+    let busy: Duration = trace.spans().map(|span| span.time()).sum();
+    let blank = trace.took().saturating_sub(busy).as_nanos() as f64;
+    assert!(blank > 0.0);
+    let apart = caller.blank_ns + caller.waits_ns - blank;
+    assert!(apart.abs() < 1.0, "{caller:?} for {blank}");
 }
 
 /// One that moves a byte and does an operation in a nanosecond, and reads what fits 1,024 bytes

@@ -43,7 +43,7 @@ pub use page::{KernelText, Page, write_page};
 pub use report::{Bound, KernelReport, OpReport, Report, ThreadReport, Totals};
 
 use crate::Error;
-use crate::bench::{Budget, Replay, race};
+use crate::bench::{Budget, Replay, Spread, race};
 use crate::plan::{Executable, Op, Trace};
 
 /// Of how many runs times are kept: the latest. 512 are 2 KiB an op, and enough for quartiles.
@@ -57,6 +57,8 @@ pub struct Profile {
     executable: Executable,
     runs: u64,
     walls: Kept,
+    /// Of all runs together, in nanoseconds.
+    wall: f64,
     ops: Vec<OpTimes>,
     threads: Vec<ThreadTimes>,
 }
@@ -126,6 +128,7 @@ impl Profile {
             executable: executable.clone(),
             runs: 0,
             walls: Kept::new(),
+            wall: 0.0,
             ops: executable.plan().ops().iter().map(|_| op()).collect(),
             threads: Vec::new(),
         }
@@ -135,6 +138,7 @@ impl Profile {
     pub fn add(&mut self, trace: &Trace) {
         self.runs += 1;
         self.walls.add(nanos(trace.took()) as f32);
+        self.wall += nanos(trace.took());
         self.threads.resize_with(
             self.threads.len().max(trace.threads()),
             ThreadTimes::default,
@@ -179,6 +183,12 @@ impl Profile {
     #[must_use]
     pub const fn runs(&self) -> u64 {
         self.runs
+    }
+
+    /// Where the times of the latest runs lie, in nanoseconds; zeros before the first.
+    #[must_use]
+    pub fn run_ns(&self) -> Spread {
+        report::spread(&self.walls)
     }
 
     /// What they come to. Without a machine, nothing is said of its limits; without the

@@ -24,6 +24,8 @@ pub struct Report {
     pub runs: u64,
     /// The time of a run.
     pub run_ns: Spread,
+    /// How many threads a run could have had; its schedule may use fewer.
+    pub pool_threads: usize,
     /// What threads that were seen did.
     pub threads: Vec<ThreadReport>,
     /// What a run comes to.
@@ -41,7 +43,7 @@ pub struct Report {
 }
 
 /// Where the times of the latest runs lie, in nanoseconds; zeros of an op that never ran.
-fn spread(times: &Kept) -> Spread {
+pub(super) fn spread(times: &Kept) -> Spread {
     let numbers: Vec<_> = times.numbers.iter().map(|&n| f64::from(n)).collect();
     match numbers.is_empty() {
         true => Spread::of(&[0.0]),
@@ -58,6 +60,8 @@ pub struct ThreadReport {
     pub busy_ns: f64,
     /// Without an op, until the others had done their part of a phase.
     pub waits_ns: f64,
+    /// Neither of these: the runtime, or other programs, had its time.
+    pub blank_ns: f64,
     /// How many ops and parts of ops it ran.
     pub spans: f64,
 }
@@ -202,6 +206,7 @@ pub(super) fn make(
             runs: thread.runs,
             busy_ns: thread.busy / runs,
             waits_ns: thread.waits / runs,
+            blank_ns: ((profile.wall - thread.busy - thread.waits) / runs).max(0.0),
             spans: thread.spans as f64 / runs,
         })
         .collect();
@@ -227,7 +232,8 @@ pub(super) fn make(
         schema: "svod.profile.1",
         plan: plan.name().to_owned(),
         runs: profile.runs,
-        run_ns: spread(&profile.walls),
+        run_ns: profile.run_ns(),
+        pool_threads: profile.executable.pool().threads(),
         threads,
         totals,
         counts: None,
