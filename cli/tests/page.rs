@@ -12,6 +12,7 @@ use std::path::PathBuf;
 
 use browser::Browser;
 use digits::DIGITS;
+use serde_json::Value;
 use svod::svod;
 use svod_runtime::plan::{Executable, PlanBuilder, Run, Trace};
 use svod_runtime::profile::{Page, Profile, write_page};
@@ -35,6 +36,20 @@ fn digits_page() -> (tempfile::TempDir, PathBuf) {
     (dir, file)
 }
 
+/// That page with its data changed: no digest of it stands in the page.
+fn changed_page(change: impl FnOnce(&mut Value)) -> (tempfile::TempDir, PathBuf) {
+    let (dir, file) = digits_page();
+    let page = std::fs::read_to_string(&file).unwrap();
+    let (before, rest) = page.split_once("id=\"data\">").unwrap();
+    let (data, after) = rest.split_once("</script>").unwrap();
+    let mut data = serde_json::from_str(data).unwrap();
+    change(&mut data);
+    let page = format!("{before}id=\"data\">{data}</script>{after}");
+    std::fs::write(&file, page).unwrap();
+    (dir, file)
+}
+
+const TIP: &str = "(tip => tip.hidden ? '' : tip.innerText)(document.querySelector('#tip'))";
 const FIRST_KERNEL: &str = "document.querySelector('.kernels tbody .name').innerText.trim()";
 /// What is wider than its place, and can't be scrolled.
 const CUT: &str = "[...document.querySelectorAll('body *')].filter(e => \
@@ -276,6 +291,145 @@ fn the_keyboard_alone_reaches_all_of_it() {
     // Last, as the console is told of it: nothing is fetched.
     let refused = "fetch('data:,x').then(() => false, () => true)";
     assert_eq!(browser.js(refused), true);
+}
+
+/// Where dots lie on each other, keys and clicks still reach each, and the tip is of what is selected.
+#[test]
+fn dots_on_each_other_are_told_apart() {
+    let Some(mut browser) = Browser::start() else {
+        return;
+    };
+    let mut kernels = 0;
+    let (_dir, file) = changed_page(|data| {
+        let all = data["report"]["kernels"].as_array_mut().unwrap();
+        kernels = all.len();
+        for kernel in all {
+            (kernel["flops"], kernel["bytes"]) = (3e9.into(), 1e9.into());
+        }
+    });
+    assert!(kernels > 2);
+    browser.open(&file, 1600, 900, "light");
+    let at = browser.middle("#roofline canvas");
+    let names = "[...document.querySelectorAll('#roofline table tbody tr')].map(r => r.cells[0].textContent)";
+    browser.js("document.querySelector('#roofline details').open = true");
+    browser.frame();
+    let names = browser.js(names);
+    assert_eq!(names.as_array().unwrap().len(), kernels);
+    browser.js("document.querySelector('#roofline canvas').focus({ preventScroll: true })");
+    for name in names.as_array().unwrap() {
+        browser.key("n");
+        let selected =
+            browser.text("document.querySelector('#details h2 > span:last-child').textContent");
+        let told = browser.text(TIP);
+        assert_eq!(
+            (Some(selected.as_str()), told.lines().next()),
+            (name.as_str(), name.as_str())
+        );
+    }
+    // The picture moves away from below the tip.
+    browser.key("+");
+    assert_eq!(browser.text(TIP), "");
+    let seen = browser.text("document.querySelector('#roofline .seen').textContent");
+    assert!(seen.contains(" to "), "{seen}");
+    browser.key("0");
+    browser.key("p");
+    assert_ne!(browser.text(TIP), "");
+    browser.js("scrollBy(0, -40)");
+    browser.frame();
+    assert_eq!(browser.text(TIP), "");
+
+    browser.key("Escape");
+    browser.js("document.querySelector('#roofline canvas').scrollIntoView({ block: 'center' })");
+    let place = "(() => { const c = document.querySelector('#roofline canvas').getBoundingClientRect(); return [c.x, c.y]; })()";
+    let (origin, _) = (browser.js(place), at);
+    let find = format!(
+        "(() => {{ const c = document.querySelector('#roofline canvas'); \
+        for (let y = 20; y < c.clientHeight - 45; y += 3) for (let x = 62; x < c.clientWidth - 20; x += 3) {{ \
+          c.dispatchEvent(new PointerEvent('pointermove', {{ clientX: {} + x, clientY: {} + y, pointerType: 'mouse' }})); \
+          if (!document.querySelector('#tip').hidden) return [x, y]; }} }})()",
+        origin[0], origin[1]
+    );
+    let dot = browser.js(&find);
+    let add = |i: usize| origin[i].as_f64().unwrap() + dot[i].as_f64().unwrap();
+    let dot = (add(0), add(1));
+    browser.hover(dot);
+    let told = browser.text(TIP);
+    assert!(
+        names
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|name| told.contains(name.as_str().unwrap())),
+        "{told}"
+    );
+    let mut clicked = std::collections::HashSet::new();
+    for _ in 0..kernels {
+        browser.click(dot);
+        clicked.insert(
+            browser.text("document.querySelector('#details h2 > span:last-child').textContent"),
+        );
+    }
+    assert_eq!(clicked.len(), kernels);
+    assert_eq!(browser.console(), [""; 0]);
+}
+
+/// What a run has of parts and of time without an op, and what is more than the machine could do.
+#[test]
+fn what_might_be_taken_for_a_contradiction_is_explained() {
+    let Some(mut browser) = Browser::start() else {
+        return;
+    };
+    let (_dir, file) = changed_page(|data| {
+        let took = data["trace"]["took"].as_u64().unwrap();
+        data["trace"]["took"] = (2 * took).into();
+        for span in data["trace"]["spans"].as_array_mut().unwrap() {
+            span[2] = 2.into();
+        }
+        data["report"]["pool_threads"] = 2.into();
+        data["report"]["kernels"][0]["of_peak"] = 2.12.into();
+    });
+    browser.open(&file, 1600, 900, "light");
+    let about = browser.text("document.querySelector('#about').textContent");
+    assert!(
+        about.contains("on 1 of 2 threads") && about.contains("schedule"),
+        "{about}"
+    );
+    let row = "document.querySelector('.kernels tbody tr').innerText";
+    assert!(browser.text(row).contains("212\u{202f}%*"));
+    let hints = browser.text("document.querySelector('#kernels').innerText");
+    assert!(hints.contains("* more than the peak"), "{hints}");
+
+    let middle = browser.middle("#timeline canvas");
+    browser.hover((middle.0 + 200.0, middle.1 + 12.0));
+    let told = browser.text(TIP);
+    assert!(told.contains("is in no op"), "{told}");
+    browser.js("document.querySelector('#timeline canvas').focus()");
+    browser.key("n");
+    let told = browser.text(TIP);
+    assert!(
+        told.contains("this part, 1 of 2") && told.contains("all parts together"),
+        "{told}"
+    );
+    assert_eq!(browser.console(), [""; 0]);
+}
+
+/// The run that is shown is not any, but one of about the median time; and its heading says so.
+#[test]
+fn the_run_that_is_shown_is_near_the_median() {
+    let Some(mut browser) = Browser::start() else {
+        return;
+    };
+    let (_dir, file) = digits_page();
+    browser.open(&file, 900, 900, "light");
+    let data = browser.js(
+        "(({ report, trace }) => [trace.took, report.run_ns.lower, report.run_ns.upper])(\
+         JSON.parse(document.querySelector('#data').textContent))",
+    );
+    let [took, lower, upper] = [0, 1, 2].map(|i| data[i].as_f64().unwrap());
+    // Of ten runs, the nearest to the median is between the quartiles.
+    assert!(lower * 0.999 <= took && took <= upper * 1.001, "{data}");
+    let heading = browser.text("document.querySelector('#timeline h2').textContent");
+    assert!(heading.contains("the median is"), "{heading}");
 }
 
 /// A page of 5,000 ops on a hundred waves, with a name that is no name.

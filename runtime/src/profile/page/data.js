@@ -59,14 +59,20 @@ const waits = tracks.map(() => []);
   });
 }
 
-/** The place of each op in the run's order, and when it ran. */
+/** What a thread did in this run, in nanoseconds. */
+const sum = all => all.reduce((sum, { start, end }) => sum + end - start, 0);
+const did = tracks.map((track, thread) => ({ busy: sum(track), waits: sum(waits[thread]) }));
+
+/** The place of each op in the run's order, when it ran, and what it took, on all threads together. */
 const place = new Int32Array(ops.length);
 data.order.forEach((op, at) => { place[op] = at; });
 const began = new Float64Array(ops.length).fill(Infinity);
 const ended = new Float64Array(ops.length);
+const took = new Float64Array(ops.length);
 for (const { op, start, end } of spans) {
   began[op] = Math.min(began[op], start);
   ended[op] = Math.max(ended[op], end);
+  took[op] += end - start;
 }
 
 /** The temps that lie in the arena, with what uses them. */
@@ -101,3 +107,16 @@ const plateaus = rates => rates.bandwidth.filter((level, i, all) => i + 1 === al
 /** What so many threads of the machine can do: the rates of the most that are no more. */
 const ratesFor = (machine, threads) =>
   machine.rates.filter(rates => rates.threads <= threads).sort((a, b) => b.threads - a.threads)[0];
+
+/**
+ * What the machine could do of a kernel's operations and bytes in a second, on as many threads as it had and with its bytes
+ * where they lie: what `of peak` holds it against.
+ */
+function limits(i) {
+  const all = groups[i].ops.map(op => ops[op]);
+  const rate = (amount, least) => {
+    const span = all.reduce((sum, op) => sum + op[least] / Math.max(op.threads, 1), 0);
+    return span > 0 ? all.reduce((sum, op) => sum + op[amount], 0) / span * 1e9 : null;
+  };
+  return { flops: rate("flops", "arithmetic_ns"), bytes: rate("bytes", "memory_ns") };
+}

@@ -39,31 +39,30 @@ const opLinks = all => {
   return some.length ? some : ["none"];
 };
 
-const orNone = (text, none = "not known") => text === null || text === undefined ? none : text;
-
 function kernelNumbers(i) {
   const group = groups[i];
   return el("dl", { className: "numbers" }, ...pairs([
-    ["Time", time(group.work_ns), `${percent(group.share)} of all ops; ±${percent(group.spread / 2)}`],
+    ["Time", time(group.work_ns), `${percent(group.share)} of all ops; ±${percent(group.spread / 2)} between quartiles`],
     ["Calls", String(group.ops.length), `on up to ${plural(group.threads, "thread")}`],
-    ["Of peak", group.of_peak === null ? "not known" : percent(group.of_peak), group.bound && `bound by ${group.bound}`],
+    ["Of peak", group.of_peak === null ? "not known" : ofPeak(group),
+      [group.bound && `nearest limit: ${group.bound}`, isOver(group) ? `* ${OVER}` : null].filter(Boolean).join("; ")],
     ["Arithmetic", group.flops === null ? "not stated" : `${giga(group.flops)}${NARROW}GFLOP/s`,
       group.flops && group.bytes ? `${digits(group.flops / group.bytes)} FLOP a byte` : null],
-    ["Bytes", `${giga(group.bytes)}${NARROW}GB/s`],
+    ["Bandwidth", `${giga(group.bytes)}${NARROW}GB/s${star(group)}`],
   ]));
 }
 
 function opNumbers(i) {
   const op = ops[i];
   const { before, touches } = data.ops[i];
-  const each = time => orNone(time === null ? null : withUnit(time, UNITS.time));
+  const least = ns => ns === null ? "the least that it takes here is not known" : `takes at least ${time(ns)} here`;
   return el("section", { className: "op", "aria-label": `Op ${i}` },
     el("h3", {}, `Op ${i}`, op.critical ? el("span", { className: "badge" }, "critical path") : null),
     el("dl", { className: "numbers" }, ...pairs([
       ["Time", time(op.work_ns.median), `${time(op.work_ns.lower)} to ${time(op.work_ns.upper)} in half of ${plural(op.runs, "run")}; all ${time(op.work_ns.min)} to ${time(op.work_ns.max)}`],
       ["Wave", String(op.wave), `on up to ${plural(op.threads, "thread")}`],
-      ["Arithmetic", op.flops === null ? "not stated" : `${count(op.flops)}${op.flops < 1000 ? " " : ""}FLOP`, `at least ${each(op.arithmetic_ns)}`],
-      ["Bytes", bytes(op.bytes), `at least ${each(op.memory_ns)}`],
+      ["Arithmetic", op.flops === null ? "not stated" : `${count(op.flops)}${op.flops < 1000 ? " " : ""}FLOP`, least(op.arithmetic_ns)],
+      ["Bytes", bytes(op.bytes), least(op.memory_ns)],
     ])),
     el("h4", {}, "Touches"),
     el("ul", {}, ...touches.map(([buffer, offset, size, does]) => el("li", {},

@@ -11,8 +11,7 @@ const NARROW = "\u202f";
 /** Three digits, or all that a whole number has. */
 function digits(n) {
   const size = Math.abs(n);
-  if (size >= 100 || n === 0) return n.toFixed(0);
-  return size >= 10 ? n.toFixed(1) : size >= 0.1 ? n.toFixed(2) : n.toPrecision(2);
+  return size >= 99.95 || n === 0 ? n.toFixed(0) : size < 1e-5 ? n.toExponential(2) : n.toPrecision(3);
 }
 
 function withUnit(n, units) {
@@ -25,7 +24,8 @@ const time = ns => withUnit(ns, UNITS.time);
 const bytes = n => withUnit(n, UNITS.bytes);
 const count = n => withUnit(n, UNITS.count);
 const giga = rate => digits(rate / 1e9);
-const percent = share => `${(100 * share).toFixed(share >= 0.9995 && share < 10 ? 0 : 1)}${NARROW}%`;
+const percent = share => share > 0 && share < 0.0005 ? `<${NARROW}0.1${NARROW}%`
+  : `${(100 * share).toFixed(share >= 0.9995 && share < 10 ? 0 : 1)}${NARROW}%`;
 const plural = (n, what) => `${n.toLocaleString("en-GB")} ${what}${n === 1 ? "" : /ch$/.test(what) ? "es" : "s"}`;
 
 /** Some round numbers from `from` to `to`, about `wanted` of them, no closer than `least`. */
@@ -45,3 +45,24 @@ function timeTick(at, step, end) {
   const after = Math.max(0, Math.ceil(-Math.log10(step / size) - 1e-9));
   return `${(at / size).toFixed(Math.min(after, 6))}${NARROW}${unit}`;
 }
+
+/** Round numbers along an axis of logarithms: decades, and where few are seen, steps within them. */
+function logTicks(from, to) {
+  const steps = to - from < 1 ? [1, 2, 3, 5, 7] : to - from < 2 ? [1, 2, 5] : [1];
+  const all = [];
+  for (let n = Math.floor(from); n <= to; n++) all.push(...steps.map(step => n + Math.log10(step)));
+  return all.filter(at => at >= from - 1e-9 && at <= to + 1e-9);
+}
+
+/** What stands at one of them. */
+function logTick(at) {
+  const n = Math.floor(at + 1e-9);
+  const step = Math.round(10 ** (at - n));
+  return n >= 0 && n < 6 ? (step * 10 ** n).toLocaleString("en-GB") : n < 0 && n > -4 ? (step * 10 ** n).toFixed(-n) : `${step}e${n}`;
+}
+
+/** Of what comes to more than the peak, why that may be. */
+const OVER = "more than the peak: the plan states more than this run moved, as for the largest value of a variable, or caches held it";
+const isOver = group => group.of_peak > 1;
+const star = group => isOver(group) ? "*" : "";
+const ofPeak = group => percent(group.of_peak) + star(group);

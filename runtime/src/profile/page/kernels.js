@@ -9,12 +9,12 @@
     ["calls", g => g.ops.length, g => g.ops.length, "Ops that launch it, in a run"],
     ["time", g => g.work_ns, g => time(g.work_ns), "Of all its ops in a run, on all threads: the sum of medians"],
     ["share", g => g.share, g => percent(g.share), "Of the time of all ops"],
-    ["of peak", g => g.of_peak ?? -1, g => g.of_peak === null ? "" : percent(g.of_peak), "The least time that the machine could do it in, over the time it took"],
-    ["bound by", g => g.bound ?? "", g => g.bound ?? "", "The largest of the times it cannot do without"],
+    ["of peak", g => g.of_peak ?? -1, g => g.of_peak === null ? "" : ofPeak(g), "The least time that the machine could do it in, over the time it took"],
+    ["limit", g => g.bound ?? "", g => g.bound ?? "", "The nearest: what takes longest of what it cannot do without"],
     ["GFLOP/s", g => g.flops ?? -1, g => number(g.flops), "Floating-point operations a second, while it runs"],
-    ["GB/s", g => g.bytes, g => number(g.bytes), "Bytes a second, while it runs"],
+    ["GB/s", g => g.bytes, g => number(g.bytes) + star(g), "Bytes a second, while it runs"],
     ["threads", g => g.threads, g => g.threads, "The most that had a part of one of its ops"],
-    ["spread", g => g.spread, g => `±${percent(g.spread / 2)}`, "How far the quartiles are apart, over the median"],
+    ["spread", g => g.spread, g => `±${percent(g.spread / 2)}`, "Half of how far the quartiles are apart, over the median"],
   ];
   const SOME = 200;
 
@@ -35,12 +35,13 @@
     return el("th", { scope: "col", role: "columnheader" }, button);
   });
 
+  const most = groups[0]?.share || 1;
   const rows = groups.map((group, i) => {
     const open = el("button", { type: "button", className: "name" }, chip(i), el("span", {}, names[i]));
     const cells = COLUMNS.slice(1).map(([head, , shown]) => el("td", { role: "cell", "data-of": head }, shown(group, i)));
     const bar = el("span", { className: "bar", "aria-hidden": "true" });
-    bar.style.width = `${100 * group.share}%`;
-    cells[2].append(bar);
+    bar.style.width = `${100 * group.share / most}%`;
+    if (group.share >= 0.005) cells[2].append(bar);
     cells[2].className = "share";
     const row = el("tr", { role: "row" }, el("th", { scope: "row", role: "rowheader" }, open), ...cells);
     row.onclick = event => {
@@ -71,10 +72,13 @@
   filter.oninput = fill;
   more.onclick = () => { all = true; fill(); };
   section.append(
-    el("div", { className: "tools" }, el("label", { for: "filter" }, "Filter by name or bound"), filter, found),
+    el("div", { className: "tools" }, el("label", { for: "filter" }, "Filter by name or limit"), filter, found),
     el("table", { className: "kernels", role: "table", "aria-labelledby": "kernels-h" },
       el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, ...heads)), body),
-    more);
+    more,
+    ...(groups.some(isOver) ? [el("p", { className: "hint" }, `* ${OVER}.`)] : []),
+    el("p", { className: "hint" }, ...COLUMNS.slice(1).flatMap(([name, , , means]) =>
+      [el("b", {}, name), `: ${means[0].toLowerCase()}${means.slice(1)}. `])));
   onSelect(() => rows.forEach((row, i) => row.classList.toggle("chosen", i === selection.group)));
   fill();
 }

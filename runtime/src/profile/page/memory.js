@@ -5,7 +5,7 @@
   const { memory } = data;
   section.append(el("dl", { className: "numbers" }, ...pairs([
     ["Arena", bytes(memory.arena), `for ${plural(temps.length, "temp")}; alone, they would take ${bytes(memory.unplanned)}`],
-    ["Needed at once", bytes(memory.lower_bound), "the most that live in one wave"],
+    ["Needed at once", bytes(memory.lower_bound), "the most that live in one wave, each in whole cache lines"],
     ["An instance", bytes(memory.instance), "arena, inputs, states and outputs"],
     ...memory.roles.filter(([role, number]) => number && role !== "temp")
       .map(([role, number, size]) => [`${role[0].toUpperCase()}${role.slice(1)}s`, bytes(size), plural(number, "buffer")]),
@@ -13,6 +13,7 @@
 
   const LIVE = 64;
   const GAP = 26;
+  const LEFT = 60;
   let byTime = false;
   const from = temp => byTime ? temp.start : temp.first;
   const to = temp => byTime ? temp.end : temp.last;
@@ -39,6 +40,7 @@
     const base = 20 + LIVE;
     const y = n => base - n / memory.arena * LIVE;
     const most = Math.max(...steps.map(([, n]) => n));
+    clip(ctx);
     ctx.beginPath();
     ctx.moveTo(view.toX(view.x.min), base);
     let before = base;
@@ -54,69 +56,99 @@
     ctx.strokeStyle = colours.accent;
     ctx.lineWidth = 1.5;
     ctx.stroke();
-    ctx.fillStyle = colours.muted;
-    ctx.fillText(view.cut(`live bytes, at most ${bytes(most)}`, view.wide - 16), 8, 9);
-    ctx.fillText(view.cut(`where temps lie in the arena's ${bytes(memory.arena)}`, view.wide - 16), 8, axisTop - 9);
+    ctx.restore();
+    drawSizes(ctx, y, [0, memory.arena / 2, memory.arena]);
+    ctx.fillText(view.cut(`live bytes, at most ${bytes(most)}`, view.wide - LEFT - 8), LEFT, 9);
+    ctx.fillText(view.cut(`where temps lie in the arena's ${bytes(memory.arena)}`, view.wide - LEFT - 8), LEFT, axisTop - 9);
+  }
+
+  /** Keeps what is panned from the numbers at the left, until what is restored. */
+  function clip(ctx) {
+    ctx.save();
+    ctx.beginPath();
+    ctx.rect(LEFT - 2, 0, view.wide - LEFT + 2, view.high);
+    ctx.clip();
+  }
+
+  /** Numbers of bytes at the left, where they are in a picture. */
+  function drawSizes(ctx, y, all) {
+    for (const size of all) {
+      const text = bytes(Math.round(size));
+      ctx.fillStyle = colours.line;
+      ctx.fillRect(LEFT - 4, Math.round(y(size)), 4, 1);
+      ctx.fillStyle = colours.muted;
+      ctx.fillText(text, LEFT - 6 - text.length * view.letter, y(size));
+    }
   }
 
   function draw(ctx) {
     drawLive(ctx);
+    drawSizes(ctx, offsetY, [0, 0.25, 0.5, 0.75, 1].map(part => part * memory.arena));
+    clip(ctx);
     ctx.strokeStyle = colours.line;
     ctx.lineWidth = 1;
     ctx.strokeRect(view.toX(view.x.min), offsetY(memory.arena), view.toX(view.x.max) - view.toX(view.x.min),
       offsetY(0) - offsetY(memory.arena));
+    drawTemps(ctx);
+    ctx.restore();
+    drawAxis(ctx);
+  }
+
+  function drawTemps(ctx) {
     for (const temp of temps) {
       const [x0, x1] = [view.toX(from(temp)), view.toX(to(temp))];
-      if (x1 < 0 || x0 > view.wide) continue;
+      if (x1 < LEFT || x0 > view.wide) continue;
       const [y0, y1] = [offsetY(temp.offset + temp.bytes), offsetY(temp.offset)];
       const uses = selection.op !== null && temp.users.includes(selection.op);
       const { fill, text } = paint(groupOf[temp.writer]);
-      ctx.globalAlpha = selection.op !== null ? (uses ? 1 : 0.3) : isBack(temp.writer) ? 0.3 : 1;
+      const isDim = selection.op !== null ? !uses : isBack(temp.writer);
+      ctx.globalAlpha = isDim ? BACK : 1;
       ctx.fillStyle = fill;
       const [wide, tall] = [Math.max(x1 - x0 - (x1 - x0 > 4 ? 1 : 0), 1), Math.max(y1 - y0 - (y1 - y0 > 4 ? 1 : 0), 1)];
       ctx.fillRect(x0, y0, wide, tall);
+      ctx.globalAlpha = 1;
+      outline(ctx, x0, y0, wide, tall);
       if (uses) {
         ctx.strokeStyle = colours.fg;
         ctx.lineWidth = 2;
         ctx.strokeRect(x0 + 1, y0 + 1, Math.max(wide - 2, 1), Math.max(tall - 2, 1));
       }
       if (tall > 12 && wide > 12) {
-        const left = Math.max(x0, 0) + 3;
+        const left = Math.max(x0, LEFT) + 3;
         const room = Math.min(x1, view.wide) - left - 3;
         const group = groupOf[temp.writer];
         const rank = group < COLOURED ? String(group + 1) : "";
         const texts = [`${bufferName(temp.buffer)}, ${bytes(temp.bytes)}`, bytes(temp.bytes), ""];
         const label = texts.map(text => rank && text ? `${rank}: ${text}` : rank || text)
           .find(label => label.length * view.letter <= room);
-        ctx.fillStyle = text;
+        ctx.fillStyle = isDim ? colours.muted : text;
         if (label) ctx.fillText(label, left, (y0 + y1) / 2 + 1);
       }
-      ctx.globalAlpha = 1;
     }
-    drawAxis(ctx);
   }
 
   function drawAxis(ctx) {
     const marks = ticks(view.x.from, view.x.to, view.wide / 95, 1);
     const step = marks.length > 1 ? marks[1] - marks[0] : view.x.size;
     ctx.fillStyle = colours.muted;
+    ctx.fillText(byTime ? "time" : "op", 8, view.high - 10);
     for (const at of marks) {
       const text = byTime ? timeTick(at, step, view.x.to) : String(at);
       const wide = text.length * view.letter;
-      ctx.fillText(text, clamp(view.toX(at) - wide / 2, 2, view.wide - wide - 2), view.high - 10);
+      ctx.fillText(text, clamp(view.toX(at) - wide / 2, LEFT - 6, view.wide - wide - 2), view.high - 10);
     }
   }
 
-  const lines = temp => () => {
+  function lines(temp) {
     const { shape } = buffers[temp.buffer];
     return [
       `${bufferName(temp.buffer)}: ${shape}`,
-      `${bytes(temp.bytes)} at ${temp.offset.toLocaleString("en-GB")} of the arena`,
+      `${bytes(temp.bytes)}, from byte ${temp.offset.toLocaleString("en-GB")} of the arena on`,
       `written first by op ${temp.writer}: ${nameOfOp(temp.writer)}`,
       `used last by op ${temp.users.at(-1)}: ${nameOfOp(temp.users.at(-1))}`,
       `lives for ${plural(temp.last - temp.first, "op")} of the run's order, ${time(temp.end - temp.start)}`,
     ];
-  };
+  }
 
   function pick(px, py) {
     const isAt = temp => {
@@ -124,8 +156,8 @@
       const [y0, y1] = [offsetY(temp.offset + temp.bytes), offsetY(temp.offset)];
       return px >= x0 && px <= Math.max(x1, x0 + 2) && py >= y0 && py <= Math.max(y1, y0 + 2);
     };
-    const temp = temps.find(isAt);
-    return temp ? { op: temp.writer, lines: lines(temp) } : null;
+    const temp = px < LEFT ? null : temps.find(isAt);
+    return temp ? { op: temp.writer, lines: () => lines(temp) } : null;
   }
 
   const axis = () => byTime ? [0, Math.max(trace.took, 1), Math.min(20, Math.max(trace.took, 1))]
@@ -143,16 +175,20 @@
   if (!temps.length) section.append(el("p", {}, "There are no temps, and so no arena."));
   else {
     const wrote = [...temps].sort((a, b) => a.first - b.first);
+    const firstOf = op => wrote.find(temp => temp.writer === op);
     view = new View(section, {
       label: `${plural(temps.length, "temp")} in an arena of ${bytes(memory.arena)}, over the run's order`,
-      hint: "A rectangle is a temp, from the op that uses it first to the one that uses it last, coloured by what writes it.",
+      hint: "A rectangle is a temp, from the op that uses it first to the one that uses it last, coloured by what writes it. "
+        + "Above them, how many bytes live, without what rounds each up to whole cache lines.",
       x: new Axis(...axis()),
+      box: { left: LEFT, right: 8, top: 20, bottom: 8 },
       height: () => 360,
       tools: toggle,
       draw, pick,
       sequence: () => [...new Set(wrote.map(temp => temp.writer))].map(op => ({ op })),
+      linesOf: ({ op }) => lines(firstOf(op)),
       reveal: ({ op }) => {
-        const temp = wrote.find(temp => temp.writer === op);
+        const temp = firstOf(op);
         view.x.reveal(from(temp), to(temp));
         const middle = clamp((from(temp) + to(temp)) / 2, view.x.from, view.x.to);
         return [view.toX(middle), offsetY(temp.offset + temp.bytes / 2)];
@@ -161,7 +197,7 @@
         : `ops ${Math.ceil(view.x.from)} to ${Math.floor(view.x.to)} of ${ops.length}, in the run's order`,
       legend: legend(),
       list: () => ({
-        heads: ["temp", "type", "bytes", "offset", "first op", "last op"],
+        heads: ["temp", "type", "bytes", "offset, bytes", "first op", "last op"],
         rows: wrote.map(t => [bufferName(t.buffer), buffers[t.buffer].shape, t.bytes, t.offset, t.users[0], t.users.at(-1)]),
       }),
     });

@@ -2,11 +2,16 @@
 
 {
   const { run_ns: run, totals, machine, threads } = report;
+  const used = Math.max(threads.length, 1);
+  const pool = Math.max(report.pool_threads, used);
   $("name").textContent = report.plan;
   document.title = `${report.plan}: svod profile`;
   $("about").textContent =
-    `${plural(ops.length, "op")}, ${plural(report.runs, "run")} on ${plural(Math.max(threads.length, 1), "thread")}`
+    `${plural(ops.length, "op")}, ${plural(report.runs, "run")} on ${used < pool ? `${used} of ` : ""}${plural(pool, "thread")}`
     + (machine ? `, ${machine.cpu}` : "");
+  if (used < pool)
+    $("about").append(el("small", {}, `Runs could have had ${plural(pool, "thread")}: the schedule that they follow has use for `
+      + `${used}, as when it was learned, none with more was clearly faster.`));
 
   const most = groups[0]?.share || 1;
   $("costliest").append(...groups.slice(0, 5).map((group, i) => {
@@ -15,8 +20,8 @@
     bar.style.background = PALETTE[i].fill;
     const said = [
       plural(group.ops.length, "call"),
-      group.of_peak === null ? null : `${percent(group.of_peak)} of peak`,
-      group.bound && `bound by ${group.bound}`,
+      group.of_peak === null ? null : `${ofPeak(group)} of peak`,
+      group.bound && `nearest limit: ${group.bound}`,
     ].filter(Boolean).join(", ");
     const button = el("button", { type: "button" }, chip(i), el("span", { className: "who" }, names[i]),
       el("span", { className: "much" }, `${percent(group.share)}  ${time(group.work_ns)}`),
@@ -24,24 +29,33 @@
     button.onclick = () => { select(i); openDetails(button); };
     return el("li", {}, button);
   }));
+  const others = groups.slice(5);
+  if (others.length)
+    $("costliest").append(el("li", { className: "others" }, el("a", { href: "#kernels" }, plural(others.length, "other kernel")),
+      `, ${percent(others.reduce((sum, group) => sum + group.share, 0))}`));
 
-  const rates = machine && ratesFor(machine, Math.max(threads.length, 1));
+  const rates = machine && ratesFor(machine, used);
+  const isSplit = ops.some(op => op.critical && op.threads > 1);
   const { memory } = data;
   const roles = memory.roles.filter(([role, number]) => number && role !== "temp");
   const constants = roles.find(([role]) => role === "constant")?.[2] ?? 0;
   $("totals").append(...pairs([
     ["A run", time(run.median), `median; ${time(run.lower)} to ${time(run.upper)} in half of ${plural(report.runs, "run")}`],
     ["Work", time(totals.work_ns), `in ops, of all threads; ${plural(totals.launches, "launch")}`],
-    ["Critical path", time(totals.critical_path_ns), "the least that a run takes with ops that are not split"],
+    ["Critical path", time(totals.critical_path_ns), "what ops take that each wait for the one before"
+      + (isSplit ? "; some are split here, so a run can take less" : ": a run takes no less")],
     totals.overhead_ns === null ? null
       : ["Runtime", `${digits(totals.overhead_ns)}${NARROW}ns`, `for each launch; ${time(totals.overhead_ns * totals.launches)} a run`],
-    threads.length > 1 ? ["Waits", time(totals.waits_ns), "of all threads, for each other"] : null,
+    threads.length > 1 ? ["Waits", time(totals.waits_ns), "of all threads, for each other, in the mean"] : null,
     threads.length > 1
-      ? ["Balance", percent(totals.balance), `busy for ${threads.map(t => time(t.busy_ns)).join(" and ")}`] : null,
+      ? ["Balance", percent(totals.balance), `busy, in the mean, for ${threads.map(t => time(t.busy_ns)).join(" and ")}`] : null,
+    threads.length
+      ? ["In no op", time(threads[0].blank_ns), "the caller, in the mean, and it waits for none: the runtime, or other programs"] : null,
     rates ? ["Peak arithmetic", `${giga(rates.f32_flops)}${NARROW}GFLOP/s`,
-      `of f32, ${giga(rates.f64_flops)} of f64; ${plural(rates.threads, "thread")}`] : null,
+      `f32; f64: ${giga(rates.f64_flops)}${NARROW}GFLOP/s; ${plural(rates.threads, "thread")}`] : null,
     rates ? ["Peak reads", `${giga(rates.bandwidth.at(-1).read)}${NARROW}GB/s`,
-      `from memory; ${plateaus(rates).slice(0, -1).map(l => `${giga(l.read)} of ${bytes(l.size)}`).join(", ")}`] : null,
+      `from memory; ${plateaus(rates).slice(0, -1)
+        .map((l, i) => `${giga(l.read)}${NARROW}GB/s from ${bytes(l.size)}${i ? "" : " (cache)"}`).join(", ")}`] : null,
     ["Memory", bytes(memory.instance + constants),
       [...roles.map(([role, , size]) => `${role}s ${bytes(size)}`), `arena ${bytes(memory.arena)}`].join(", ")],
   ]));

@@ -1,5 +1,7 @@
 // One run: a track for each thread, on it what ran when.
 
+$("timeline-h").textContent = `Timeline of one run (${time(trace.took)}; the median is ${time(report.run_ns.median)})`;
+
 {
   const BAR = 26;
   const NAME = 16;
@@ -13,54 +15,71 @@
   const barTop = thread => rowTop(thread) + (hasNames ? NAME : 1);
   const barHigh = hasNames ? BAR : tall() - 2;
 
-  function ruler(ctx, view) {
+  function drawGrid(ctx, view) {
+    ctx.fillStyle = colours.band;
+    for (const { x0, x1, i } of seenPhases(view)) if (i % 2) ctx.fillRect(x0, 18, x1 - x0, view.high);
+    ctx.fillStyle = colours.line;
+    for (const at of ticks(view.x.from, view.x.to, view.wide / 95, 1)) ctx.fillRect(Math.round(view.toX(at)), 16, 1, view.high);
+  }
+
+  const seenPhases = view => phases.length < 2 ? [] : phases
+    .map(({ from, until }, i) => ({ i, x0: view.toX(from), x1: view.toX(until) }))
+    .filter(({ x0, x1 }) => x1 >= 0 && x0 <= view.wide && x1 - x0 >= 3);
+
+  /** Text that no line goes through. */
+  function write(ctx, view, text, x, y, ground, colour = colours.muted) {
+    ctx.fillStyle = ground;
+    ctx.fillRect(x - 1, y - 7, text.length * view.letter + 2, 13);
+    ctx.fillStyle = colour;
+    ctx.fillText(text, x, y);
+  }
+
+  function drawTexts(ctx, view) {
     const marks = ticks(view.x.from, view.x.to, view.wide / 95, 1);
     const step = marks.length > 1 ? marks[1] - marks[0] : view.x.size;
     for (const at of marks) {
-      const x = Math.round(view.toX(at)) + 0.5;
-      ctx.fillStyle = colours.line;
-      ctx.fillRect(x - 0.5, 16, 1, view.high);
       const text = timeTick(at, step, view.x.to);
       const wide = text.length * view.letter;
       ctx.fillStyle = colours.muted;
-      ctx.fillText(text, clamp(x - wide / 2, 2, view.wide - wide - 2), 9);
+      ctx.fillText(text, clamp(view.toX(at) - wide / 2, 2, view.wide - wide - 2), 9);
     }
+    for (const { x0, x1, i } of seenPhases(view)) {
+      const from = Math.max(x0, 0) + 3;
+      const text = view.cut(x1 - x0 > 70 ? `phase ${i}` : String(i), x1 - from - 3);
+      if (text) write(ctx, view, text, from, 27, i % 2 ? colours.band : colours.card);
+    }
+    if (hasNames) tracks.forEach((_, thread) => drawName(ctx, view, thread));
   }
 
-  function drawPhases(ctx, view) {
-    if (phases.length < 2) return;
-    phases.forEach(({ from, until }, i) => {
-      const [x0, x1] = [view.toX(from), view.toX(until)];
-      if (x1 < 0 || x0 > view.wide || x1 - x0 < 3) return;
-      if (i % 2) {
-        ctx.fillStyle = colours.band;
-        ctx.fillRect(x0, 18, x1 - x0, view.high);
-      }
-      const text = view.cut(x1 - x0 > 70 ? `phase ${i}` : String(i), x1 - Math.max(x0, 0) - 6);
-      ctx.fillStyle = colours.muted;
-      if (text) ctx.fillText(text, Math.max(x0, 0) + 3, 27);
-    });
+  function drawName(ctx, view, thread) {
+    const { busy, waits } = did[thread];
+    const more = tracks.length > 1 ? `, waits ${time(waits)}` : "";
+    const text = view.cut(`${threadName(thread)}: busy ${time(busy)}${more} in this run`, view.wide - 16);
+    write(ctx, view, text, 8, barTop(thread) - 8, colours.card, colours.fg);
   }
 
   function drawSpan(ctx, view, span, x0, x1, y) {
     const { fill, text } = paint(groupOf[span.op]);
-    ctx.globalAlpha = isBack(span.op) ? 0.3 : 1;
+    const isDim = isBack(span.op);
+    ctx.globalAlpha = isDim ? BACK : 1;
     ctx.fillStyle = fill;
     // What follows at once is told apart by a gap, where there is room.
     const wide = x1 - x0;
     ctx.fillRect(x0, y, wide > 4 ? wide - 1 : wide, barHigh);
+    ctx.globalAlpha = 1;
+    outline(ctx, x0, y, wide - 1, barHigh);
     if (selection.op === span.op) {
       ctx.strokeStyle = colours.fg;
       ctx.lineWidth = 2;
       ctx.strokeRect(x0 - 1, y - 1, Math.max(wide + 1, 3), barHigh + 2);
     }
-    if (wide > 14 && barHigh > 11) {
-      const from = Math.max(x0, 0) + 4;
-      const label = view.nameIn(groupOf[span.op], Math.min(x1, view.wide) - from - 4);
-      ctx.fillStyle = text;
+    if (wide > 10 && barHigh > 11) {
+      const room = wide > 14 ? 4 : 2;
+      const from = Math.max(x0, 0) + room;
+      const label = view.nameIn(groupOf[span.op], Math.min(x1, view.wide) - from - room + 1);
+      ctx.fillStyle = isDim ? colours.muted : text;
       if (label) ctx.fillText(label, from, y + barHigh / 2 + 1);
     }
-    ctx.globalAlpha = 1;
   }
 
   /** Spans narrower than a pixel share one, which has the colour of the longest. */
@@ -96,27 +115,34 @@
   }
 
   function draw(ctx, view) {
-    drawPhases(ctx, view);
-    ruler(ctx, view);
+    drawGrid(ctx, view);
     tracks.forEach((track, thread) => {
       const y = barTop(thread);
-      if (hasNames) {
-        const { busy_ns: busy, waits_ns: idle } = report.threads[thread] ?? { busy_ns: 0, waits_ns: 0 };
-        const more = tracks.length > 1 ? `, waits ${time(idle)}` : "";
-        ctx.fillStyle = colours.fg;
-        ctx.fillText(view.cut(`${threadName(thread)}: busy ${time(busy)}${more} a run`, view.wide - 16), 8, y - 8);
-      }
       ctx.fillStyle = colours.line;
       ctx.fillRect(view.toX(0), y + barHigh, view.toX(trace.took) - view.toX(0), 1);
       drawWaits(ctx, view, waits[thread], y);
       drawTrack(ctx, view, track, y);
     });
+    drawTexts(ctx, view);
   }
 
-  const lines = span => () => opLines(span.op,
-    `${time(span.end - span.start)} in this run, from ${time(span.start)} on`,
-    `${threadName(span.thread)}${phases.length > 1 ? `, phase ${span.phase}` : ""}`
-      + (span.parts > 1 ? `, part ${span.part + 1} of ${span.parts}` : ""));
+  function lines({ op, part, parts, phase, thread, start, end }) {
+    const where = `${threadName(thread)}${phases.length > 1 ? `, phase ${phase}` : ""}`;
+    const head = `op ${op}: ${nameOfOp(op)}`;
+    if (parts < 2) return [head, `${time(end - start)} in this run, from ${time(start)} on`, where, inMedian(op)];
+    return [head, `this part, ${part + 1} of ${parts}: ${time(end - start)}, from ${time(start)} on`, where,
+      `all parts together: ${time(took[op])} in this run, ${inMedian(op)}`];
+  }
+
+  /** What to say of a place where a thread has no op and waits for none. */
+  function blank(thread, at) {
+    if (at < 0 || at > trace.took) return null;
+    const all = [...tracks[thread], ...waits[thread]];
+    const from = Math.max(0, ...all.filter(one => one.end <= at).map(one => one.end));
+    const until = Math.min(trace.took, ...all.filter(one => one.start >= at).map(one => one.start));
+    return { lines: () => [`${threadName(thread)} is in no op`,
+      `${time(until - from)}, from ${time(from)} on: the runtime, or other programs had the processor`] };
+  }
 
   function pick(px, py) {
     const thread = tracks.findIndex((_, i) => py >= barTop(i) && py <= barTop(i) + barHigh);
@@ -131,14 +157,15 @@
       return some.sort((a, b) => far(a) - far(b) || (b.end - b.start) - (a.end - a.start))[0];
     };
     const span = near(tracks[thread], 0) ?? near(tracks[thread], 3);
-    if (span) return { op: span.op, lines: lines(span) };
+    if (span) return { op: span.op, lines: () => lines(span) };
     const wait = near(waits[thread], 0);
     return wait ? {
       lines: () => [`${threadName(thread)} waits`, `${time(wait.end - wait.start)}, until the others have ended phase ${wait.phase}`],
-    } : null;
+    } : blank(thread, view.fromX(px));
   }
 
   const byStart = [...spans].sort((a, b) => a.start - b.start);
+  const firstOf = op => byStart.find(span => span.op === op);
   const inOrder = [...new Set(byStart.map(span => span.op))].map(op => ({ op }));
   const view = new View($("timeline"), {
     label: `Timeline of one run of ${time(trace.took)} on ${plural(tracks.length, "thread")}`,
@@ -146,14 +173,18 @@
     height: () => top + tracks.length * tall() + 10,
     draw, pick,
     sequence: () => inOrder,
+    linesOf: ({ op }) => lines(firstOf(op)),
     reveal: ({ op }) => {
-      const first = byStart.find(span => span.op === op);
+      const first = firstOf(op);
       view.x.reveal(first.start, first.end);
       return [view.toX((first.start + first.end) / 2), barTop(first.thread) + barHigh / 2];
     },
     saySeen: () => view.x.isWhole ? `all ${time(trace.took)}`
       : `${time(view.x.from)} to ${time(view.x.to)} of ${time(trace.took)}`,
-    legend: legend(tracks.length > 1 ? el("span", {}, el("span", { className: "chip gap" }), "waits for other threads") : null),
+    legend: legend(
+      tracks.length > 1 ? el("span", {}, el("span", { className: "chip gap" }), "waits for other threads") : null,
+      el("span", {}, el("span", { className: "chip blank" }), "blank: in no op (the runtime, or other programs had the processor)"),
+      phases.length > 1 ? el("span", {}, el("span", { className: "chip band" }), "phases; after each, threads wait for each other") : null),
     list: () => ({
       heads: ["from", "takes", "op", "kernel", "thread", "phase", "part"],
       rows: byStart.map(s => [time(s.start), time(s.end - s.start), s.op, nameOfOp(s.op), threadName(s.thread),

@@ -36,8 +36,9 @@ class Axis {
 class View {
   /**
    * `draw(ctx, view)` draws it, `pick(x, y)` says what is at a place, as `{ op }` or `{ group }` with
-   * `lines` to say of it; `reveal(op)` pans to an op and returns where it is. `sequence` is the ops in the
-   * order in which keys go through them, `list` what the picture shows as a table.
+   * `lines` to say of it and, where several lie there, all `pile`d groups; `sequence` is the items in the
+   * order in which keys go through them. Of an item, `reveal` pans to it and returns where it is, and
+   * `linesOf` is what to say. `list` is what the picture shows as a table.
    */
   constructor(section, options) {
     Object.assign(this, { height: () => 200, box: { left: 8, right: 8, top: 20, bottom: 8 } }, options);
@@ -50,7 +51,7 @@ class View {
     this.seen = el("output", { className: "seen" });
     const button = (text, label, does) => {
       const made = el("button", { type: "button", "aria-label": label, title: label }, text);
-      made.onclick = () => { does(); this.ask(); };
+      made.onclick = () => { tip.hide(); does(); this.ask(); };
       return made;
     };
     const tools = this.x && el("div", { className: "tools", role: "group", "aria-label": `Zoom: ${options.label}` },
@@ -148,9 +149,9 @@ class View {
     canvas.addEventListener("pointermove", event => this.move(event, ...at(event)));
     canvas.addEventListener("pointerup", event => {
       if (!this.pointers.delete(event.pointerId) || this.moved) return;
-      const item = this.pick?.(...at(event));
+      const item = this.pick(...at(event));
       if (item?.op !== undefined) selectOp(item.op);
-      else if (item?.group !== undefined) select(item.group);
+      else if (item?.group !== undefined) select(this.nextOf(item));
       else clear();
     });
     canvas.addEventListener("pointercancel", event => this.pointers.delete(event.pointerId));
@@ -158,6 +159,11 @@ class View {
     canvas.addEventListener("blur", () => tip.hide());
     canvas.addEventListener("keydown", event => this.key(event));
     canvas.addEventListener("dblclick", event => { this.zoom(0.5, ...at(event)); this.ask(); });
+  }
+
+  /** Of what lies in one place, the one below what is selected. */
+  nextOf({ group, pile = [group] }) {
+    return pile[(pile.indexOf(selection.group) + 1) % pile.length];
   }
 
   /** A wheel zooms where the picture has the focus, or Ctrl is held; else it scrolls the page. */
@@ -178,7 +184,7 @@ class View {
   move(event, px, py) {
     const before = this.pointers.get(event.pointerId);
     if (!before) {
-      const item = event.pointerType === "touch" ? null : this.pick?.(px, py);
+      const item = event.pointerType === "touch" ? null : this.pick(px, py);
       this.canvas.style.cursor = item ? "pointer" : this.x ? "grab" : "default";
       if (item) tip.show(item.lines(), event.clientX, event.clientY);
       else tip.hide();
@@ -219,10 +225,12 @@ class View {
       n: () => this.step(1),
       p: () => this.step(-1),
       Enter: () => openDetails(),
-      Escape: () => { tip.hide(); clear(); },
+      Escape: clear,
     }[event.key];
     if (!does) return;
     event.preventDefault();
+    // What stays is no longer where it was; `n` and `p` show their own.
+    tip.hide();
     does();
     this.ask();
   }
@@ -238,8 +246,7 @@ class View {
     else select(item.group);
     const [px, py] = this.reveal(item);
     const box = this.canvas.getBoundingClientRect();
-    const found = this.pick(px, py);
-    if (found) tip.show(found.lines(), box.left + px, box.top + py);
+    tip.show(this.linesOf(item), box.left + px, box.top + py);
   }
 }
 
@@ -255,11 +262,21 @@ function firstThat(all, is) {
   return low;
 }
 
-/** What to say of an op. */
-const opLines = (op, ...more) => [
-  `op ${op}: ${nameOfOp(op)}`, ...more,
-  `${time(ops[op].work_ns.median)} in the median of ${plural(ops[op].runs, "run")}`,
-];
+addEventListener("scroll", event => { if (!details.contains(event.target)) tip.hide(); }, { passive: true, capture: true });
+
+/** What an op takes in most runs. */
+const inMedian = op => `${time(ops[op].work_ns.median)} in the median of ${plural(ops[op].runs, "run")}`;
+
+/** How much is seen of what stands back. */
+const BACK = 0.2;
+
+/** Draws an edge around what is filled, which tells light colours from the ground. */
+function outline(ctx, x, y, wide, tall) {
+  if (wide < 4 || tall < 4) return;
+  ctx.strokeStyle = colours.muted;
+  ctx.lineWidth = 1;
+  ctx.strokeRect(x + 0.5, y + 0.5, wide - 1, tall - 1);
+}
 
 /** Diagonal lines, for what is a gap. */
 function hatch(ctx) {
