@@ -25,6 +25,7 @@ const tip = {
     const [head, ...rest] = lines;
     this.box.replaceChildren(el("strong", {}, head), ...rest.map(line => el("span", {}, line)));
     this.box.hidden = false;
+    this.scrolled = scrollY;
     const { offsetWidth: width, offsetHeight: height } = this.box;
     const left = Math.min(x + 14, innerWidth - width - 6);
     const top = y + 18 + height > innerHeight ? y - height - 10 : y + 18;
@@ -33,6 +34,8 @@ const tip = {
   },
   hide() { this.box.hidden = true; },
 };
+// Of a scroll from before it was shown, it may be told only now.
+addEventListener("scroll", () => { if (scrollY !== tip.scrolled) tip.hide(); }, { passive: true });
 
 /** Says something to who does not see the page. */
 function say(text) { $("said").textContent = text; }

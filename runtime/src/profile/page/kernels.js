@@ -41,7 +41,8 @@
     const cells = COLUMNS.slice(1).map(([head, , shown]) => el("td", { role: "cell", "data-of": head }, shown(group, i)));
     const bar = el("span", { className: "bar", "aria-hidden": "true" });
     bar.style.width = `${100 * group.share / most}%`;
-    if (group.share >= 0.005) cells[2].append(bar);
+    // A shorter one would be a speck.
+    if (group.share > 0.03 * most) cells[2].append(bar);
     cells[2].className = "share";
     const row = el("tr", { role: "row" }, el("th", { scope: "row", role: "rowheader" }, open), ...cells);
     row.onclick = event => {

@@ -21,10 +21,10 @@
   }
 
   /** What takes less than this of the time sets no scale: it stands at the edge. */
-  const SMALL = 0.001;
+  const isSmall = ({ group }) => groups[group].share < 0.001;
   /** Whole decades that hold the dots, with room for their size, and the ridges. */
   function scales() {
-    const large = known.filter(dot => groups[dot.group].share >= SMALL);
+    const large = known.filter(dot => !isSmall(dot));
     const some = large.length ? large : known;
     const xs = some.map(dot => dot.x);
     const ys = some.map(dot => dot.y);
@@ -277,11 +277,11 @@
         view.y.reveal(atY, atY);
         return [view.toX(atX), view.toY(atY)];
       },
-      saySeen: () => view.x.isWhole && view.y.isWhole ? `all ${plural(known.length, "kernel")}` 
+      saySeen: () => view.x.isWhole && view.y.isWhole ? `all ${plural(known.length, "kernel")}`
         : `${digits(10 ** view.x.from)} to ${digits(10 ** view.x.to)} FLOP a byte`,
       legend: legend(
         machine ? el("span", {}, el("span", { className: "dashes" }), "what the selected kernel is held against") : null,
-        el("span", {}, el("span", { className: "chip edge" }), "beyond the edge: less than 0.1 % of the time")),
+        known.some(isSmall) ? el("span", {}, el("span", { className: "chip edge" }), "beyond the edge: less than 0.1 % of the time") : null),
       list: () => ({
         heads: ["kernel", "FLOP a byte", "GFLOP/s", "GB/s", "of peak", "threads"],
         rows: known.map(({ group: i }) => [names[i], digits(groups[i].flops / groups[i].bytes), giga(groups[i].flops),

@@ -10,8 +10,8 @@
     `${plural(ops.length, "op")}, ${plural(report.runs, "run")} on ${used < pool ? `${used} of ` : ""}${plural(pool, "thread")}`
     + (machine ? `, ${machine.cpu}` : "");
   if (used < pool)
-    $("about").append(el("small", {}, `Runs could have had ${plural(pool, "thread")}: the schedule that they follow has use for `
-      + `${used}, as when it was learned, none with more was clearly faster.`));
+    $("about").append(el("small", {}, `Runs could have had ${plural(pool, "thread")}, but their schedule uses ${used}: `
+      + "more are used where runs were clearly faster with them when the schedule was learned."));
 
   const most = groups[0]?.share || 1;
   $("costliest").append(...groups.slice(0, 5).map((group, i) => {

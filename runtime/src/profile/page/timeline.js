@@ -65,9 +65,10 @@ $("timeline-h").textContent = `Timeline of one run (${time(trace.took)}; the med
     ctx.fillStyle = fill;
     // What follows at once is told apart by a gap, where there is room.
     const wide = x1 - x0;
-    ctx.fillRect(x0, y, wide > 4 ? wide - 1 : wide, barHigh);
+    const seen = wide > 4 ? wide - 1 : wide;
+    ctx.fillRect(x0, y, seen, barHigh);
     ctx.globalAlpha = 1;
-    outline(ctx, x0, y, wide - 1, barHigh);
+    outline(ctx, x0, y, seen, barHigh);
     if (selection.op === span.op) {
       ctx.strokeStyle = colours.fg;
       ctx.lineWidth = 2;

@@ -161,9 +161,10 @@ class View {
     canvas.addEventListener("dblclick", event => { this.zoom(0.5, ...at(event)); this.ask(); });
   }
 
-  /** Of what lies in one place, the one below what is selected. */
+  /** Of what lies in one place, the one on top, or the next after what is selected. */
   nextOf({ group, pile = [group] }) {
-    return pile[(pile.indexOf(selection.group) + 1) % pile.length];
+    const now = pile.indexOf(selection.group);
+    return now < 0 ? group : pile[(now + 1) % pile.length];
   }
 
   /** A wheel zooms where the picture has the focus, or Ctrl is held; else it scrolls the page. */
@@ -262,8 +263,6 @@ function firstThat(all, is) {
   return low;
 }
 
-addEventListener("scroll", event => { if (!details.contains(event.target)) tip.hide(); }, { passive: true, capture: true });
-
 /** What an op takes in most runs. */
 const inMedian = op => `${time(ops[op].work_ns.median)} in the median of ${plural(ops[op].runs, "run")}`;
 
@@ -272,7 +271,7 @@ const BACK = 0.2;
 
 /** Draws an edge around what is filled, which tells light colours from the ground. */
 function outline(ctx, x, y, wide, tall) {
-  if (wide < 4 || tall < 4) return;
+  if (wide < 3 || tall < 4) return;
   ctx.strokeStyle = colours.muted;
   ctx.lineWidth = 1;
   ctx.strokeRect(x + 0.5, y + 0.5, wide - 1, tall - 1);
