@@ -62,7 +62,8 @@ function logTick(at) {
 }
 
 /** Of what comes to more than the peak, why that may be. */
-const OVER = "more than the peak: the plan states more than this run moved, as for the largest value of a variable, or caches held it";
+const OVER = "more than the peak: the plan states more than this run moved, as for the largest value of a variable, caches held it, "
+  + "or the peak was measured while the machine had other work";
 const isOver = group => group.of_peak > 1;
 const star = group => isOver(group) ? "*" : "";
 const ofPeak = group => percent(group.of_peak) + star(group);
