@@ -12,7 +12,7 @@ use crate::plan::cpu_name;
 use crate::pool::available_threads;
 
 /// To be raised when what is measured, or how, changes.
-const VERSION: &str = "3";
+const VERSION: &str = "4";
 
 /// What a machine can do at most: measured once, and kept in the runtime's cache.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

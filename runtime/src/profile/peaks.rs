@@ -2,12 +2,16 @@
 //!
 //! They are compiled with the library, so that a machine without a compiler can be measured, for
 //! the widest vectors that it has. All threads work at the same time, each on data of its own,
-//! and the best of several tries counts: what the machine can do is what it does undisturbed.
+//! and the best of several tries counts: what the machine can do is what it does undisturbed. So
+//! time counts in which a thread had a processor, and a try is better than any other where all
+//! threads had one all the time.
 
 use std::hint::black_box;
 use std::sync::{Barrier, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use rustix::time::{ClockId, clock_gettime};
 
 use super::machine::{Bandwidth, Rates};
 
@@ -26,6 +30,9 @@ const SIZES: [usize; 8] = [
 /// How long a try goes on, and how many there are.
 const TRY: Duration = Duration::from_millis(2);
 const TRIES: usize = 16;
+
+/// What part of a try a thread must have had a processor for, if it is to count as undisturbed.
+const UNDISTURBED: f64 = 0.95;
 
 /// Of how many bytes on a try is longer anyway, and how many there are then.
 const LARGE: usize = 32 << 20;
@@ -96,10 +103,10 @@ fn together<T>(
         let mut data = prepare(thread);
         // In caches and in memory, before it counts.
         work(&mut data);
-        let mut rates = vec![0.0; tries];
+        let mut rates = vec![Rate::default(); tries];
         for rate in &mut rates {
             barrier.wait();
-            let (start, mut done) = (Instant::now(), 0);
+            let (start, on_cpu, mut done) = (Instant::now(), cpu_time(), 0);
             let took = loop {
                 done += work(&mut data);
                 let took = start.elapsed();
@@ -107,12 +114,12 @@ fn together<T>(
                     break took;
                 }
             };
-            *rate = done as f64 / took.as_secs_f64();
+            *rate = Rate::of(done, took, cpu_time().saturating_sub(on_cpu));
         }
         rates
     };
     let one = &one;
-    let rates: Vec<Vec<f64>> = thread::scope(|scope| {
+    let rates: Vec<Vec<Rate>> = thread::scope(|scope| {
         let spawn = |t| thread::Builder::new().spawn_scoped(scope, move || one(t));
         let others: Vec<_> = (1..threads).map_while(|t| spawn(t).ok()).collect();
         let _ = barrier.set(Barrier::new(others.len() + 1));
@@ -120,8 +127,51 @@ fn together<T>(
         rates.extend(others.into_iter().filter_map(|other| other.join().ok()));
         rates
     });
-    let all = |try_: usize| rates.iter().map(|rates| rates[try_]).sum::<f64>();
-    (0..tries).map(all).fold(0.0, f64::max)
+    let all = |try_: usize| {
+        let each = rates.iter().map(|rates| rates[try_]);
+        each.reduce(Rate::beside).unwrap_or_default()
+    };
+    best((0..tries).map(all))
+}
+
+/// What a thread, or all, did in a try.
+#[derive(Clone, Copy, Debug, Default)]
+struct Rate {
+    /// How much in a second with a processor.
+    done: f64,
+    is_undisturbed: bool,
+}
+
+impl Rate {
+    fn of(done: usize, took: Duration, on_cpu: Duration) -> Rate {
+        let (took, on_cpu) = (took.as_secs_f64(), on_cpu.as_secs_f64());
+        Rate {
+            done: done as f64 / on_cpu.min(took).max(1e-9),
+            is_undisturbed: on_cpu >= UNDISTURBED * took,
+        }
+    }
+
+    fn beside(self, other: Rate) -> Rate {
+        Rate {
+            done: self.done + other.done,
+            is_undisturbed: self.is_undisturbed && other.is_undisturbed,
+        }
+    }
+}
+
+/// The best of those that were undisturbed or, where none was, of all.
+fn best(rates: impl Iterator<Item = Rate>) -> f64 {
+    let by_rate = |a: &Rate, b: &Rate| {
+        let undisturbed = a.is_undisturbed.cmp(&b.is_undisturbed);
+        undisturbed.then(a.done.total_cmp(&b.done))
+    };
+    rates.max_by(by_rate).map_or(0.0, |rate| rate.done)
+}
+
+/// How long the calling thread has had a processor.
+fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap_or_default()
 }
 
 /// Words that are read at a time: as many sums are kept, which fill eight registers of the widest
@@ -301,6 +351,22 @@ mod tests {
         let mut to = vec![0; 63];
         add_one(&data, &mut to);
         assert_eq!(to, data[1..]);
+    }
+
+    #[test]
+    fn a_thread_that_has_no_processor_counts_for_nothing() {
+        let millis = Duration::from_millis;
+        // Half of the time, another program had it.
+        let halved = Rate::of(100, millis(2), millis(1));
+        assert!((halved.done - 1e5).abs() < 1.0 && !halved.is_undisturbed);
+        let slower = Rate::of(90, millis(1), millis(1));
+        assert!((slower.done - 9e4).abs() < 1.0 && slower.is_undisturbed);
+        // Beside one that was away, the other had the memory to itself.
+        let both = halved.beside(slower);
+        assert!(!both.is_undisturbed && (both.done - 1.9e5).abs() < 1.0);
+        assert!((best([halved, slower, both].into_iter()) - 9e4).abs() < 1.0);
+        assert!((best([halved, halved].into_iter()) - 1e5).abs() < 1.0);
+        assert!(Rate::of(1, millis(1), Duration::ZERO).done.is_finite());
     }
 
     #[test]
