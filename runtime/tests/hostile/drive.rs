@@ -297,7 +297,8 @@ pub(crate) fn entry(dir: &Path) -> Vec<u8> {
 }
 
 /// Has a cache, in the folder `dir`, find an entry of these bytes; of those that begin with an odd
-/// byte, what follows is given the digest that it should have.
+/// byte, what follows is given the digest that it should have. One in four is looked at in all
+/// ways.
 pub(crate) fn cache(cache: &Cache, dir: &Path, bytes: &[u8]) {
     let Some((how, entry)) = bytes.split_first() else {
         return;
@@ -313,17 +314,22 @@ pub(crate) fn cache(cache: &Cache, dir: &Path, bytes: &[u8]) {
     let path = dir.join("objects").join(key.digest());
     std::fs::write(&path, &entry).unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
-    let stats = cache.stats().unwrap();
-    assert!(stats.bytes <= entry.len() as u64);
-    let other = Key::new([CACHED_KEY[0], ("flags", "-O3")]);
-    assert_eq!(cache.explain(&[other]).unwrap().len(), 1);
+    let in_all_ways = how & 6 == 0;
+    if in_all_ways {
+        let stats = cache.stats().unwrap();
+        assert!(stats.bytes <= entry.len() as u64);
+        let other = Key::new([CACHED_KEY[0], ("flags", "-O3")]);
+        assert_eq!(cache.explain(&[other]).unwrap().len(), 1);
+    }
     match cache.get(&key) {
         // It ends with what it gives, and what it gives is not more than all of it.
         Some(object) => assert!(entry.ends_with(&object) && object.len() < entry.len()),
         // What is no entry is not there any more.
         None => assert!(!path.exists()),
     }
-    cache.verify().unwrap();
+    if in_all_ways {
+        cache.verify().unwrap();
+    }
     cache.put(&key, CACHED);
     assert_eq!(cache.get(&key).as_deref(), Some(CACHED));
 }
