@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use super::{Case, Kind, NO_ADDRESS, OF_THE_HOST, OF_THE_SYSTEM, WILD, case};
 use crate::data::Data;
+use crate::host::is_sanitized;
 
 /// All of them.
 pub(crate) fn all() -> Vec<Case> {
@@ -170,14 +171,23 @@ fn memory() -> Vec<Case> {
         case(
             "set_memory",
             65,
-            "SIGSEGV Memory: wrote 2[8]+1; in set_memory",
+            of_callee("SIGSEGV Memory: wrote 2[8]+1; in set_memory"),
         ),
         case(
             "copy_memory",
             65,
-            "SIGSEGV Memory: wrote 2[8]+1; in copy_memory",
+            of_callee("SIGSEGV Memory: wrote 2[8]+1; in copy_memory"),
         ),
     ]
+}
+
+/// What is told of a fault in a function that a kernel calls. AddressSanitizer has such functions of
+/// its own, from which the way back to the kernel is not seen.
+fn of_callee(told: &'static str) -> &'static str {
+    match told.split_once("; in ") {
+        Some((told, _)) if is_sanitized() => told,
+        _ => told,
+    }
 }
 
 /// Memory that is no argument's, stacks and jumps.
