@@ -123,11 +123,13 @@ pub(crate) fn profile(args: &ProfileArgs, out: &mut dyn Write) -> Outcome {
         write_file(file, |out| write_events(bundle.plan(), &trace, out))?;
     }
     if let Some(file) = &args.html {
+        let why = counts.as_ref().err().map(NoCounters::to_string);
         let page = Page {
             plan: bundle.plan(),
             report: &report,
             trace: &trace,
             texts: &texts(&bundle, &runtime),
+            not_counted: why.as_deref(),
         };
         write_file(file, |out| write_page(&page, out))?;
     }

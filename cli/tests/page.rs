@@ -414,6 +414,44 @@ fn what_might_be_taken_for_a_contradiction_is_explained() {
     assert_eq!(browser.console(), [""; 0]);
 }
 
+#[test]
+fn it_says_what_was_counted_or_why_nothing_was() {
+    let Some(mut browser) = Browser::start() else {
+        return;
+    };
+    let counted = "[...document.querySelectorAll('#totals > div')]\
+        .find(e => e.innerText.startsWith('Counted')).innerText";
+    let (_dir, file) = digits_page();
+    browser.open(&file, 900, 900, "light");
+    let said = browser.text(counted);
+    assert!(
+        said.contains("instructions") || said.contains("count"),
+        "{said}"
+    );
+
+    let (_dir, file) = changed_page(|data| {
+        data["report"]["counts"] = Value::Null;
+        data["not_counted"] = "there are no counters".into();
+    });
+    browser.open(&file, 900, 900, "light");
+    let said = browser.text(counted);
+    assert!(said.contains("nothing\nthere are no counters"), "{said}");
+
+    let (_dir, file) = changed_page(|data| {
+        data["report"]["counts"] = serde_json::json!({
+            "cycles": 2e6, "instructions": 5e6, "cache_misses": 1200.0, "branch_misses": null,
+        });
+    });
+    browser.open(&file, 900, 900, "light");
+    let said = browser.text(counted).replace('\u{202f}', " ");
+    assert!(
+        said.contains("5.00 M instructions") && said.contains("1.20 k cache misses"),
+        "{said}"
+    );
+    assert!(!said.contains("branch"), "{said}");
+    assert_eq!(browser.console(), [""; 0]);
+}
+
 /// The run that is shown is not any, but one of about the median time; and its heading says so.
 #[test]
 fn the_run_that_is_shown_is_near_the_median() {
@@ -480,6 +518,7 @@ fn thousands_of_ops_are_drawn_as_well() {
         report: &profile.report(None, None),
         trace: &trace,
         texts: &[],
+        not_counted: None,
     };
     write_page(&page, File::create(&file).unwrap()).unwrap();
 

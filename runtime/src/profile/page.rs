@@ -46,6 +46,8 @@ pub struct Page<'a> {
     pub trace: &'a Trace,
     /// The texts of the plan's kernels, in their order; what is missing is not shown.
     pub texts: &'a [KernelText],
+    /// Why the processor counted nothing, where the report has no counts.
+    pub not_counted: Option<&'a str>,
 }
 
 /// What a kernel is, as text.
@@ -115,6 +117,7 @@ fn base64(bytes: &[u8]) -> String {
 struct Data<'a> {
     report: &'a Report,
     texts: &'a [KernelText],
+    not_counted: Option<&'a str>,
     buffers: Vec<Buffer<'a>>,
     ops: Vec<OpData>,
     /// The ops, in the order in which one thread runs them.
@@ -167,11 +170,13 @@ impl Data<'_> {
             report,
             trace,
             texts,
+            not_counted,
         } = *page;
         let schedule = trace.schedule().map(|schedule| schedule.ops().collect());
         Data {
             report,
             texts,
+            not_counted,
             buffers: (0..plan.buffers().len()).map(|i| buffer(plan, i)).collect(),
             ops: (0..plan.ops().len()).map(|op| op_data(plan, op)).collect(),
             order: schedule.unwrap_or_else(|| plan.order()),
@@ -286,6 +291,7 @@ mod tests {
             report: &profile.report(None, None),
             trace: &trace,
             texts: &texts,
+            not_counted: Some(HOSTILE),
         };
         let mut out = Vec::new();
         write_page(&page, &mut out).unwrap();
@@ -301,6 +307,7 @@ mod tests {
         assert_eq!(data["report"]["plan"], HOSTILE);
         assert_eq!(data["report"]["ops"][0]["name"], HOSTILE);
         assert_eq!(data["buffers"][0]["name"], HOSTILE);
+        assert_eq!(data["not_counted"], HOSTILE);
         assert_eq!(data["texts"][0]["source"], HOSTILE);
         assert_eq!(data["texts"][0]["assembly"], HOSTILE);
     }

@@ -39,13 +39,25 @@
   const { memory } = data;
   const roles = memory.roles.filter(([role, number]) => number && role !== "temp");
   const constants = roles.find(([role]) => role === "constant")?.[2] ?? 0;
+
+  /** What the processor counted, or why it did not. */
+  function counted() {
+    const { counts } = report;
+    if (!counts) return data.not_counted && ["Counted", "nothing", data.not_counted];
+    const misses = (what, n) => n === null ? [] : [`${count(n)} ${what} misses`];
+    return ["Counted", `${count(counts.instructions)} instructions`, [
+      `${digits(counts.instructions / Math.max(counts.cycles, 1))} a cycle`, `${count(counts.cycles)} cycles`,
+      ...misses("cache", counts.cache_misses), ...misses("branch", counts.branch_misses), "in a run, in the mean",
+    ].join(", ")];
+  }
+
   $("totals").append(...pairs([
     ["A run", time(run.median), `median; ${time(run.lower)} to ${time(run.upper)} in half of ${plural(report.runs, "run")}`],
-    ["Work", time(totals.work_ns), `in ops, of all threads; ${plural(totals.launches, "launch")}`],
+    ["Work", time(totals.work_ns), `in ops, of all threads, the sum of their medians; ${plural(totals.launches, "launch")}`],
     ["Critical path", time(totals.critical_path_ns), "what ops take that each wait for the one before"
       + (isSplit ? "; some are split here, so a run can take less" : ": a run takes no less")],
     totals.overhead_ns === null ? null
-      : ["Runtime", `${digits(totals.overhead_ns)}${NARROW}ns`, `for each launch; ${time(totals.overhead_ns * totals.launches)} a run`],
+      : ["Launch overhead", `${digits(totals.overhead_ns)}${NARROW}ns`, `a launch; ${time(totals.overhead_ns * totals.launches)} a run`],
     threads.length > 1 ? ["Waits", time(totals.waits_ns), "of all threads, for each other, in the mean"] : null,
     threads.length > 1
       ? ["Balance", percent(totals.balance), `busy, in the mean, for ${threads.map(t => time(t.busy_ns)).join(" and ")}`] : null,
@@ -58,5 +70,6 @@
         .map((l, i) => `${giga(l.read)}${NARROW}GB/s from ${bytes(l.size)}${i ? "" : " (cache)"}`).join(", ")}`] : null,
     ["Memory", bytes(memory.instance + constants),
       [...roles.map(([role, , size]) => `${role}s ${bytes(size)}`), `arena ${bytes(memory.arena)}`].join(", ")],
+    counted(),
   ]));
 }
