@@ -365,7 +365,10 @@ fn clicks_go_through_dots_that_lie_on_each_other() {
     let mut clicked = Vec::new();
     for _ in &names {
         browser.click(dot);
-        clicked.push(browser.text(SELECTED));
+        let selected = browser.text(SELECTED);
+        let told = browser.text(TIP);
+        assert_eq!(told.lines().next(), Some(selected.as_str()), "{told}");
+        clicked.push(selected);
     }
     assert_eq!(told.lines().next(), Some(clicked[0].as_str()), "{told}");
     clicked.sort();

@@ -26,6 +26,8 @@ const tip = {
     this.box.replaceChildren(el("strong", {}, head), ...rest.map(line => el("span", {}, line)));
     this.box.hidden = false;
     this.scrolled = scrollY;
+    // Where it was before, the edge of the window might make it narrower.
+    this.box.style.left = this.box.style.top = "0";
     const { offsetWidth: width, offsetHeight: height } = this.box;
     const left = Math.min(x + 14, innerWidth - width - 6);
     const top = y + 18 + height > innerHeight ? y - height - 10 : y + 18;

@@ -106,7 +106,9 @@
     hidesEdges = some.length > MANY && size.sx - 2 * size.halfX < 5;
     if (!hidesEdges)
       stroke(ctx, view, size, some, { strokeStyle: colours.muted, lineWidth: 1, globalAlpha: back }, some.length > MANY);
-    stroke(ctx, view, size, criticalEdges.filter(isSeen), { strokeStyle: colours.fg, lineWidth: 3, globalAlpha: op === null ? 1 : 0.5 });
+    // Under the lines of what is selected, the path's would fill their gaps.
+    const path = criticalEdges.filter(edge => isSeen(edge) && !edge.includes(op));
+    stroke(ctx, view, size, path, { strokeStyle: colours.fg, lineWidth: 3, globalAlpha: op === null ? 1 : 0.5 });
     const related = new Set();
     if (op !== null) {
       const [from, to] = [before(op).map(e => [e, op]), after[op].map(l => [op, l])];
@@ -142,8 +144,8 @@
     ctx.globalAlpha = 1;
     // The frame of a small one would leave nothing of its colour: there, the line along the path is enough.
     if (isChosen || !isSmall) {
-      const isFramed = isChosen || (ops[op].critical && !isDim);
-      ctx.strokeStyle = isChosen ? colours.accent : isFramed ? colours.fg : colours.muted;
+      const isFramed = isChosen || ops[op].critical;
+      ctx.strokeStyle = isChosen ? colours.accent : isFramed && !isDim ? colours.fg : colours.muted;
       ctx.lineWidth = selection.op === op ? 4 : isFramed ? clamp(halfX * 0.4, 0.8, 2.5) : 1;
       ctx.stroke();
     }
@@ -208,7 +210,8 @@
       + (hidesEdges ? "; zoom in to see all edges" : ""),
     legend: legend(
       el("span", {}, el("span", { className: "dashes thin" }), "an op waits for another"),
-      el("span", {}, el("span", { className: "chip critical" }), `critical path, ${time(report.totals.critical_path_ns)}`),
+      el("span", {}, el("span", { className: "chip critical" }), el("span", { className: "dashes thick" }),
+        `critical path: angular boxes, thick line, ${time(report.totals.critical_path_ns)}`),
       el("span", {}, el("span", { className: "dashes" }), "what the selected op waits for"),
       el("span", {}, el("span", { className: "dashes whole" }), "what waits for it")),
     list: () => ({

@@ -42,7 +42,7 @@
     const bar = el("span", { className: "bar", "aria-hidden": "true" });
     bar.style.width = `${100 * group.share / most}%`;
     // A shorter one would be a speck.
-    if (group.share > 0.03 * most) cells[2].append(bar);
+    if (group.share > 0.08 * most) cells[2].append(bar);
     cells[2].className = "share";
     const row = el("tr", { role: "row" }, el("th", { scope: "row", role: "rowheader" }, open), ...cells);
     row.onclick = event => {
@@ -79,7 +79,9 @@
     more,
     ...(groups.some(isOver) ? [el("p", { className: "hint" }, `* ${OVER}.`)] : []),
     el("p", { className: "hint" }, ...COLUMNS.slice(1).flatMap(([name, , , means]) =>
-      [el("b", {}, name), `: ${means[0].toLowerCase()}${means.slice(1)}. `])));
+      [el("b", {}, name), `: ${means[0].toLowerCase()}${means.slice(1)}. `]),
+    ...(names.some((name, i) => name !== groups[i].name)
+      ? [el("b", {}, "(n)"), ": the kernel's number, where several share a name."] : [])));
   onSelect(() => rows.forEach((row, i) => row.classList.toggle("chosen", i === selection.group)));
   fill();
 }

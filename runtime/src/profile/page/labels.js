@@ -55,9 +55,10 @@ function* placesAround({ x, y, r }, wide, most, within) {
 
 /**
  * The nearest place beside a dot for a text of this width, within `room` and no farther than `most`; undefined where there is none.
- * `dots` are in the order in which they are drawn, `taken` the boxes of what has been written, `lines` those that are drawn.
+ * A line to it begins so far `within` the dot, or less. `dots` are in the order in which they are drawn, `taken` the boxes of
+ * what has been written, with the `dot` of a rank, `lines` those that are drawn.
  */
-function placeBeside(dot, wide, most, { room, dots, taken, lines }) {
+function placeBeside(dot, wide, most, within, { room, dots, taken, lines }) {
   const others = dots.filter(other => other !== dot);
   const above = dots.slice(dots.indexOf(dot) + 1);
   // A line may cross what lies below its own dot, and keeps away from those that lie elsewhere.
@@ -71,9 +72,9 @@ function placeBeside(dot, wide, most, { room, dots, taken, lines }) {
     // What touches a dot must be far from others, so as not to seem theirs.
     if (others.some(other => apart(other, box) < (line ? 3 : 7))) return false;
     if (lines.some(other => meets(other, grown(box, 1)))) return false;
-    return !line || (clears(line) && !taken.some(other => meets(line, other)));
+    return !line || (clears(line) && !taken.some(other => meets(line, grown(other, other.dot === dot ? 0 : 2))));
   };
   // Of a dot that is hidden, the line begins at the edge.
-  for (const within of [2, 0, -3])
-    for (const place of placesAround(dot, wide, most, within)) if (isFree(place)) return place;
+  for (const depth of [within, 0, -3])
+    for (const place of placesAround(dot, wide, most, depth)) if (isFree(place)) return place;
 }

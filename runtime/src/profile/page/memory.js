@@ -94,21 +94,33 @@
     drawAxis(ctx);
   }
 
+  /** Where a temp lies in the picture: its top and height are whole pixels, so that none is a mere shade. */
+  function boxOf(temp) {
+    const [y0, y1] = [offsetY(temp.offset + temp.bytes), offsetY(temp.offset)].map(Math.round);
+    return { x0: view.toX(from(temp)), x1: view.toX(to(temp)), y0, tall: Math.max(y1 - y0 - (y1 - y0 > 4 ? 1 : 0), 2) };
+  }
+  /** Thin ones are drawn over what lies beside them. */
+  const drawn = [...temps].sort((a, b) => b.bytes - a.bytes);
+
   function drawTemps(ctx) {
-    for (const temp of temps) {
-      const [x0, x1] = [view.toX(from(temp)), view.toX(to(temp))];
+    for (const temp of drawn) {
+      const { x0, x1, y0, tall } = boxOf(temp);
       if (x1 < LEFT || x0 > view.wide) continue;
-      const [y0, y1] = [offsetY(temp.offset + temp.bytes), offsetY(temp.offset)];
       const uses = selection.op !== null && temp.users.includes(selection.op);
       const { fill, text } = paint(groupOf[temp.writer]);
       const isDim = selection.op !== null ? !uses : isBack(temp.writer);
-      ctx.globalAlpha = isDim ? BACK : 1;
-      ctx.fillStyle = fill;
-      const [wide, tall] = [Math.max(x1 - x0 - (x1 - x0 > 4 ? 1 : 0), 1), Math.max(y1 - y0 - (y1 - y0 > 4 ? 1 : 0), 1)];
+      const isThin = tall < 4;
+      ctx.globalAlpha = isDim ? (isThin ? 0.5 : BACK) : 1;
+      ctx.fillStyle = uses && isThin ? colours.fg : fill;
+      const wide = Math.max(x1 - x0 - (x1 - x0 > 4 ? 1 : 0), 1);
       ctx.fillRect(x0, y0, wide, tall);
       ctx.globalAlpha = 1;
-      outline(ctx, x0, y0, wide, tall);
-      if (uses) {
+      if (!isThin) outline(ctx, x0, y0, wide, tall);
+      else if (!uses) {
+        ctx.fillStyle = colours.muted;
+        ctx.fillRect(x0, y0 + tall - 1, wide, 1);
+      }
+      if (uses && !isThin) {
         ctx.strokeStyle = colours.fg;
         ctx.lineWidth = 2;
         ctx.strokeRect(x0 + 1, y0 + 1, Math.max(wide - 2, 1), Math.max(tall - 2, 1));
@@ -122,7 +134,7 @@
         const label = texts.map(text => rank && text ? `${rank}: ${text}` : rank || text)
           .find(label => label.length * view.letter <= room);
         ctx.fillStyle = isDim ? colours.muted : text;
-        if (label) ctx.fillText(label, left, (y0 + y1) / 2 + 1);
+        if (label) ctx.fillText(label, left, y0 + tall / 2 + 1);
       }
     }
   }
@@ -152,11 +164,10 @@
 
   function pick(px, py) {
     const isAt = temp => {
-      const [x0, x1] = [view.toX(from(temp)), view.toX(to(temp))];
-      const [y0, y1] = [offsetY(temp.offset + temp.bytes), offsetY(temp.offset)];
-      return px >= x0 && px <= Math.max(x1, x0 + 2) && py >= y0 && py <= Math.max(y1, y0 + 2);
+      const { x0, x1, y0, tall } = boxOf(temp);
+      return px >= x0 && px <= Math.max(x1, x0 + 2) && py >= y0 && py <= y0 + tall + 1;
     };
-    const temp = px < LEFT ? null : temps.find(isAt);
+    const temp = px < LEFT ? null : [...drawn].reverse().find(isAt);
     return temp ? { op: temp.writer, lines: () => lines(temp) } : null;
   }
 
@@ -194,7 +205,7 @@
         return [view.toX(middle), offsetY(temp.offset + temp.bytes / 2)];
       },
       saySeen: () => byTime ? `${time(view.x.from)} to ${time(view.x.to)}`
-        : `ops ${Math.ceil(view.x.from)} to ${Math.floor(view.x.to)} of ${ops.length}, in the run's order`,
+        : `ops ${Math.ceil(view.x.from)} to ${Math.min(Math.floor(view.x.to), ops.length - 1)} of ${ops.length}, in the run's order`,
       legend: legend(),
       list: () => ({
         heads: ["temp", "type", "bytes", "offset, bytes", "first op", "last op"],

@@ -152,31 +152,36 @@
     ctx.setLineDash([]);
   }
 
-  /** Writes a dot's rank where no other hides it, and says whether there is such a place. */
+  /** Writes a dot's rank where no other hides it, and says where that is; null where there is no such place. */
   function drawRank(ctx, dot, above) {
     const text = String(dot.group + 1);
     const by = dot.r - 6;
     const places = [[0, 0], ...(by > 2 ? [[0, by], [0, -by], [by, 0], [-by, 0]] : [])].map(([dx, dy]) => [dot.x + dx, dot.y + dy]);
     const free = places.find(([x, y]) => above.every(other => Math.hypot(other.x - x, other.y - y) > other.r + 5));
-    if (!free) return false;
+    if (!free) return null;
     ctx.fillStyle = dot.isAtEdge ? colours.fg : isDim(dot) ? colours.muted : paint(dot.group).text;
-    ctx.fillText(text, free[0] - view.letter / 2, free[1] + 1);
-    return true;
+    const [[x, y], half] = [free, view.letter / 2];
+    ctx.fillText(text, x - half, y + 1);
+    return { dot, left: x - half, right: x + half, top: y - 6, bottom: y + 6 };
   }
 
   /** Puts a dot's name beside it, or its rank where that is not in it. */
   function drawName(ctx, dot, hasRank, room) {
+    // In a small dot, a line that began within it would strike its rank.
+    const within = hasRank && dot.r < 10 ? 0 : 2;
     const rank = dot.group < COLOURED ? `${dot.group + 1} ` : "";
     const name = view.cut(rank + names[dot.group], Math.min(200, view.wide * 0.45));
     const isNarrow = view.wide < 600;
     const most = !hasRank ? 330 : isNarrow ? 0 : 110;
     for (const text of hasRank ? [name] : isNarrow ? [rank.trim() || name] : [name, rank.trim()]) {
-      const place = text && placeBeside(dot, text.length * view.letter, most, room);
+      const place = text && placeBeside(dot, text.length * view.letter, most, within, room);
       if (!place) continue;
       const { box, line } = place;
       if (line) drawLead(ctx, line);
       room.taken.push(box);
       if (line) room.lines.push(line);
+      ctx.fillStyle = colours.card;
+      ctx.fillRect(box.left, box.top, box.right - box.left, box.bottom - box.top);
       ctx.fillStyle = isDim(dot) ? colours.muted : colours.fg;
       ctx.fillText(text, box.left, (box.top + box.bottom) / 2 + 1);
       return;
@@ -203,7 +208,9 @@
     const taken = roofs.flatMap(({ name, at }) => at ? letter(ctx, name, at) : []);
     const all = dots();
     all.forEach(dot => drawDot(ctx, dot));
-    const named = all.map((dot, i) => ({ dot, hasRank: dot.group < COLOURED && drawRank(ctx, dot, all.slice(i + 1)) }))
+    const ranks = all.map((dot, i) => dot.group < COLOURED ? drawRank(ctx, dot, all.slice(i + 1)) : null);
+    taken.push(...ranks.filter(Boolean));
+    const named = all.map((dot, i) => ({ dot, hasRank: ranks[i] !== null }))
       .filter(({ dot }) => (dot.group < COLOURED || dot.group === selection.group) && isWithin(dot, plot))
       .sort((a, b) => a.hasRank - b.hasRank || a.dot.group - b.dot.group);
     const room = { room: plot, dots: all, taken, lines: [...roofs.map(({ line }) => line), ...own] };

@@ -61,11 +61,16 @@ $("timeline-h").textContent = `Timeline of one run (${time(trace.took)}; the med
   function drawSpan(ctx, view, span, x0, x1, y) {
     const { fill, text } = paint(groupOf[span.op]);
     const isDim = isBack(span.op);
-    ctx.globalAlpha = isDim ? BACK : 1;
-    ctx.fillStyle = fill;
     // What follows at once is told apart by a gap, where there is room.
     const wide = x1 - x0;
     const seen = wide > 4 ? wide - 1 : wide;
+    if (isDim) {
+      // No line of time is seen through a name.
+      ctx.fillStyle = colours.card;
+      ctx.fillRect(x0, y, seen, barHigh);
+      ctx.globalAlpha = BACK;
+    }
+    ctx.fillStyle = fill;
     ctx.fillRect(x0, y, seen, barHigh);
     ctx.globalAlpha = 1;
     outline(ctx, x0, y, seen, barHigh);

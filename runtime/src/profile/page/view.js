@@ -153,6 +153,7 @@ class View {
       if (item?.op !== undefined) selectOp(item.op);
       else if (item?.group !== undefined) select(this.nextOf(item));
       else clear();
+      this.tell(event, ...at(event));
     });
     canvas.addEventListener("pointercancel", event => this.pointers.delete(event.pointerId));
     canvas.addEventListener("pointerleave", () => tip.hide());
@@ -182,15 +183,17 @@ class View {
     this.ask();
   }
 
+  /** Tells of what is under a pointer that is no finger. */
+  tell(event, px, py) {
+    const item = event.pointerType === "touch" ? null : this.pick(px, py);
+    this.canvas.style.cursor = item ? "pointer" : this.x ? "grab" : "default";
+    if (item) tip.show(item.lines(), event.clientX, event.clientY);
+    else tip.hide();
+  }
+
   move(event, px, py) {
     const before = this.pointers.get(event.pointerId);
-    if (!before) {
-      const item = event.pointerType === "touch" ? null : this.pick(px, py);
-      this.canvas.style.cursor = item ? "pointer" : this.x ? "grab" : "default";
-      if (item) tip.show(item.lines(), event.clientX, event.clientY);
-      else tip.hide();
-      return;
-    }
+    if (!before) return this.tell(event, px, py);
     if (!this.moved && Math.hypot(px - before[0], py - before[1]) < 4) return;
     this.moved = true;
     tip.hide();
