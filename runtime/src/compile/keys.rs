@@ -1,8 +1,9 @@
 //! The key of a source: all that decides what it compiles to.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 
-use super::cache::{KernelKey, Key};
+use super::cache::{Beginning, KernelKey, Key};
 use super::lexer::{self, Kind};
 use super::{Language, Options, Source, Toolchain, c, cpu, in_process, mlir};
 
@@ -43,6 +44,8 @@ pub(super) struct Keys<'a> {
     toolchain: &'a Toolchain,
     options: &'a Options,
     target: String,
+    /// With what keys of C begin, or why C has none.
+    of_c: OnceCell<Result<Beginning, String>>,
 }
 
 impl<'a> Keys<'a> {
@@ -66,6 +69,7 @@ impl<'a> Keys<'a> {
             toolchain,
             options,
             target: text,
+            of_c: OnceCell::new(),
         }
     }
 
@@ -81,6 +85,24 @@ impl<'a> Keys<'a> {
         if reads_more(source) {
             return Err("it includes files, or depends on the time".to_owned());
         }
+        let Source { entry, name, .. } = source;
+        let key_of = |beginning: &Beginning| beginning.key_of(entry, name, &source.contents);
+        match source.language {
+            Language::C => {
+                let of_c = self.of_c.get_or_init(|| self.beginning(source));
+                of_c.as_ref().map(key_of).map_err(String::clone)
+            }
+            _ => self
+                .beginning(source)
+                .as_ref()
+                .map(key_of)
+                .map_err(String::clone),
+        }
+    }
+
+    /// What the key of a source has that its text and its names do not decide; of C, the same for
+    /// all.
+    fn beginning(&self, source: &Source) -> Result<Beginning, String> {
         let made_by = match source.language {
             Language::Mlir => Some(self.toolchain.mlir()?.version()),
             _ => None,
@@ -120,7 +142,7 @@ impl<'a> Keys<'a> {
             target: &self.target,
             compiler: &compiler,
         };
-        Ok(key.key())
+        Ok(key.beginning())
     }
 
     fn by_c_compiler(&self, source: &Source) -> Result<(&str, Vec<String>), String> {

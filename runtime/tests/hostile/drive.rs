@@ -281,8 +281,9 @@ pub(crate) fn weights(dir: &Path, bytes: &[u8]) {
 
 // ---- Entries of the cache
 
-/// Where the digest of an entry stands, and what follows is what it is of.
+/// Where the digest of an entry stands, and behind it the lengths of the key and the payload.
 const ENTRY_DIGEST: std::ops::Range<usize> = 12..44;
+const ENTRY_LENGTHS: std::ops::Range<usize> = 44..60;
 
 /// The object of the seeds, and the parts of its key.
 pub(crate) const CACHED: &[u8] = b"the object's bytes";
@@ -305,9 +306,15 @@ pub(crate) fn cache(cache: &Cache, dir: &Path, bytes: &[u8]) {
     };
     let mut entry = entry.to_vec();
     if how & 1 == 1
-        && let Some(rest) = entry.get(ENTRY_DIGEST.end..)
+        && let Some(lengths) = entry.get(ENTRY_LENGTHS)
     {
-        let digest = Sha256::digest(rest);
+        let key = u64::from_le_bytes(lengths[..8].try_into().unwrap());
+        let payload = usize::try_from(key).ok().and_then(|key| {
+            let start = ENTRY_LENGTHS.end.checked_add(key)?;
+            entry.get(start..)
+        });
+        let digest = Sha256::new().chain_update(lengths);
+        let digest = digest.chain_update(payload.unwrap_or_default()).finalize();
         entry[ENTRY_DIGEST].copy_from_slice(&digest);
     }
     let key = Key::new(CACHED_KEY);

@@ -1,22 +1,23 @@
-//! An entry's bytes: who it is, what it holds, and a digest over both.
+//! An entry's bytes: who it is, what it holds, and a digest over what it holds.
 //!
 //! ```text
 //! "svod-obj"  8     what it is
 //! version     4     of this layout
-//! digest      32    SHA-256 of all that follows
+//! digest      32    SHA-256 of both lengths and the payload
 //! key length  8     in bytes
 //! length      8     of the payload, in bytes
 //! key               its parts, each name and each value after its length
 //! payload
 //! ```
 //!
-//! Numbers are little-endian. Magic and version are compared, all else is under the digest, so
-//! that no byte can change unseen.
+//! Numbers are little-endian. Magic and version are compared, and so is the key: whoever reads an
+//! entry has the one that it looks for, or its digest, which is the file's name. All else is under
+//! the digest, so that no byte can change unseen.
 
 use sha2::{Digest, Sha256};
 
 const MAGIC: &[u8; 8] = b"svod-obj";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const DIGESTED: usize = 44;
 
 /// How long an entry is before its key.
@@ -32,9 +33,14 @@ pub(super) fn encode(key: &[u8], payload: &[u8]) -> Vec<u8> {
     bytes.extend_from_slice(&(payload.len() as u64).to_le_bytes());
     bytes.extend_from_slice(key);
     bytes.extend_from_slice(payload);
-    let digest = Sha256::digest(&bytes[DIGESTED..]);
+    let digest = digest(&bytes[DIGESTED..HEAD], payload);
     bytes[DIGESTED - 32..DIGESTED].copy_from_slice(&digest);
     bytes
+}
+
+fn digest(lengths: &[u8], payload: &[u8]) -> [u8; 32] {
+    let digest = Sha256::new().chain_update(lengths).chain_update(payload);
+    digest.finalize().into()
 }
 
 /// How long the key is that follows a head, and the payload after it.
@@ -58,7 +64,7 @@ pub(super) fn lengths(head: &[u8]) -> Result<(u64, u64), &'static str> {
         .ok_or("it is too short")
 }
 
-/// The key and the payload of an entry, both as they were put.
+/// The key of an entry, which is to be compared, and the payload, as it was put.
 ///
 /// # Errors
 ///
@@ -71,11 +77,12 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(&[u8], &[u8]), &'static str> {
     if whole != Some(bytes.len() as u64) {
         return Err("it is not as long as it says");
     }
-    if bytes[DIGESTED - 32..DIGESTED] != *Sha256::digest(&bytes[DIGESTED..]) {
+    let key = usize::try_from(key).map_err(|_| "its key is too long")?;
+    let (key, payload) = bytes[HEAD..].split_at(key);
+    if bytes[DIGESTED - 32..DIGESTED] != digest(&bytes[DIGESTED..HEAD], payload) {
         return Err("its digest is not that of its bytes");
     }
-    let key = usize::try_from(key).map_err(|_| "its key is too long")?;
-    Ok(bytes[HEAD..].split_at(key))
+    Ok((key, payload))
 }
 
 #[cfg(test)]
@@ -90,7 +97,8 @@ mod tests {
             for bit in 0..8 {
                 let mut changed = bytes.clone();
                 changed[at] ^= 1 << bit;
-                assert!(decode(&changed).is_err(), "byte {at}, bit {bit}");
+                let key = decode(&changed).map(|(key, _)| key);
+                assert!(key != Ok(b"the key"), "byte {at}, bit {bit}");
             }
             assert!(decode(&bytes[..at]).is_err(), "cut at {at}");
         }
@@ -103,7 +111,7 @@ mod tests {
     fn lengths_that_overflow_are_no_lengths() {
         let mut bytes = encode(b"key", b"payload");
         bytes[DIGESTED..HEAD].fill(0xff);
-        let digest = Sha256::digest(&bytes[DIGESTED..]);
+        let digest = digest(&bytes[DIGESTED..HEAD], b"payload");
         bytes[DIGESTED - 32..DIGESTED].copy_from_slice(&digest);
         assert!(decode(&bytes).is_err());
     }

@@ -29,14 +29,7 @@ impl Key {
     /// A key of these parts. The order counts, and so does the name of each.
     #[must_use]
     pub fn new<'a>(parts: impl IntoIterator<Item = (&'a str, &'a str)>) -> Key {
-        let mut encoded = Vec::new();
-        for text in parts.into_iter().flat_map(|(name, value)| [name, value]) {
-            // With its length before it, no text runs into the next one.
-            encoded.extend_from_slice(&(text.len() as u64).to_le_bytes());
-            encoded.extend_from_slice(text.as_bytes());
-        }
-        let name = hex(&Sha256::digest(&encoded));
-        Key { encoded, name }
+        Beginning::new(parts).key([])
     }
 
     /// The SHA-256 over all parts, in hexadecimal digits.
@@ -86,17 +79,66 @@ impl KernelKey<'_> {
     /// The key.
     #[must_use]
     pub fn key(&self) -> Key {
-        Key::new([
+        self.beginning().key_of(self.entry, self.name, self.source)
+    }
+
+    /// What it has in common with those of other sources that are compiled in the same way.
+    pub(crate) fn beginning(&self) -> Beginning {
+        Beginning::new([
             ("cache", CACHE_VERSION.to_string().as_str()),
             (LANGUAGE, self.language),
-            (ENTRY, self.entry),
-            ("name", self.name),
-            ("source", &hex(&Sha256::digest(self.source))),
             ("flags", &lines(self.flags)),
             ("target", self.target),
             ("compiler", self.compiler),
         ])
     }
+}
+
+/// What keys of many sources begin with: it is most of their text, and digested once.
+#[derive(Clone)]
+pub(crate) struct Beginning {
+    encoded: Vec<u8>,
+    digest: Sha256,
+}
+
+impl Beginning {
+    fn new<'a>(parts: impl IntoIterator<Item = (&'a str, &'a str)>) -> Beginning {
+        let encoded = encode(Vec::new(), parts);
+        let digest = Sha256::new_with_prefix(&encoded);
+        Beginning { encoded, digest }
+    }
+
+    /// The key of a source.
+    pub(crate) fn key_of(&self, entry: &str, name: &str, source: &[u8]) -> Key {
+        let source = hex(&Sha256::digest(source));
+        self.key([(ENTRY, entry), ("name", name), ("source", &source)])
+    }
+
+    fn key<'a>(&self, parts: impl IntoIterator<Item = (&'a str, &'a str)>) -> Key {
+        let encoded = encode(self.encoded.clone(), parts);
+        let digest = self.digest.clone();
+        let digest = digest.chain_update(&encoded[self.encoded.len()..]);
+        let name = hex(&digest.finalize());
+        Key { encoded, name }
+    }
+}
+
+/// Parts, behind others.
+fn encode<'a>(
+    mut encoded: Vec<u8>,
+    parts: impl IntoIterator<Item = (&'a str, &'a str)>,
+) -> Vec<u8> {
+    for text in parts.into_iter().flat_map(|(name, value)| [name, value]) {
+        // With its length before it, no text runs into the next one.
+        encoded.extend_from_slice(&(text.len() as u64).to_le_bytes());
+        encoded.extend_from_slice(text.as_bytes());
+    }
+    encoded
+}
+
+/// The name of a key's entry.
+pub(super) fn name(encoded: &[u8]) -> String {
+    hex(&Sha256::digest(encoded))
 }
 
 /// A list as text, each item in a line of its own.

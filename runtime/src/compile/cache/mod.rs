@@ -37,6 +37,7 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::{OFlags, Timespec, Timestamps, UTIME_OMIT, futimens};
 use rustix::io::Errno;
 
+pub(crate) use key::Beginning;
 pub(super) use key::hex;
 pub use key::{CACHE_VERSION, KernelKey, Key};
 pub use report::{Cleared, Difference, Explanation, Stats, Verified};
@@ -479,9 +480,8 @@ pub(super) fn read_own(path: &Path) -> io::Result<(Vec<u8>, File, fs::Metadata)>
         return Err(io::Error::other("it is no file"));
     }
     check_own(&meta).map_err(io::Error::other)?;
-    let size = usize::try_from(meta.len()).unwrap_or(0);
-    let mut bytes = Vec::with_capacity(size + 1);
-    // A file that is read to its end by itself asks for its size again.
-    (&file).take(u64::MAX).read_to_end(&mut bytes)?;
+    // To its end as it is now, without asking where that is.
+    let mut bytes = vec![0; usize::try_from(meta.len()).map_err(io::Error::other)?];
+    (&file).read_exact(&mut bytes)?;
     Ok((bytes, file, meta))
 }

@@ -121,12 +121,11 @@ impl Cache {
             };
             let checked = bytes.map_err(|e| e.to_string()).and_then(|bytes| {
                 let (stored, _) = entry::decode(&bytes)?;
-                let parts = key::decode(stored).ok_or("its key cannot be read")?;
-                let name = path.file_name().and_then(|n| n.to_str());
-                if name != Some(Key::new(parts).digest()) {
-                    return Err("its name is not its key's".to_owned());
+                key::decode(stored).ok_or("its key cannot be read")?;
+                match is_named_by(&path, stored) {
+                    true => Ok(()),
+                    false => Err("its name is not its key's".to_owned()),
                 }
-                Ok(())
             });
             match checked {
                 Ok(()) => verified.good += 1,
@@ -214,7 +213,14 @@ fn read_entry(path: &std::path::Path) -> Option<Vec<u8>> {
         return None;
     }
     let (bytes, ..) = read_own(path).ok()?;
-    entry::decode(&bytes).is_ok().then_some(bytes)
+    let (key, _) = entry::decode(&bytes).ok()?;
+    is_named_by(path, key).then_some(bytes)
+}
+
+/// Whether a file has the name of its key.
+fn is_named_by(path: &std::path::Path, key: &[u8]) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str());
+    name == Some(&key::name(key))
 }
 
 fn parts(entry: &[u8]) -> Option<Vec<(&str, &str)>> {
