@@ -112,3 +112,33 @@ fn nobody_is_woken_for_launches_that_are_too_short() {
     // Each of these takes far longer than it takes to wake a thread.
     assert_eq!(invited(&long, 20, 2), 20);
 }
+
+#[test]
+fn long_launches_are_shared_whatever_else_their_kernel_did() {
+    // Launches with much work in turn with those of none, and calls that take the longer, the
+    // higher their index is.
+    let by_scalar = "void f(int *y, int k, int i) {
+        for (int n = 0; n < k; n++) y[i] = y[i] * 5 + n;
+    }";
+    let by_index = "void f(int *y, int k, int i) {
+        for (int n = 0; n < i * k; n++) y[i] = y[i] * 5 + n;
+    }";
+    for (code, long) in [(by_scalar, 100_000), (by_index, 2000)] {
+        let kernel = loaded(code, signature(Returns::Void));
+        let team = Arc::new(Invited::default());
+        let pool = Pool::builder().team(team.clone()).build();
+        let mut y = vec![0_i32; GRID as usize];
+        let mut invited = 0;
+        for launch in 0..40 {
+            let before = team.0.load(Ordering::Relaxed);
+            let scalar = if launch % 2 == 0 { long } else { 0 };
+            // SAFETY: as above.
+            unsafe { pool.launch(&kernel, &[ptr::from_mut(&mut y[..]).cast()], &[scalar], 64) }
+                .unwrap();
+            if launch % 2 == 0 {
+                invited += team.0.load(Ordering::Relaxed) - before;
+            }
+        }
+        assert_eq!(invited, 20, "{code}");
+    }
+}

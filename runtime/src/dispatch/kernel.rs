@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use std::sync::Arc;
 
 use super::cif::{CifTarget, KernelCif, enter_status, enter_void};
-use super::cost::Cost;
+use super::cost::{Cost, Costs};
 use super::entry::Entry;
 use super::packing::Packing;
 use super::serial::SerialTarget;
@@ -36,10 +36,10 @@ struct Inner {
     serial: Option<Arc<SerialTarget>>,
     /// What the code lies in; none for code that is part of the process.
     image: Option<Arc<Image>>,
-    cost: Cost,
+    costs: Costs,
 }
 
-// SAFETY: all of it but its cost, which is `Sync`, is constant once made: code that is never
+// SAFETY: all of it but its costs, which are `Sync`, is constant once made: code that is never
 // written, a libffi interface that is `Sync`, and pointers to these. Code that keeps state is entered
 // through a `SerialTarget`, which makes its calls one at a time.
 unsafe impl Send for Inner {}
@@ -154,7 +154,7 @@ impl Kernel {
                 _cif: cif,
                 serial,
                 image,
-                cost: Cost::default(),
+                costs: Costs::default(),
             }),
         }
     }
@@ -257,9 +257,9 @@ impl Kernel {
         );
     }
 
-    /// What a call of it takes, where somebody notes it.
-    pub(crate) fn cost(&self) -> &Cost {
-        &self.inner.cost
+    /// What a call of it with these scalars takes, where somebody notes it.
+    pub(crate) fn cost(&self, scalars: &[u64]) -> Cost<'_> {
+        self.inner.costs.of(scalars)
     }
 
     pub(super) fn packing(&self) -> &Packing {

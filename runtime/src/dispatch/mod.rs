@@ -26,6 +26,7 @@ mod trampoline;
 
 pub use call::Call;
 pub use cif::KernelCif;
+pub(crate) use cost::Cost;
 pub(crate) use entry::Entry;
 pub use kernel::Kernel;
 pub(crate) use packing::Slots;

@@ -205,8 +205,8 @@ impl<P: Platform> Board<P> {
     }
 
     /// Whether helpers that sleep are to be woken for a job: once those that went without them
-    /// have lost what waking costs. So no more is lost than twice what can be helped, however
-    /// long the next jobs are and whenever they come.
+    /// have lost what waking one costs. So of one helper no more is lost than twice what can be
+    /// helped, however long the next jobs are and whenever they come.
     fn pays(&self, gain: Option<u64>) -> bool {
         let Some(gain) = gain else { return true };
         let missed = self.missed.peek().saturating_add(gain);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::slot::Job;
 use super::{DefaultFloatEnv, MAX_UNITS, Pool};
 use crate::Error;
-use crate::dispatch::Kernel;
+use crate::dispatch::{Cost, Kernel};
 
 /// Launches that take less on one thread are not shared: two indices of 0.2 µs took 0.98 µs shared with
 /// a thread that was awake, and 0.86 alone; two of 1 µs 1.7 and 1.9 (`cargo bench --bench team`).
@@ -18,7 +18,7 @@ const SHARED_FROM: Duration = Duration::from_micros(1);
 /// Launches that take less are measured only now and then: two looks at the clock are 40 ns.
 const MEASURED_FROM: Duration = Duration::from_micros(2);
 
-/// One in so many of these.
+/// One in so many of these, a power of two.
 const MEASURED_EVERY: u32 = 16;
 
 /// About what a unit takes where that is known, in nanoseconds: to claim it takes some 30. Few are claimed
@@ -26,8 +26,8 @@ const MEASURED_EVERY: u32 = 16;
 const UNIT: u128 = 500;
 
 thread_local! {
-    /// Counts launches of which not each is measured.
-    static SINCE_MEASURED: Cell<u32> = const { Cell::new(0) };
+    /// Which launches are measured: in no pattern that kernels launched in turn could have too.
+    static LOT: Cell<u32> = const { Cell::new(0) };
 }
 
 impl Pool {
@@ -60,10 +60,13 @@ impl Pool {
     ) -> Result<(), Error> {
         kernel.assert_counts(buffers.len(), scalars.len());
         let shares = grid > 1 && self.threads() > 1 && !kernel.keeps_state();
-        let takes = if shares { kernel.cost().of(grid) } else { None };
+        let cost = kernel.cost(scalars);
+        let takes = if shares { cost.of(grid) } else { None };
+        let measures = shares && takes.is_none_or(is_measured);
+        let is_shared = shares && takes.is_none_or(|takes| takes >= SHARED_FROM);
         let launch = Launch {
             takes,
-            measures: shares && takes.is_none_or(is_measured),
+            measured: (measures && is_shared).then_some(cost),
             kernel,
             buffers,
             scalars,
@@ -72,11 +75,15 @@ impl Pool {
             failed: Mutex::new(None),
         };
         let _default = DefaultFloatEnv::enter();
-        if shares && takes.is_none_or(|takes| takes >= SHARED_FROM) {
+        if is_shared {
             self.run(&mut 0, &launch).map_err(|_| Error::Forked)?;
         } else {
+            let start = measures.then(Instant::now);
             for unit in 0..launch.units {
                 launch.run(0, unit);
+            }
+            if let Some(start) = start {
+                cost.note(grid, start.elapsed());
             }
         }
         let failed = launch.failed.into_inner();
@@ -103,16 +110,22 @@ fn units(grid: u64, takes: Option<Duration>) -> u32 {
 /// Whether a launch that takes about so long is measured.
 fn is_measured(takes: Duration) -> bool {
     takes >= MEASURED_FROM || {
-        let since = SINCE_MEASURED.get().wrapping_add(1);
-        SINCE_MEASURED.set(since);
-        since.is_multiple_of(MEASURED_EVERY)
+        // Of a linear congruential generator, the highest bits have the longest period.
+        let lot = LOT
+            .get()
+            .wrapping_mul(1_664_525)
+            .wrapping_add(1_013_904_223);
+        LOT.set(lot);
+        lot >> (u32::BITS - MEASURED_EVERY.ilog2()) == 0
     }
 }
 
 struct Launch<'a> {
-    /// What it takes on one thread, if that is known, and whether it is looked at again.
+    /// What it takes on one thread, if that is known.
     takes: Option<Duration>,
-    measures: bool,
+    /// Where it is noted what the unit in the middle takes, which is the mean if calls take longer
+    /// the higher their index is.
+    measured: Option<Cost<'a>>,
     kernel: &'a Kernel,
     buffers: &'a [*mut u8],
     scalars: &'a [u64],
@@ -147,7 +160,8 @@ impl Job for Launch<'_> {
     }
 
     fn run(&self, _phase: u32, unit: u32) {
-        let start = (self.measures && unit == 0).then(Instant::now);
+        let measured = self.measured.filter(|_| unit == self.units / 2);
+        let start = measured.map(|_| Instant::now());
         let indices = self.indices(unit);
         let calls = indices.end - indices.start;
         for index in indices {
@@ -160,8 +174,8 @@ impl Job for Launch<'_> {
                 }
             }
         }
-        if let Some(start) = start {
-            self.kernel.cost().note(calls, start.elapsed());
+        if let Some((cost, start)) = measured.zip(start) {
+            cost.note(calls, start.elapsed());
         }
     }
 
