@@ -221,6 +221,10 @@ fn which_compiler_is_found_is_remembered_until_a_folder_changes() {
     link("later", &clang);
     folder.set_modified(before).unwrap();
     assert_eq!(look(), ("clang-20".to_owned(), 4));
+    // So may a plain name.
+    link("clang", &dir.path().join("still later"));
+    age(dir.path());
+    assert_eq!(look(), ("clang-20".to_owned(), 4));
     // The one that was found goes.
     std::fs::remove_file(dir.path().join("later")).unwrap();
     folder.set_modified(before).unwrap();

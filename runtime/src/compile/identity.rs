@@ -25,7 +25,7 @@ use sha2::{Digest, Sha256};
 
 use super::cache::{hex, own_folder, read_own};
 use super::process::command;
-use super::toolchain::{CCompiler, Family};
+use super::toolchain::{CCompiler, Family, executable};
 
 /// What the dynamic linker finds libraries with. Where it changes, so may what is found.
 const LINKER_CACHE: &str = "/etc/ld.so.cache";
@@ -59,6 +59,8 @@ struct FileState {
     /// Where links lead.
     real: PathBuf,
     seen: Option<Seen>,
+    /// When anything about it changed, also its mode, of what decides about a search.
+    changed: Option<i128>,
 }
 
 /// Size in bytes, inode, and time in nanoseconds since 1970.
@@ -69,7 +71,16 @@ impl FileState {
         FileState {
             real: fs::canonicalize(&path).unwrap_or_else(|_| path.clone()),
             seen: seen(&path),
+            changed: None,
             path,
+        }
+    }
+
+    /// A file or folder that decides about a search.
+    fn searched(path: PathBuf) -> FileState {
+        FileState {
+            changed: changed(&path),
+            ..FileState::of(path)
         }
     }
 
@@ -77,7 +88,13 @@ impl FileState {
     /// follow it by name takes four times as long as all else here.
     fn is_still(&self) -> bool {
         seen(&self.path) == self.seen
+            && (self.changed.is_none() || changed(&self.path) == self.changed)
     }
+}
+
+fn changed(path: &Path) -> Option<i128> {
+    let meta = fs::metadata(path).ok()?;
+    Some(i128::from(meta.ctime()) * 1_000_000_000 + i128::from(meta.ctime_nsec()))
 }
 
 fn seen(path: &Path) -> Option<Seen> {
@@ -202,7 +219,8 @@ impl Identity {
     /// What is remembered of the compiler that a search in these folders finds, if all is still
     /// the same.
     pub(super) fn recall_found(folders: &[PathBuf], folder: Option<&Path>) -> Option<Identity> {
-        Identity::recall_for(asked_in(folders), folder)
+        let known = Identity::recall_for(asked_in(folders), folder)?;
+        executable(&known.path).then_some(known)
     }
 
     fn recall_for(asked: String, folder: Option<&Path>) -> Option<Identity> {
@@ -296,17 +314,19 @@ impl Search {
         Search {
             asked: asked_in(folders),
             began: SystemTime::now(),
-            watched: folders.iter().cloned().map(FileState::of).collect(),
+            watched: folders.iter().cloned().map(FileState::searched).collect(),
         }
     }
 
-    /// It looks at a compiler, too, which is all that there is of it.
-    pub(super) fn watch(&mut self, compiler: &CCompiler) -> bool {
-        let is_whole = is_all_there_is(compiler);
-        if is_whole {
-            self.watched.push(FileState::of(compiler.path.clone()));
-        }
-        is_whole
+    /// It looks at a file, too.
+    pub(super) fn watch(&mut self, path: PathBuf) {
+        self.watched.push(FileState::searched(path));
+    }
+
+    /// It looks at a compiler, too. Returns whether that is all that there is of it.
+    pub(super) fn watch_compiler(&mut self, compiler: &CCompiler) -> bool {
+        self.watch(compiler.path.clone());
+        is_all_there_is(compiler)
     }
 
     /// Whether a change of what it looked at shows.

@@ -44,8 +44,8 @@ pub(super) struct Keys<'a> {
     toolchain: &'a Toolchain,
     options: &'a Options,
     target: String,
-    /// With what keys of C begin, or why C has none.
-    of_c: OnceCell<Result<Beginning, String>>,
+    /// With what keys of C begin.
+    of_c: OnceCell<Beginning>,
 }
 
 impl<'a> Keys<'a> {
@@ -87,17 +87,15 @@ impl<'a> Keys<'a> {
         }
         let Source { entry, name, .. } = source;
         let key_of = |beginning: &Beginning| beginning.key_of(entry, name, &source.contents);
-        match source.language {
-            Language::C => {
-                let of_c = self.of_c.get_or_init(|| self.beginning(source));
-                of_c.as_ref().map(key_of).map_err(String::clone)
-            }
-            _ => self
-                .beginning(source)
-                .as_ref()
-                .map(key_of)
-                .map_err(String::clone),
+        if let Some(of_c) = self.of_c.get().filter(|_| source.language == Language::C) {
+            return Ok(key_of(of_c));
         }
+        let beginning = self.beginning(source)?;
+        let key = key_of(&beginning);
+        if source.language == Language::C {
+            self.of_c.get_or_init(|| beginning);
+        }
+        Ok(key)
     }
 
     /// What the key of a source has that its text and its names do not decide; of C, the same for

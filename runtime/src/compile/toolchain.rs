@@ -264,12 +264,8 @@ impl Toolchain {
             let name = format!("clang-{major}");
             let mut paths = self.folders().map(|dir| dir.join(&name));
             let is_program = |path: &PathBuf| {
-                let is_program = executable(path);
-                // It may come to be one, and its folder would not show it.
-                if !is_program && path.symlink_metadata().is_ok() {
-                    search = None;
-                }
-                is_program
+                search = search.take().filter(|_| !may_become_program(path));
+                executable(path)
             };
             Some((major, paths.find(is_program)?))
         });
@@ -280,16 +276,25 @@ impl Toolchain {
         });
         // A plain `clang` shows its version only when it is asked, which costs
         // 20 ms; one that is a link to a numbered name need not be.
+        // Names of no program that may come to be one: their folders would not show it.
+        for folder in self.folders() {
+            let names = ["clang", "gcc", "cc"].map(|name| folder.join(name));
+            search = search.filter(|_| !names.iter().any(|path| may_become_program(path)));
+        }
         let plain = self.named(Path::new("clang")).ok().and_then(|path| {
             let same = newest
                 .as_ref()
                 .is_some_and(|n| n.path.canonicalize().ok() == path.canonicalize().ok());
             if same {
+                // Where its link leads may change with no folder that is searched.
+                if let Some(search) = &mut search {
+                    search.watch(path);
+                }
                 return None;
             }
             let plain = self.identify(&path).ok();
             let is_watched = plain.as_ref().zip(search.as_mut());
-            if !is_watched.is_some_and(|(plain, search)| search.watch(plain)) {
+            if !is_watched.is_some_and(|(plain, search)| search.watch_compiler(plain)) {
                 search = None;
             }
             plain
@@ -370,6 +375,11 @@ impl Toolchain {
 pub(super) fn executable(path: &Path) -> bool {
     path.metadata()
         .is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
+}
+
+/// Whether something is there that is no program now, such as a link that leads nowhere.
+fn may_become_program(path: &Path) -> bool {
+    !executable(path) && path.symlink_metadata().is_ok()
 }
 
 /// How a compiler is asked for the macros that it predefines.

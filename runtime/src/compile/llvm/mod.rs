@@ -35,8 +35,8 @@ const VERSIONS: std::ops::RangeInclusive<u32> = 15..=30;
 static PREPARED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 /// What a thread that compiles has for its stack, in bytes. LLVM recurses, and what is not touched
-/// takes no memory. The C library keeps stacks of up to 40 MB for the next thread; larger ones
-/// are mapped and unmapped each time.
+/// takes no memory. The C library keeps up to 40 MB of stacks, in all, for later threads; a larger one
+/// is mapped and unmapped each time.
 const STACK: usize = 32 << 20;
 
 /// LLVM's numbers.
