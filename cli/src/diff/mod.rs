@@ -326,6 +326,8 @@ impl Run<'_> {
             Event::Op { op, side } => self.notes.at(Some(op), Some(side)),
             Event::Run { side } => self.notes.at(None, Some(side)),
             Event::Compared(report) => {
+                // To whoever reads slowly, it is written slowly.
+                self.notes.at(None, None);
                 bar.inc(1);
                 match (self.args.all, self.args.json) {
                     (false, _) => {}
