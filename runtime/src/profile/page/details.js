@@ -39,27 +39,32 @@ const opLinks = all => {
   return some.length ? some : ["none"];
 };
 
+/** Times of what several threads share are of all of them, rates are of all while they run. */
+const together = ({ threads }) => threads > 1 ? "of all threads together; " : "";
+const atOnce = ({ threads }) => threads > 1 ? `${plural(threads, "thread")} at once` : null;
+
 function kernelNumbers(i) {
   const group = groups[i];
   return el("dl", { className: "numbers" }, ...pairs([
-    ["Time", time(group.work_ns), `${percent(group.share)} of all ops; ±${percent(group.spread / 2)} between quartiles`],
+    ["Time", time(group.work_ns), `${together(group)}${percent(group.share)} of all ops; ±${percent(group.spread / 2)} between quartiles`],
     ["Calls", String(group.ops.length), `on up to ${plural(group.threads, "thread")}`],
     ["Of peak", group.of_peak === null ? "not known" : ofPeak(group),
       [group.bound && `nearest limit: ${group.bound}`, isOver(group) ? `* ${OVER}` : null].filter(Boolean).join("; ")],
     ["Arithmetic", group.flops === null ? "not stated" : `${giga(group.flops)}${NARROW}GFLOP/s`,
-      group.flops && group.bytes ? `${digits(group.flops / group.bytes)} FLOP a byte` : null],
-    ["Bandwidth", `${giga(group.bytes)}${NARROW}GB/s${star(group)}`],
+      [group.flops && group.bytes ? `${digits(group.flops / group.bytes)} FLOP a byte` : null, group.flops ? atOnce(group) : null]
+        .filter(Boolean).join("; ")],
+    ["Bandwidth", `${giga(group.bytes)}${NARROW}GB/s${star(group)}`, atOnce(group)],
   ]));
 }
 
 function opNumbers(i) {
   const op = ops[i];
   const { before, touches } = data.ops[i];
-  const least = ns => ns === null ? "the least that it takes here is not known" : `takes at least ${time(ns)} here`;
+  const least = ns => ns === null ? "the least that it takes here is not known" : `takes ${op.threads > 1 ? "one thread " : ""}at least ${time(ns)} here`;
   return el("section", { className: "op", "aria-label": `Op ${i}` },
     el("h3", {}, `Op ${i}`, op.critical ? el("span", { className: "badge" }, "critical path") : null),
     el("dl", { className: "numbers" }, ...pairs([
-      ["Time", time(op.work_ns.median), `${time(op.work_ns.lower)} to ${time(op.work_ns.upper)} in half of ${plural(op.runs, "run")}; all ${time(op.work_ns.min)} to ${time(op.work_ns.max)}`],
+      ["Time", time(op.work_ns.median), `${together(op)}${time(op.work_ns.lower)} to ${time(op.work_ns.upper)} in half of ${plural(op.runs, "run")}; all ${time(op.work_ns.min)} to ${time(op.work_ns.max)}`],
       ["Wave", String(op.wave), `on up to ${plural(op.threads, "thread")}`],
       ["Arithmetic", op.flops === null ? "not stated" : `${count(op.flops)}${op.flops < 1000 ? " " : ""}FLOP`, least(op.arithmetic_ns)],
       ["Bytes", bytes(op.bytes), least(op.memory_ns)],

@@ -24,7 +24,8 @@ const time = ns => withUnit(ns, UNITS.time);
 const bytes = n => withUnit(n, UNITS.bytes);
 const count = n => withUnit(n, UNITS.count);
 const giga = rate => digits(rate / 1e9);
-const percent = share => share > 0 && share < 0.0005 ? `<${NARROW}0.1${NARROW}%`
+const LITTLE = `<${NARROW}0.1${NARROW}%`;
+const percent = share => share > 0 && share < 0.0005 ? LITTLE
   : `${(100 * share).toFixed(share >= 0.9995 && share < 10 ? 0 : 1)}${NARROW}%`;
 const plural = (n, what) => `${n.toLocaleString("en-GB")} ${what}${n === 1 ? "" : /ch$/.test(what) ? "es" : "s"}`;
 
@@ -66,4 +67,4 @@ const OVER = "more than the peak: the plan states more than this run moved, as f
   + "or the peak was measured while the machine had other work";
 const isOver = group => group.of_peak > 1;
 const star = group => isOver(group) ? "*" : "";
-const ofPeak = group => percent(group.of_peak) + star(group);
+const ofPeak = group => (group.of_peak === 0 ? LITTLE : percent(group.of_peak)) + star(group);

@@ -146,7 +146,7 @@
     if (isChosen || !isSmall) {
       const isFramed = isChosen || ops[op].critical;
       ctx.strokeStyle = isChosen ? colours.accent : isFramed && !isDim ? colours.fg : colours.muted;
-      ctx.lineWidth = selection.op === op ? 4 : isFramed ? clamp(halfX * 0.4, 0.8, 2.5) : 1;
+      ctx.lineWidth = selection.op === op ? clamp(halfX * 0.5, 1, 4) : isFramed ? clamp(halfX * 0.4, 0.8, 2.5) : 1;
       ctx.stroke();
     }
     if (wide > 8 && tall > 11) {
@@ -211,7 +211,7 @@
     legend: legend(
       el("span", {}, el("span", { className: "dashes thin" }), "an op waits for another"),
       el("span", {}, el("span", { className: "chip critical" }), el("span", { className: "dashes thick" }),
-        `critical path: angular boxes, thick line, ${time(report.totals.critical_path_ns)}`),
+        `critical path: thick line and, where there is room, framed boxes, ${time(report.totals.critical_path_ns)}`),
       el("span", {}, el("span", { className: "dashes" }), "what the selected op waits for"),
       el("span", {}, el("span", { className: "dashes whole" }), "what waits for it")),
     list: () => ({

@@ -11,8 +11,8 @@
     ["share", g => g.share, g => percent(g.share), "Of the time of all ops"],
     ["of peak", g => g.of_peak ?? -1, g => g.of_peak === null ? "" : ofPeak(g), "The least time that the machine could do it in, over the time it took"],
     ["limit", g => g.bound ?? "", g => g.bound ?? "", "The nearest: what takes longest of what it cannot do without"],
-    ["GFLOP/s", g => g.flops ?? -1, g => number(g.flops), "Floating-point operations a second, while it runs"],
-    ["GB/s", g => g.bytes, g => number(g.bytes) + star(g), "Bytes a second, while it runs"],
+    ["GFLOP/s", g => g.flops ?? -1, g => number(g.flops), "Floating-point operations a second, while all its threads run it"],
+    ["GB/s", g => g.bytes, g => number(g.bytes) + star(g), "Bytes a second, while all its threads run it"],
     ["threads", g => g.threads, g => g.threads, "The most that had a part of one of its ops"],
     ["spread", g => g.spread, g => `±${percent(g.spread / 2)}`, "Half of how far the quartiles are apart, over the median"],
   ];
