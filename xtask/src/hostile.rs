@@ -67,7 +67,8 @@ const NOT_SANITIZED: [&str; 2] = ["confine", "silent"];
 
 /// The tests in `runtime/tests`, but for [`NOT_SANITIZED`].
 fn all_tests() -> Vec<String> {
-    let entries = std::fs::read_dir("runtime/tests").into_iter().flatten();
+    let tests = concat!(env!("CARGO_MANIFEST_DIR"), "/../runtime/tests");
+    let entries = std::fs::read_dir(tests).into_iter().flatten();
     let mut names: Vec<String> = entries
         .flatten()
         .filter(|entry| entry.path().join("main.rs").is_file() || entry.path().is_file())
