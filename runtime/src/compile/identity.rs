@@ -63,44 +63,43 @@ struct FileState {
     changed: Option<i128>,
 }
 
-/// Size in bytes, inode, and time in nanoseconds since 1970.
+/// Size in bytes, inode, and time of the last writing in nanoseconds since 1970.
 type Seen = (u64, u64, i128);
 
 impl FileState {
     fn of(path: PathBuf) -> FileState {
         FileState {
-            real: fs::canonicalize(&path).unwrap_or_else(|_| path.clone()),
-            seen: seen(&path),
             changed: None,
-            path,
+            ..FileState::searched(path)
         }
     }
 
     /// A file or folder that decides about a search.
     fn searched(path: PathBuf) -> FileState {
+        let (seen, changed) = look(&path).unzip();
         FileState {
-            changed: changed(&path),
-            ..FileState::of(path)
+            real: fs::canonicalize(&path).unwrap_or_else(|_| path.clone()),
+            seen,
+            changed,
+            path,
         }
     }
 
     /// Whether it is the same file. Where a link leads elsewhere, the inode is another one; to
     /// follow it by name takes four times as long as all else here.
     fn is_still(&self) -> bool {
-        seen(&self.path) == self.seen
-            && (self.changed.is_none() || changed(&self.path) == self.changed)
+        let (seen, changed) = look(&self.path).unzip();
+        seen == self.seen && (self.changed.is_none() || changed == self.changed)
     }
 }
 
-fn changed(path: &Path) -> Option<i128> {
-    let meta = fs::metadata(path).ok()?;
-    Some(i128::from(meta.ctime()) * 1_000_000_000 + i128::from(meta.ctime_nsec()))
-}
-
-fn seen(path: &Path) -> Option<Seen> {
+/// What is seen of a file, and when anything about it changed, in nanoseconds since 1970.
+fn look(path: &Path) -> Option<(Seen, i128)> {
     let meta: Metadata = fs::metadata(path).ok()?;
-    let time = i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec());
-    Some((meta.len(), meta.ino(), time))
+    let nanos = |seconds, nanos| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
+    let written = nanos(meta.mtime(), meta.mtime_nsec());
+    let changed = nanos(meta.ctime(), meta.ctime_nsec());
+    Some(((meta.len(), meta.ino(), written), changed))
 }
 
 impl Identity {

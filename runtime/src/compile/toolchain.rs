@@ -191,10 +191,12 @@ impl Toolchain {
         }
         let folders: Vec<PathBuf> = self.folders().collect();
         let known = Identity::recall_found(&folders, self.memory.as_deref());
-        if let Some((known, compiler)) = known.and_then(|known| Some((known.compiler()?, known))) {
-            // Which it is was found with it.
-            self.identity.get_or_init(|| Ok(compiler.text()));
-            return Ok(known);
+        if let Some(known) = known
+            && let Some(compiler) = known.compiler()
+        {
+            // Who it is was remembered with it.
+            self.identity.get_or_init(|| Ok(known.text()));
+            return Ok(compiler);
         }
         let (found, search) = self.search(kernel, Some(Search::new(&folders)))?;
         if let Some(search) = search {

@@ -202,7 +202,7 @@ impl<'s, P: Platform> Claim<'s, P> {
         // claim was an acquiring read-modify-write of that word or of one that followed on
         // it by nothing but read-modify-writes. The owner keeps it until the run is over,
         // which it cannot be before this unit is finished: the phase ends with the
-        // last of its units.
+        // last of its units. What is returned borrows the claim, which finishing consumes.
         unsafe { (*self.run).job }
     }
 

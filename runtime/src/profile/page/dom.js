@@ -65,7 +65,7 @@ function table(heads, rows, { some = 100, caption, mark } = {}) {
     }));
     shown += next.length;
     more.hidden = shown >= rows.length;
-    more.textContent = `${Math.min(some, rows.length - shown)} more of ${rows.length - shown}`;
+    more.textContent = `${Math.min(some, rows.length - shown)} more of ${rows.length}`;
   };
   more.onclick = grow;
   grow();
