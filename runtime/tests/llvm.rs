@@ -132,6 +132,50 @@ fn what_is_broken_says_where() {
     assert!(said.contains("dominate"), "{said}");
 }
 
+/// Modules that LLVM's verifier has nothing against, and that its code generator crashes on.
+const WITHOUT_CODE: [(&str, &str); 7] = [
+    ("define void @taken(label) { ret void }", "taken"),
+    (
+        "define void @given(ptr %f) {\na:\n br label %b\nb:\n call void %f(label %b)\n ret void\n}",
+        "given",
+    ),
+    (
+        "declare void @g(ptr, label)\ndefine void @direct(ptr %p) {\na:\n br label %b\nb:\n \
+         call void @g(ptr %p, label %b)\n ret void\n}",
+        "direct",
+    ),
+    (
+        "declare void @g(label)\ndeclare i32 @__gxx_personality_v0(...)\n\
+         define void @thrown() personality ptr @__gxx_personality_v0 {\na:\n \
+         invoke void @g(label %b) to label %b unwind label %c\nb:\n ret void\nc:\n \
+         %x = landingpad i32 cleanup\n ret void\n}",
+        "thrown",
+    ),
+    (
+        "define void @chosen(i1 %c) {\na:\n %x = select i1 %c, label %a, label %b\n br label %b\nb:\n \
+         ret void\n}",
+        "chosen",
+    ),
+    (
+        "define void @next(ptr %all) {\na:\n br label %b\nb:\n %x = va_arg ptr %all, label\n ret void\n}",
+        "next",
+    ),
+    (
+        "%unknown = type opaque\ndefine void @opaque(ptr %all) {\n %x = va_arg ptr %all, %unknown\n ret void\n}",
+        "opaque",
+    ),
+];
+
+#[test]
+fn what_no_code_can_be_made_of_is_refused_and_named() {
+    let Some(runtime) = in_process() else { return };
+    for (text, function) in WITHOUT_CODE {
+        let said = refused(&runtime, text);
+        assert!(said.starts_with("kernels/square.ll: error:"), "{said}");
+        assert!(said.contains(&format!("`{function}`")), "{said}");
+    }
+}
+
 #[test]
 fn a_module_for_another_target_is_refused_by_name() {
     let Some(runtime) = in_process() else { return };

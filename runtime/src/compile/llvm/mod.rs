@@ -9,9 +9,10 @@
 //! has a thread of its own, and the handler, which says to whoever waits why, does not return: the
 //! thread sleeps for good, with what it has. A program that compiles a thousand such modules has
 //! a thousand sleeping threads, and lives. What LLVM crashes on, as with a signal, it is not
-//! protected from; for that there are processes.
+//! protected from; for that there are processes. What is known to crash it is refused before.
 
 mod api;
+mod check;
 
 use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_void};
@@ -432,6 +433,7 @@ impl Task {
                 return Err(self.all_said(self.take(message)));
             }
             drop(self.take(message));
+            check::check(api, module.1)?;
             let triple = match &machine.triple {
                 Some(triple) => triple.clone(),
                 None => CString::new(self.take((api.default_triple)())).unwrap_or_default(),
