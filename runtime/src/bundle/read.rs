@@ -103,12 +103,16 @@ pub(super) fn open(path: &Path) -> Result<Bundle, Error> {
         schedules,
         weights,
         plan,
-        root,
+        root: root.closed(),
     })
 }
 
 /// Reads JSON; an error says the way to where it stands.
 fn parse<T: DeserializeOwned>(text: &str) -> Result<T, Error> {
+    // Where nothing is wrong, nobody asks where: to know it all the time takes as long again.
+    if let Ok(value) = serde_json::from_str(text) {
+        return Ok(value);
+    }
     let mut reader = serde_json::Deserializer::from_str(text);
     let result = serde_path_to_error::deserialize(&mut reader);
     let value = result.map_err(|e| {

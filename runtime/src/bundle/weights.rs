@@ -56,8 +56,8 @@ impl Weights {
             )));
         }
         let data_start = 8 + usize::try_from(size).map_err(|e| malformed(e.to_string()))?;
-        let mut header = Vec::new();
-        file.take(size).read_to_end(&mut header).map_err(system)?;
+        let mut header = vec![0; data_start - 8];
+        file.read_exact(&mut header).map_err(system)?;
         let metadata: Metadata =
             serde_json::from_slice(&header).map_err(|e| malformed(e.to_string()))?;
 

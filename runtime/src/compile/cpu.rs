@@ -66,38 +66,9 @@ pub fn host() -> &'static str {
 fn described_host() -> String {
     let mut text = format!("{}\n", std::env::consts::ARCH);
     #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{__cpuid, __cpuid_count};
-
-        let (last, last_extended) = (__cpuid(0).eax, __cpuid(0x8000_0000).eax);
-        let vendor = __cpuid(0);
-        // The registers that say what it can do and which one it is. Others say which core it
-        // is that answers, or how fast it is.
-        let one = __cpuid(1);
-        let mut lines = vec![
-            ("vendor", vec![vendor.ebx, vendor.edx, vendor.ecx]),
-            ("1", vec![one.eax, one.ecx, one.edx]),
-        ];
-        if last >= 7 {
-            let seven = __cpuid_count(7, 0);
-            lines.push(("7.0", vec![seven.ebx, seven.ecx, seven.edx]));
-            if seven.eax >= 1 {
-                let seven = __cpuid_count(7, 1);
-                lines.push(("7.1", vec![seven.eax, seven.ebx, seven.ecx, seven.edx]));
-            }
-        }
-        if last_extended >= 0x8000_0001 {
-            let extended = __cpuid(0x8000_0001);
-            lines.push(("80000001", vec![extended.ecx, extended.edx]));
-        }
-        for (name, registers) in lines {
-            let registers = registers.iter().map(|r| format!(" {r:08x}"));
-            text += &format!("cpuid {name}{}\n", registers.collect::<String>());
-        }
-    }
-    for feature in features() {
-        text += feature;
-        text.push('\n');
+    for (name, registers) in asked() {
+        let registers = registers.iter().map(|r| format!(" {r:08x}"));
+        text += &format!("cpuid {name}{}\n", registers.collect::<String>());
     }
     // Where compilers look, too.
     #[cfg(not(target_arch = "x86_64"))]
@@ -105,6 +76,50 @@ fn described_host() -> String {
         text += &described(&std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default());
     }
     text
+}
+
+/// The registers that say what the processor can do and which one it is, as clang asks for them.
+/// Others say which core it is that answers, or how fast it is.
+#[cfg(target_arch = "x86_64")]
+fn asked() -> Vec<(&'static str, Vec<u32>)> {
+    use std::arch::x86_64::{__cpuid, __cpuid_count};
+
+    let vendor = __cpuid(0);
+    let last = vendor.eax;
+    let one = __cpuid(1);
+    let mut lines = vec![
+        ("vendor", vec![vendor.ebx, vendor.edx, vendor.ecx]),
+        ("1", vec![one.eax, one.ecx, one.edx]),
+    ];
+    if last >= 7 {
+        let seven = __cpuid_count(7, 0);
+        lines.push(("7.0", vec![seven.ebx, seven.ecx, seven.edx]));
+        if seven.eax >= 1 {
+            let seven = __cpuid_count(7, 1);
+            lines.push(("7.1", vec![seven.eax, seven.ebx, seven.ecx, seven.edx]));
+        }
+    }
+    if last >= 0xd {
+        // How many bytes the system saves says which registers it lets programs use.
+        lines.push(("d.0", vec![__cpuid_count(0xd, 0).ebx]));
+        lines.push(("d.1", vec![__cpuid_count(0xd, 1).eax]));
+    }
+    for (name, leaf, of) in [
+        ("14", 0x14, 0),
+        ("19", 0x19, 0),
+        ("1e", 0x1e, 1),
+        ("24", 0x24, 0),
+    ] {
+        if last >= leaf {
+            let more = __cpuid_count(leaf, of);
+            lines.push((name, vec![more.eax, more.ebx]));
+        }
+    }
+    // Every CPU of this architecture has the first of these, and says of which it has more.
+    let extended = __cpuid(0x8000_0001);
+    lines.push(("80000001", vec![extended.ecx, extended.edx]));
+    lines.push(("80000008", vec![__cpuid(0x8000_0008).ebx]));
+    lines
 }
 
 /// What `/proc/cpuinfo` says of the kinds of cores that there are: a line a thing, each once.
@@ -278,6 +293,24 @@ mod tests {
             described(&(one.clone() + &core(1, "fp asimd sve")))
         );
         assert_ne!(described(&one), described(&core(0, "fp asimd")));
+    }
+
+    #[test]
+    fn each_core_describes_the_same_cpu() {
+        use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+        let all = sched_getaffinity(None).unwrap();
+        let cores = (0..CpuSet::MAX_CPU).filter(|core| all.is_set(*core));
+        let ask = |core| {
+            let mut one = CpuSet::new();
+            one.set(core);
+            sched_setaffinity(None, &one).unwrap();
+            described_host()
+        };
+        for core in cores {
+            // On a thread of its own, whose place nobody else minds.
+            let said = std::thread::spawn(move || ask(core)).join().unwrap();
+            assert_eq!(said, host(), "core {core}");
+        }
     }
 
     #[test]

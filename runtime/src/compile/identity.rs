@@ -310,16 +310,20 @@ const SETTLED: Duration = Duration::from_secs(2);
 impl Search {
     /// One that begins now.
     pub(super) fn new(folders: &[PathBuf]) -> Search {
-        Search {
+        let mut search = Search {
             asked: asked_in(folders),
             began: SystemTime::now(),
-            watched: folders.iter().cloned().map(FileState::searched).collect(),
-        }
+            watched: Vec::new(),
+        };
+        folders.iter().cloned().for_each(|f| search.watch(f));
+        search
     }
 
-    /// It looks at a file, too.
+    /// It looks at a file or folder, too.
     pub(super) fn watch(&mut self, path: PathBuf) {
-        self.watched.push(FileState::searched(path));
+        if self.watched.iter().all(|known| known.path != path) {
+            self.watched.push(FileState::searched(path));
+        }
     }
 
     /// It looks at a compiler, too. Returns whether that is all that there is of it.

@@ -169,6 +169,24 @@ impl Buffer {
         }
     }
 
+    /// As [`overwrite`](Self::overwrite), of one that is all zero yet: what begins as zeros takes
+    /// no memory until it is touched.
+    pub(crate) fn begin_with(&mut self, bytes: &[u8]) {
+        let len = bytes.len().min(self.len * self.dtype.size());
+        // Of the size of a page on most systems, elsewhere of a part of one.
+        for (start, page) in (0..len).step_by(4096).zip(bytes[..len].chunks(4096)) {
+            // A line at a time: most pages say no with their first.
+            let is_zero = |line: &[u8]| line.iter().fold(0, |all, byte| all | byte) == 0;
+            if !page.chunks(64).all(is_zero) {
+                // SAFETY: as in `overwrite`; these are bytes of both from `start` on.
+                unsafe {
+                    let own = self.block.start.as_ptr().add(start);
+                    std::ptr::copy_nonoverlapping(page.as_ptr(), own, page.len());
+                }
+            }
+        }
+    }
+
     /// Fills the slack beside a guarded buffer, if it is one.
     pub(crate) fn fill_slack(&mut self, pattern: [u8; 8]) -> Result<(), Error> {
         match &mut self.block.memory {
@@ -393,6 +411,28 @@ mod tests {
         }
         assert!(Buffer::with_align(DType::U8, 1, 8192).is_err());
         assert!(Buffer::with_align(DType::U8, 1, 3).is_err());
+    }
+
+    #[test]
+    fn what_it_begins_with_is_all_there_zeros_or_not() {
+        for guard in Guard::ALL {
+            for len in [0, 1, 4095, 4096, 4097, 50_000] {
+                let mut content = vec![0; len];
+                // The first and last byte of some lines and pages, others are zero.
+                for at in [0, 63, 64, 4095, 8192 + 4095, 12_288, len.wrapping_sub(1)] {
+                    if let Some(byte) = content.get_mut(at) {
+                        *byte = 1 + (at % 200) as u8;
+                    }
+                }
+                let mut buffer = Buffer::guarded(DType::U8, len, 1, guard).unwrap();
+                buffer.begin_with(&content);
+                assert_eq!(
+                    buffer.as_slice::<u8>().unwrap(),
+                    content,
+                    "{len}, {guard:?}"
+                );
+            }
+        }
     }
 
     #[test]

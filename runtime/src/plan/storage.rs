@@ -58,8 +58,9 @@ impl Storage {
         for (i, buffer) in plan.buffers.iter().enumerate() {
             if let (Role::Constant | Role::State, Some(content)) =
                 (buffer.role, &executable.contents()[i])
+                && let Some(own) = &mut storage.own[i]
             {
-                storage.copy(i, content);
+                own.begin_with(content.as_bytes());
             }
             if let (Role::Constant, Some(own)) = (buffer.role, &mut storage.own[i]) {
                 own.make_read_only()?;
