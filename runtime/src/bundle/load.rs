@@ -258,7 +258,7 @@ pub(super) unsafe fn load(
 ) -> Result<Executable, Error> {
     let Tiers { objects, .. } = tiers(bundle, runtime, load, None)?;
     // SAFETY: promised by the caller.
-    unsafe { link(bundle, runtime, &objects, false) }
+    unsafe { link(bundle, runtime, &objects, contents(bundle)?, false) }
 }
 
 /// The object of each kernel: one that the bundle carries, or the cache has, or what its source
@@ -370,7 +370,8 @@ pub(super) fn explain(bundle: &Bundle, runtime: &Runtime) -> Result<Vec<Explanat
     Ok(sources.iter().filter_map(explain).collect())
 }
 
-/// The executable with these objects; `provisional` says that better ones will come.
+/// The executable with these objects and [contents]; `provisional` says that better objects will
+/// come. No file is opened.
 ///
 /// # Safety
 ///
@@ -379,14 +380,13 @@ pub(super) unsafe fn link(
     bundle: &Bundle,
     runtime: &Runtime,
     objects: &[Object],
+    contents: Vec<(usize, Constant)>,
     provisional: bool,
 ) -> Result<Executable, Error> {
     let signatures = bundle.plan.kernels().iter().map(|k| &k.signature);
     let kernels: Vec<_> = objects.iter().zip(signatures).collect();
     // SAFETY: promised by the caller.
     let kernels = unsafe { runtime.link_all(&kernels) }?;
-    // SAFETY: promised by the caller.
-    let contents = unsafe { contents(bundle) }?;
     // SAFETY: promised by the caller, for all that the plan does with them.
     let executable = unsafe { Executable::new_unchecked(bundle.plan.clone(), kernels, contents) }?;
     let executable = if provisional {
@@ -452,10 +452,13 @@ fn check_bools(
     Ok(())
 }
 
+/// What constants hold, and states at the start, by the buffer's number: of the file where it can
+/// be used in place.
+///
 /// # Safety
 ///
 /// As [`Bundle::load`].
-unsafe fn contents(bundle: &Bundle) -> Result<Vec<(usize, Constant)>, Error> {
+pub(super) unsafe fn contents(bundle: &Bundle) -> Result<Vec<(usize, Constant)>, Error> {
     let Some(weights) = &bundle.weights else {
         return Ok(Vec::new());
     };

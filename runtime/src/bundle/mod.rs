@@ -149,10 +149,12 @@ impl Bundle {
     }
 
     /// As [`load`](Self::load), with these objects, one for each kernel in the plan's order.
+    /// `before` is called when all files have been read and none is opened any more, before
+    /// anything is done with the objects.
     ///
     /// # Errors
     ///
-    /// As [`load`](Self::load), as far as linking goes.
+    /// As [`load`](Self::load), as far as linking goes; that of `before`.
     ///
     /// # Safety
     ///
@@ -161,9 +163,14 @@ impl Bundle {
         &self,
         runtime: &Runtime,
         objects: &[Object],
+        before: impl FnOnce() -> Result<(), Error>,
     ) -> Result<Executable, Error> {
+        let here = |e| in_bundle(self.path(), e);
         // SAFETY: promised by the caller.
-        unsafe { load::link(self, runtime, objects, false) }.map_err(|e| in_bundle(self.path(), e))
+        let contents = unsafe { load::contents(self) }.map_err(here)?;
+        before()?;
+        // SAFETY: promised by the caller.
+        unsafe { load::link(self, runtime, objects, contents, false) }.map_err(here)
     }
 
     /// What its constants hold, and its states at the start, by the buffer's number: copied.

@@ -140,7 +140,15 @@ impl Bundle {
         let tiers = load::tiers(self, runtime, load, Some(quick))?;
         let provisional = !tiers.quick.is_empty();
         // SAFETY: promised by the caller.
-        let executable = unsafe { load::link(self, runtime, &tiers.objects, provisional) }?;
+        let executable = unsafe {
+            load::link(
+                self,
+                runtime,
+                &tiers.objects,
+                load::contents(self)?,
+                provisional,
+            )
+        }?;
         let state = Arc::new(State::default());
         if !provisional {
             state.end(Ok(()));

@@ -2,9 +2,10 @@
 //!
 //! The helper is a process of its own, not a fork: it has an empty environment, and of this process
 //! no memory and no file but one, which lies in memory. In it are the objects, the arguments, and
-//! what the two tell each other. The helper links, takes all [rights](crate::confine::Rights) from
-//! itself but to compute, and then runs the kernels. So code that means harm finds nothing to read
-//! and nobody to talk to, and the host reads what it wrote as one reads any file of unknown origin.
+//! what the two tell each other. The helper reads a plan's files, takes all
+//! [rights](crate::confine::Rights) from itself but to compute, and only then links objects and
+//! runs them. So code that means harm finds nothing to read and nobody to talk to, and the host
+//! reads what it wrote as one reads any file of unknown origin.
 //!
 //! A helper serves many requests, and is warm from the second on. Launches that it made before may
 //! have left anything in its memory: those of one helper can be wrong because of each other, if of

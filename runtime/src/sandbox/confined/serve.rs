@@ -329,7 +329,7 @@ impl Helper {
         let objects = objects.collect::<Result<Vec<_>, Error>>()?;
         // SAFETY: nothing of this process is worth anything to anybody: it was started to run
         // what nobody vouches for.
-        let executable = unsafe { bundle.link(&runtime, &objects) }?;
+        let executable = unsafe { bundle.link(&runtime, &objects, || self.confine()) }?;
         let instance = executable.instance()?;
         let plan = executable.plan();
         let whole = |(i, buffer): (usize, &crate::plan::PlanBuffer)| crate::plan::BufferRange {
@@ -342,7 +342,6 @@ impl Helper {
             vec![at.addr().get() as u64]
         });
         let places = places.collect();
-        self.confine()?;
         self.write_scene(&executable.kernels(), places)?;
         self.plan = Some(Loaded {
             values: vec![0; plan.variables().len()],
