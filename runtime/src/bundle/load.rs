@@ -370,8 +370,8 @@ pub(super) fn explain(bundle: &Bundle, runtime: &Runtime) -> Result<Vec<Explanat
     Ok(sources.iter().filter_map(explain).collect())
 }
 
-/// The executable with these objects and [contents]; `provisional` says that better objects will
-/// come. No file is opened.
+/// The executable with these objects, and what [`contents`](fn@contents) says; `provisional` says
+/// that better objects will come. No file is opened but those of observers that were asked for.
 ///
 /// # Safety
 ///
@@ -486,6 +486,25 @@ pub(super) unsafe fn contents(bundle: &Bundle) -> Result<Vec<(usize, Constant)>,
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_is_done_with_objects_before_rights_are_gone() {
+        let digits = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/digits");
+        let bundle = Bundle::open(digits).unwrap();
+        let runtime = Runtime::new().unwrap();
+        let kernels = bundle.plan.kernels();
+        let no_objects: Vec<Object> = kernels
+            .iter()
+            .map(|kernel| Object::new(&kernel.entry, b"no object".to_vec()))
+            .collect();
+        let link = |before: Result<(), Error>| {
+            // SAFETY: there is no code to run.
+            unsafe { bundle.link(&runtime, &no_objects, || before) }.unwrap_err()
+        };
+        let text = |error: Error| format!("{error:?}");
+        assert!(text(link(Err(Error::run("not yet")))).contains("not yet"));
+        assert!(!text(link(Ok(()))).contains("not yet"));
+    }
 
     #[test]
     fn a_digest_is_64_hexadecimal_digits() {

@@ -65,7 +65,7 @@ pub(super) fn open(path: &Path) -> Result<Bundle, Error> {
         tensors.push(builder.buffer(&Place::at("buffers", i), buffer, weights.as_ref())?);
     }
     for (i, op) in raw.ops.iter().enumerate() {
-        builder.op(&Place::at("ops", i), op)?;
+        builder.op(&|| Place::at("ops", i), op)?;
     }
     for output in &raw.outputs {
         builder.plan.result(
@@ -180,6 +180,9 @@ fn source(root: &Root, place: &Place, kernel: &RawKernel) -> Result<KernelSource
     Ok(KernelSource::new(root.given(), text, objects))
 }
 
+/// Where something stands, for an error: most have none, and a plan has thousands of places.
+type At<'a> = &'a dyn Fn() -> Place;
+
 /// A plan's builder and the names of its variables.
 struct Builder<'raw> {
     plan: PlanBuilder,
@@ -245,24 +248,24 @@ impl<'raw> Builder<'raw> {
         Ok(Some(found.clone()))
     }
 
-    fn op(&mut self, place: &Place, raw: &'raw RawOp) -> Result<(), Error> {
+    fn op(&mut self, place: At<'_>, raw: &'raw RawOp) -> Result<(), Error> {
         match (raw.launch, &raw.copy, &raw.fill) {
             (Some(kernel), None, None) => {
                 let args = raw.args.iter().flatten().enumerate();
                 let args: Vec<_> = args
-                    .map(|(i, arg)| self.range(&place.item("args", i), arg))
+                    .map(|(i, arg)| self.range(&|| place().item("args", i), arg))
                     .collect::<Result<_, _>>()?;
                 let scalars: Vec<_> = raw
                     .scalars
                     .0
                     .iter()
                     .map(|(name, value)| {
-                        let value = self.value(&place.key("scalars").key(name), value)?;
+                        let value = self.value(&|| place().key("scalars").key(name), value)?;
                         Ok((name.as_str(), value))
                     })
                     .collect::<Result<_, Error>>()?;
                 let grid = match &raw.grid {
-                    Some(grid) => self.value(&place.key("grid"), grid)?,
+                    Some(grid) => self.value(&|| place().key("grid"), grid)?,
                     None => 1.into(),
                 };
                 let (flops, bytes) = (estimate(raw.flops), estimate(raw.bytes));
@@ -270,20 +273,20 @@ impl<'raw> Builder<'raw> {
                     .launch_with_costs(kernel, &args, &scalars, grid, flops, bytes)?;
             }
             (None, Some(copy), None) => {
-                let place = place.key("copy");
-                let from = self.range(&place.key("from"), &copy.from)?;
-                let to = self.range(&place.key("to"), &copy.to)?;
+                let place = || place().key("copy");
+                let from = self.range(&|| place().key("from"), &copy.from)?;
+                let to = self.range(&|| place().key("to"), &copy.to)?;
                 self.plan.copy(from, to)?;
             }
             (None, None, Some(fill)) => {
-                let place = place.key("fill");
-                let to = self.range(&place.key("to"), &fill.to)?;
-                let value = self.value(&place.key("value"), &fill.value)?;
+                let place = || place().key("fill");
+                let to = self.range(&|| place().key("to"), &fill.to)?;
+                let value = self.value(&|| place().key("value"), &fill.value)?;
                 self.plan.fill(to, fill.dtype, value)?;
             }
             _ => {
                 return Err(Error::plan(
-                    place.clone(),
+                    place(),
                     "an op has exactly one of `launch`, `copy` and `fill`",
                 ));
             }
@@ -291,12 +294,12 @@ impl<'raw> Builder<'raw> {
         Ok(())
     }
 
-    fn range(&self, place: &Place, arg: &RawArg) -> Result<BufferRange, Error> {
+    fn range(&self, place: At<'_>, arg: &RawArg) -> Result<BufferRange, Error> {
         match arg {
             RawArg::Whole(buffer) => self
                 .plan
                 .whole(*buffer)
-                .map_err(|_| Error::plan(place.clone(), format!("there is no buffer {buffer}"))),
+                .map_err(|_| Error::plan(place(), format!("there is no buffer {buffer}"))),
             RawArg::Part(part) => Ok(BufferRange {
                 buffer: part.buffer,
                 offset: part.offset,
@@ -305,13 +308,13 @@ impl<'raw> Builder<'raw> {
         }
     }
 
-    fn value(&self, place: &Place, raw: &RawValue) -> Result<Value, Error> {
+    fn value(&self, place: At<'_>, raw: &RawValue) -> Result<Value, Error> {
         Ok(match raw {
             RawValue::Number(number) => Value::Number(*number),
             RawValue::Variable(name) => {
                 let found = self.variables.get(name.as_str());
                 let id = found.ok_or_else(|| {
-                    Error::plan(place.clone(), format!("there is no variable `{name}`"))
+                    Error::plan(place(), format!("there is no variable `{name}`"))
                 })?;
                 (*id).into()
             }

@@ -78,8 +78,9 @@ fn described_host() -> String {
     text
 }
 
-/// The registers that say what the processor can do and which one it is, as clang asks for them.
-/// Others say which core it is that answers, or how fast it is.
+/// What says what the processor can do and which one it is, as far as compilers ask for it. Other
+/// registers, and other bits of the later ones, say which core it is that answers, or how fast it
+/// is, or are of no concern to code.
 #[cfg(target_arch = "x86_64")]
 fn asked() -> Vec<(&'static str, Vec<u32>)> {
     use std::arch::x86_64::{__cpuid, __cpuid_count};
@@ -90,6 +91,7 @@ fn asked() -> Vec<(&'static str, Vec<u32>)> {
     let mut lines = vec![
         ("vendor", vec![vendor.ebx, vendor.edx, vendor.ecx]),
         ("1", vec![one.eax, one.ecx, one.edx]),
+        ("saved", vec![saved(one.ecx)]),
     ];
     if last >= 7 {
         let seven = __cpuid_count(7, 0);
@@ -100,26 +102,41 @@ fn asked() -> Vec<(&'static str, Vec<u32>)> {
         }
     }
     if last >= 0xd {
-        // How many bytes the system saves says which registers it lets programs use.
-        lines.push(("d.0", vec![__cpuid_count(0xd, 0).ebx]));
-        lines.push(("d.1", vec![__cpuid_count(0xd, 1).eax]));
+        lines.push(("d.1", vec![__cpuid_count(0xd, 1).eax & 0xf]));
     }
-    for (name, leaf, of) in [
-        ("14", 0x14, 0),
-        ("19", 0x19, 0),
-        ("1e", 0x1e, 1),
-        ("24", 0x24, 0),
-    ] {
-        if last >= leaf {
-            let more = __cpuid_count(leaf, of);
-            lines.push((name, vec![more.eax, more.ebx]));
-        }
+    // PTWRITE, wide Key Locker, what tiles can do, and which AVX10.
+    if last >= 0x14 {
+        lines.push(("14", vec![__cpuid_count(0x14, 0).ebx & 1 << 4]));
     }
-    // Every CPU of this architecture has the first of these, and says of which it has more.
+    if last >= 0x19 {
+        lines.push(("19", vec![__cpuid_count(0x19, 0).ebx & 1 << 2]));
+    }
+    if last >= 0x1e {
+        lines.push(("1e.1", vec![__cpuid_count(0x1e, 1).eax]));
+    }
+    if last >= 0x24 {
+        lines.push(("24", vec![__cpuid_count(0x24, 0).ebx & 0x7_00ff]));
+    }
+    // Every CPU of this architecture has these two: they say that it is one, and how long
+    // addresses are.
     let extended = __cpuid(0x8000_0001);
     lines.push(("80000001", vec![extended.ecx, extended.edx]));
-    lines.push(("80000008", vec![__cpuid(0x8000_0008).ebx]));
+    // CLZERO, RDPRU, WBNOINVD.
+    lines.push(("80000008", vec![__cpuid(0x8000_0008).ebx & 0x211]));
     lines
+}
+
+/// Which registers the system saves, and so lets programs use, whatever the processor has: a bit
+/// each, of the lower half of XCR0. `features` is what leaf 1 says in ECX.
+#[cfg(target_arch = "x86_64")]
+fn saved(features: u32) -> u32 {
+    const OSXSAVE: u32 = 1 << 27;
+    if features & OSXSAVE == 0 {
+        return 0;
+    }
+    // SAFETY: the processor says that the system has turned on what this instruction belongs to.
+    let all = unsafe { std::arch::x86_64::_xgetbv(0) };
+    (all & u64::from(u32::MAX)) as u32
 }
 
 /// What `/proc/cpuinfo` says of the kinds of cores that there are: a line a thing, each once.

@@ -169,8 +169,8 @@ impl Buffer {
         }
     }
 
-    /// As [`overwrite`](Self::overwrite), of one that is all zero yet: what begins as zeros takes
-    /// no memory until it is touched.
+    /// As [`overwrite`](Self::overwrite), of one that is all zero yet: pages that begin as zeros stay
+    /// as they are, which is without memory where they have not been touched.
     pub(crate) fn begin_with(&mut self, bytes: &[u8]) {
         let len = bytes.len().min(self.len * self.dtype.size());
         // Of the size of a page on most systems, elsewhere of a part of one.

@@ -66,12 +66,16 @@ api! {
     opcode = "LLVMGetInstructionOpcode": fn(Ref) -> c_int;
     as_terminator = "LLVMIsATerminatorInst": fn(Ref) -> Ref;
     operand_count = "LLVMGetNumOperands": fn(Ref) -> c_int;
-    argument_count = "LLVMGetNumArgOperands": fn(Ref) -> c_uint;
+    successor_count = "LLVMGetNumSuccessors": fn(Ref) -> c_uint;
     operand = "LLVMGetOperand": fn(Ref, c_uint) -> Ref;
     value_name = "LLVMGetValueName2": fn(Ref, *mut usize) -> *const c_char;
     type_of = "LLVMTypeOf": fn(Ref) -> Ref;
     type_kind = "LLVMGetTypeKind": fn(Ref) -> c_int;
     is_sized = "LLVMTypeIsSized": fn(Ref) -> Bool;
+    is_opaque = "LLVMIsOpaqueStruct": fn(Ref) -> Bool;
+    element_count = "LLVMCountStructElementTypes": fn(Ref) -> c_uint;
+    element_at = "LLVMStructGetTypeAtIndex": fn(Ref, c_uint) -> Ref;
+    element = "LLVMGetElementType": fn(Ref) -> Ref;
     module_target = "LLVMGetTarget": fn(Ref) -> *const c_char;
     set_module_target = "LLVMSetTarget": fn(Ref, *const c_char);
     default_triple = "LLVMGetDefaultTargetTriple": fn() -> *mut c_char;
