@@ -3,7 +3,8 @@
 #
 #   prove.sh suites            the test suites of svod-tensor and svod-onnx
 #   prove.sh costs [MODEL.onnx NAME=SHAPE…]
-#                              what a call, a launch, a start costs, and a model if one is named
+#                              what a call, a launch, a start costs, and a model if one is named,
+#                              in ROUNDS rounds (5)
 #
 # The published sources are taken from cargo's own cache into a temporary folder (or WORK, which
 # is kept), and nothing of them stays. Needs clang in PATH, under any name that ends in its
@@ -95,17 +96,37 @@ costs)
     printf '%-46s %12s %12s %-3s %8s\n' "" original ours "" ratio
     both overhead
     if [[ $# -gt 0 ]]; then
+        first='from the file to the first answer'
+        median() { # of a line of all rounds
+            awk -F'\t' -v name="$2" '$1 == name {print $2}' "$work/$1".* | sort -g |
+                awk '{v[NR] = $1} END {print v[int((NR + 1) / 2)]}'
+        }
+        row() { awk -v n="$1" -v a="$2" -v b="$3" -v u="$4" \
+            'BEGIN {printf "%-46s %12.1f %12.1f %-3s %8.2f\n", n, a, b, u, a / b}'; }
+        less() { awk -v a="$1" -v b="$2" 'BEGIN {print a - b}'; }
         for threads in 1 2; do
-            rm -rf "$work/cache"
             export SVOD_THREADS=$threads RAYON_NUM_THREADS=$threads
-            echo "$1, threads: $threads, empty cache, then warm"
-            both model "$@"
-            both model "$@"
+            rm -f "$work"/{original,empty,full}.*
+            for ((round = 0; round < ${ROUNDS:-5}; round++)); do
+                rm -rf "$work/cache"
+                run original model "$@" >"$work/original.$round"
+                run ours model "$@" >"$work/empty.$round"
+                run ours model "$@" >"$work/full.$round"
+            done
+            echo "$1, threads: $threads, medians of ${ROUNDS:-5} rounds"
+            original=$(median original "$first")
+            empty=$(median empty "$first")
+            full=$(median full "$first")
+            row "$first, empty cache" "$original" "$empty" ms
+            row "the same, compiled before" "$original" "$full" ms
+            # What is left with all compiled is Svod's own work, which is the same with both.
+            row "what of the first is compiling" "$(less "$original" "$full")" "$(less "$empty" "$full")" ms
+            row "a run" "$(median original 'a run')" "$(median full 'a run')" us
         done
     fi
     ;;
 *)
-    sed -n '2,9p' "$0"
+    sed -n '2,10p' "$0"
     exit 2
     ;;
 esac
