@@ -104,12 +104,12 @@ fn asked() -> Vec<(&'static str, Vec<u32>)> {
     if last >= 0xd {
         lines.push(("d.1", vec![__cpuid_count(0xd, 1).eax & 0xf]));
     }
-    // PTWRITE, wide Key Locker, what tiles can do, and which AVX10.
+    // PTWRITE, Key Locker as far as it is turned on, what tiles can do, and which AVX10.
     if last >= 0x14 {
         lines.push(("14", vec![__cpuid_count(0x14, 0).ebx & 1 << 4]));
     }
     if last >= 0x19 {
-        lines.push(("19", vec![__cpuid_count(0x19, 0).ebx & 1 << 2]));
+        lines.push(("19", vec![__cpuid_count(0x19, 0).ebx & 0b101]));
     }
     if last >= 0x1e {
         lines.push(("1e.1", vec![__cpuid_count(0x1e, 1).eax]));

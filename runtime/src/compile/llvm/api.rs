@@ -71,7 +71,10 @@ api! {
     value_name = "LLVMGetValueName2": fn(Ref, *mut usize) -> *const c_char;
     type_of = "LLVMTypeOf": fn(Ref) -> Ref;
     type_kind = "LLVMGetTypeKind": fn(Ref) -> c_int;
-    is_sized = "LLVMTypeIsSized": fn(Ref) -> Bool;
+    type_text = "LLVMPrintTypeToString": fn(Ref) -> *mut c_char;
+    value_type = "LLVMGlobalGetValueType": fn(Ref) -> Ref;
+    return_type = "LLVMGetReturnType": fn(Ref) -> Ref;
+    integer_width = "LLVMGetIntTypeWidth": fn(Ref) -> c_uint;
     is_opaque = "LLVMIsOpaqueStruct": fn(Ref) -> Bool;
     element_count = "LLVMCountStructElementTypes": fn(Ref) -> c_uint;
     element_at = "LLVMStructGetTypeAtIndex": fn(Ref, c_uint) -> Ref;

@@ -3,21 +3,28 @@
 //!
 //! It is a walk over all instructions, which takes next to nothing beside making code of them.
 
+use std::collections::HashMap;
 use std::ffi::CStr;
 
 use super::api::{Api, Ref};
 
 /// LLVM's numbers of kinds of types.
 const VOID: i32 = 0;
+const DOUBLE: i32 = 3;
 const LABEL: i32 = 7;
+const INTEGER: i32 = 8;
 const STRUCT: i32 = 10;
 const ARRAY: i32 = 11;
+const POINTER: i32 = 12;
 const METADATA: i32 = 14;
 const TOKEN: i32 = 16;
 const OF_A_TARGET: i32 = 20;
 
 /// LLVM's number of the instruction that takes the next of a variable number of arguments.
 const NEXT_ARGUMENT: i32 = 49;
+
+/// The one type of a target's own that this library makes code for, as LLVM writes it.
+const COUNT_AS_PREDICATE: &CStr = c"target(\"aarch64.svcount\")";
 
 /// Refuses a module for this architecture that LLVM would crash on.
 ///
@@ -37,21 +44,28 @@ pub(super) unsafe fn check(api: &Api, module: Ref, architecture: &str) -> Result
             "no code can be made of the function `{name}`: {what}"
         ))
     };
+    let mut types = Types {
+        api,
+        is_arm: architecture == "aarch64",
+        known: HashMap::new(),
+    };
     // SAFETY: what is in the lists of a module is alive as long as the module, which nobody
-    // changes meanwhile. Only functions are asked for parameters, and instructions for operands
-    // and successors; of operands there are as many as they say, and the verifier has seen to it
-    // that none is missing.
+    // changes meanwhile, and so are its types. Only functions are asked for parameters, types of
+    // functions for what these return, and instructions for operands and successors; of operands
+    // there are as many as they say, and the verifier has seen to it that none is missing.
     unsafe {
-        let type_of = |value| (api.type_of)(value);
-        let can_be = |value| has_code(api, type_of(value), architecture);
         for function in List::new(api.next_function, (api.first_function)(module)) {
             let first_block = (api.first_block)(function);
             // What is defined elsewhere has no code here, and LLVM's own functions take anything.
             if first_block.is_null() {
                 continue;
             }
+            let returned = (api.return_type)((api.value_type)(function));
+            if (api.type_kind)(returned) != VOID && !types.have_code(returned) {
+                return refused(function, "what it returns is of a type that has no values");
+            }
             let mut params = List::new(api.next_param, (api.first_param)(function));
-            if !params.all(can_be) {
+            if !params.all(|param| types.have_code((api.type_of)(param))) {
                 return refused(
                     function,
                     "one of its parameters is of a type that has no values",
@@ -61,14 +75,15 @@ pub(super) unsafe fn check(api: &Api, module: Ref, architecture: &str) -> Result
             let instructions = blocks
                 .flat_map(|block| List::new(api.next_instruction, (api.first_instruction)(block)));
             for instruction in instructions {
-                if (api.opcode)(instruction) == NEXT_ARGUMENT {
+                let made = (api.type_of)(instruction);
+                let is_next = (api.opcode)(instruction) == NEXT_ARGUMENT;
+                if is_next && !types.are_passed(made) {
                     return refused(
                         function,
-                        "it has a `va_arg`, which targets lack for most types",
+                        "it has a `va_arg` of a type that targets lack it for",
                     );
                 }
-                let made = (api.type_kind)(type_of(instruction));
-                if !matches!(made, VOID | TOKEN) && !can_be(instruction) {
+                if !matches!((api.type_kind)(made), VOID | TOKEN) && !types.have_code(made) {
                     return refused(
                         function,
                         "one of its values is of a type that has no values",
@@ -76,11 +91,11 @@ pub(super) unsafe fn check(api: &Api, module: Ref, architecture: &str) -> Result
                 }
                 let mut labels = 0;
                 for i in 0..(api.operand_count)(instruction).cast_unsigned() {
-                    let operand = (api.operand)(instruction, i);
-                    match (api.type_kind)(type_of(operand)) {
+                    let used = (api.type_of)((api.operand)(instruction, i));
+                    match (api.type_kind)(used) {
                         LABEL => labels += 1,
                         METADATA | TOKEN => {}
-                        _ if can_be(operand) => {}
+                        _ if types.have_code(used) => {}
                         _ => return refused(function, "it uses a value of a type that has none"),
                     }
                 }
@@ -99,25 +114,67 @@ pub(super) unsafe fn check(api: &Api, module: Ref, architecture: &str) -> Result
     Ok(())
 }
 
-/// Whether code can be made of values of a type, as far as it is not a matter of instructions. To
-/// have a size is another thing: some that are as long as the processor's vectors have none.
-///
-/// # Safety
-///
-/// The type must be alive.
-unsafe fn has_code(api: &Api, of: Ref, architecture: &str) -> bool {
-    // SAFETY: promised by the caller; only structures and arrays are asked for their elements, and
-    // structures for as many as they have.
-    unsafe {
-        match (api.type_kind)(of) {
-            VOID | LABEL | METADATA | TOKEN => false,
-            STRUCT if (api.is_opaque)(of) != 0 => false,
-            STRUCT => (0..(api.element_count)(of))
-                .all(|i| has_code(api, (api.element_at)(of, i), architecture)),
-            ARRAY => has_code(api, (api.element)(of), architecture),
-            // Most are of other targets than processors.
-            OF_A_TARGET => architecture == "aarch64" && (api.is_sized)(of) != 0,
-            _ => true,
+/// What is known of the types of a module.
+struct Types<'a> {
+    api: &'a Api,
+    is_arm: bool,
+    /// Whether code can be made of values of a type.
+    known: HashMap<Ref, bool>,
+}
+
+impl Types<'_> {
+    /// Whether code can be made of values of a type, as far as it is not a matter of instructions.
+    /// To have a size is another thing: some that are as long as the processor's vectors have none.
+    ///
+    /// # Safety
+    ///
+    /// The type must be alive, as those that were asked for before.
+    unsafe fn have_code(&mut self, of: Ref) -> bool {
+        let api = self.api;
+        // SAFETY: promised by the caller; only structures and arrays are asked for their elements,
+        // and structures for as many as they have. A text is LLVM's own, ends, and is disposed of
+        // once.
+        unsafe {
+            match (api.type_kind)(of) {
+                VOID | LABEL | METADATA | TOKEN => false,
+                ARRAY => self.have_code((api.element)(of)),
+                STRUCT => {
+                    // One that is in itself ends nowhere.
+                    if let Some(known) = self.known.insert(of, false) {
+                        self.known.insert(of, known);
+                        return known;
+                    }
+                    let mut elements = 0..(api.element_count)(of);
+                    let can_be = (api.is_opaque)(of) == 0
+                        && elements.all(|i| self.have_code((api.element_at)(of, i)));
+                    self.known.insert(of, can_be);
+                    can_be
+                }
+                OF_A_TARGET => {
+                    let text = (api.type_text)(of);
+                    let is_it = CStr::from_ptr(text) == COUNT_AS_PREDICATE;
+                    (api.message_dispose)(text);
+                    self.is_arm && is_it
+                }
+                _ => true,
+            }
+        }
+    }
+
+    /// Whether each target can take values of a type from a variable number of arguments.
+    /// Compilers have their own ways for the others.
+    ///
+    /// # Safety
+    ///
+    /// The type must be alive.
+    unsafe fn are_passed(&self, of: Ref) -> bool {
+        // SAFETY: promised by the caller; only integers are asked for their width.
+        unsafe {
+            match (self.api.type_kind)(of) {
+                DOUBLE | POINTER => true,
+                INTEGER => matches!((self.api.integer_width)(of), 32 | 64),
+                _ => false,
+            }
         }
     }
 }
