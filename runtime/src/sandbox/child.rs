@@ -294,6 +294,8 @@ pub(super) struct Clock {
     wall: u64,
     /// When the launch that is under way began, as far as that is believed.
     began: u64,
+    /// How many have yet to begin: a child that says so more often is not believed.
+    to_begin: usize,
     /// When all must be over, whatever the child says.
     end: u64,
 }
@@ -307,14 +309,16 @@ impl Clock {
         Clock {
             wall,
             began: now,
+            to_begin: launches,
             end: now.saturating_add(all),
         }
     }
 
     /// With when a child says that its launch began, which may be anything.
     pub(super) fn left(&mut self, said: u64, now: u64) -> u64 {
-        if (self.began..=now).contains(&said) {
+        if self.to_begin > 0 && said > self.began && said <= now {
             self.began = said;
+            self.to_begin -= 1;
         }
         let end = self.began.saturating_add(self.wall).min(self.end);
         end.saturating_sub(now)
@@ -420,6 +424,11 @@ mod tests {
             assert_eq!(clock.left(said, 1050), 50);
             assert_eq!(clock.left(said, 1100), 0);
         }
+        // One that begins twice.
+        let mut once = clock(100, 1);
+        assert_eq!(once.left(1040, 1050), 90);
+        assert_eq!(once.left(1130, 1130), 10);
+        assert_eq!(once.left(1140, 1140), 0);
         // One that always has just begun.
         let mut clock = clock(100, 2);
         assert_eq!(clock.left(1290, 1290), 10);
