@@ -134,7 +134,8 @@ fn saved(features: u32) -> u32 {
     if features & OSXSAVE == 0 {
         return 0;
     }
-    // SAFETY: the processor says that the system has turned on what this instruction belongs to.
+    // SAFETY: the instruction is there where the processor says that the system has turned on what
+    // it belongs to, and register 0 is the one that there is then.
     let all = unsafe { std::arch::x86_64::_xgetbv(0) };
     (all & u64::from(u32::MAX)) as u32
 }

@@ -36,100 +36,101 @@ const COUNT_AS_PREDICATE: &CStr = c"target(\"aarch64.svcount\")";
 ///
 /// The module must be alive, of this library, and have passed its verifier.
 pub(super) unsafe fn check(api: &Api, module: Ref, architecture: &str) -> Result<(), String> {
-    let refused = |function, what| {
-        // SAFETY: the function is alive, and its name, which ends, lives as long as it does.
-        let name = unsafe { CStr::from_ptr((api.value_name)(function, &mut 0)) };
-        let name = name.to_string_lossy();
-        Err(format!(
-            "no code can be made of the function `{name}`: {what}"
-        ))
-    };
     let mut types = Types {
         api,
         is_arm: architecture == "aarch64",
         known: HashMap::new(),
     };
-    // SAFETY: what is in the lists of a module is alive as long as the module, which nobody
-    // changes meanwhile, and so are its types. Only functions are asked for parameters, types of
-    // functions for what these return, and instructions for operands and successors; of operands
-    // there are as many as they say, and the verifier has seen to it that none is missing.
+    // SAFETY: the module is alive, and nobody changes it meanwhile, so that its functions are
+    // alive as long; the name of one ends, and lives as long as it does.
     unsafe {
         for function in List::new(api.next_function, (api.first_function)(module)) {
-            let first_block = (api.first_block)(function);
-            // What is defined elsewhere has no code here, and LLVM's own functions take anything.
-            if first_block.is_null() {
-                continue;
-            }
-            let returned = (api.return_type)((api.value_type)(function));
-            if (api.type_kind)(returned) != VOID && !types.have_code(returned) {
-                return refused(function, "what it returns is of a type that has no values");
-            }
-            let mut params = List::new(api.next_param, (api.first_param)(function));
-            if !params.all(|param| types.have_code((api.type_of)(param))) {
-                return refused(
-                    function,
-                    "one of its parameters is of a type that has no values",
-                );
-            }
-            let blocks = List::new(api.next_block, first_block);
-            let instructions = blocks
-                .flat_map(|block| List::new(api.next_instruction, (api.first_instruction)(block)));
-            for instruction in instructions {
-                let made = (api.type_of)(instruction);
-                let is_next = (api.opcode)(instruction) == NEXT_ARGUMENT;
-                if is_next && !types.are_passed(made) {
-                    return refused(
-                        function,
-                        "it has a `va_arg` of a type that targets lack it for",
-                    );
-                }
-                if !matches!((api.type_kind)(made), VOID | TOKEN) && !types.have_code(made) {
-                    return refused(
-                        function,
-                        "one of its values is of a type that has no values",
-                    );
-                }
-                let mut labels = 0;
-                for i in 0..(api.operand_count)(instruction).cast_unsigned() {
-                    let used = (api.type_of)((api.operand)(instruction, i));
-                    match (api.type_kind)(used) {
-                        LABEL => labels += 1,
-                        METADATA | TOKEN => {}
-                        _ if types.have_code(used) => {}
-                        _ => return refused(function, "it uses a value of a type that has none"),
-                    }
-                }
-                let is_terminator = !(api.as_terminator)(instruction).is_null();
-                let ways = if is_terminator {
-                    (api.successor_count)(instruction)
-                } else {
-                    0
-                };
-                if labels != ways {
-                    return refused(function, "a label stands where nothing branches to it");
-                }
+            if let Some(what) = refusal(&mut types, function) {
+                let name = CStr::from_ptr((api.value_name)(function, &mut 0));
+                let name = name.to_string_lossy();
+                return Err(format!(
+                    "no code can be made of the function `{name}`: {what}"
+                ));
             }
         }
     }
     Ok(())
 }
 
+/// What it is about a function that LLVM would crash on.
+///
+/// # Safety
+///
+/// The function must be one of a module as [`check`] asks for, whose types these are.
+unsafe fn refusal(types: &mut Types<'_>, function: Ref) -> Option<&'static str> {
+    let api = types.api;
+    // SAFETY: what is in the lists of a function is alive as long as its module, and so are types.
+    // Only functions are asked for parameters, types of functions for what these return, and
+    // terminators for successors; of operands there are as many as an instruction says, and the
+    // verifier has seen to it that none is missing.
+    unsafe {
+        let first_block = (api.first_block)(function);
+        // What is defined elsewhere has no code here, and LLVM's own functions take anything.
+        if first_block.is_null() {
+            return None;
+        }
+        let returned = (api.return_type)((api.value_type)(function));
+        if (api.type_kind)(returned) != VOID && !types.have_values(returned) {
+            return Some("what it returns is of a type that has no values");
+        }
+        let mut params = List::new(api.next_param, (api.first_param)(function));
+        if !params.all(|param| types.have_values((api.type_of)(param))) {
+            return Some("one of its parameters is of a type that has no values");
+        }
+        let blocks = List::new(api.next_block, first_block);
+        let of_block = |block| List::new(api.next_instruction, (api.first_instruction)(block));
+        for instruction in blocks.flat_map(of_block) {
+            let made = (api.type_of)(instruction);
+            if (api.opcode)(instruction) == NEXT_ARGUMENT && !types.are_passed(made) {
+                return Some("it has a `va_arg` of a type that targets lack it for");
+            }
+            if !matches!((api.type_kind)(made), VOID | TOKEN) && !types.have_values(made) {
+                return Some("one of its values is of a type that has none");
+            }
+            let mut labels = 0;
+            for i in 0..(api.operand_count)(instruction).cast_unsigned() {
+                let used = (api.type_of)((api.operand)(instruction, i));
+                match (api.type_kind)(used) {
+                    LABEL => labels += 1,
+                    METADATA | TOKEN => {}
+                    _ if types.have_values(used) => {}
+                    _ => return Some("it uses a value of a type that has none"),
+                }
+            }
+            let branches = match (api.as_terminator)(instruction).is_null() {
+                true => 0,
+                false => (api.successor_count)(instruction),
+            };
+            if labels != branches {
+                return Some("a label stands where nothing branches to it");
+            }
+        }
+    }
+    None
+}
+
 /// What is known of the types of a module.
 struct Types<'a> {
     api: &'a Api,
     is_arm: bool,
-    /// Whether code can be made of values of a type.
+    /// Whether a structure has values.
     known: HashMap<Ref, bool>,
 }
 
 impl Types<'_> {
-    /// Whether code can be made of values of a type, as far as it is not a matter of instructions.
-    /// To have a size is another thing: some that are as long as the processor's vectors have none.
+    /// Whether a type has values that code can be made of, as far as it is not a matter of
+    /// instructions. To have a size is another thing: some that are as long as the processor's
+    /// vectors have none.
     ///
     /// # Safety
     ///
     /// The type must be alive, as those that were asked for before.
-    unsafe fn have_code(&mut self, of: Ref) -> bool {
+    unsafe fn have_values(&mut self, of: Ref) -> bool {
         let api = self.api;
         // SAFETY: promised by the caller; only structures and arrays are asked for their elements,
         // and structures for as many as they have. A text is LLVM's own, ends, and is disposed of
@@ -137,7 +138,7 @@ impl Types<'_> {
         unsafe {
             match (api.type_kind)(of) {
                 VOID | LABEL | METADATA | TOKEN => false,
-                ARRAY => self.have_code((api.element)(of)),
+                ARRAY => self.have_values((api.element)(of)),
                 STRUCT => {
                     // One that is in itself ends nowhere.
                     if let Some(known) = self.known.insert(of, false) {
@@ -145,10 +146,10 @@ impl Types<'_> {
                         return known;
                     }
                     let mut elements = 0..(api.element_count)(of);
-                    let can_be = (api.is_opaque)(of) == 0
-                        && elements.all(|i| self.have_code((api.element_at)(of, i)));
-                    self.known.insert(of, can_be);
-                    can_be
+                    let has_values = (api.is_opaque)(of) == 0
+                        && elements.all(|i| self.have_values((api.element_at)(of, i)));
+                    self.known.insert(of, has_values);
+                    has_values
                 }
                 OF_A_TARGET => {
                     let text = (api.type_text)(of);
