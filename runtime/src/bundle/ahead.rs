@@ -60,10 +60,11 @@ impl Bundle {
         levels: &'l [CpuLevel],
         progress: &(dyn Fn(Progress<'_>) + Sync),
     ) -> Result<Vec<Level<'l>>, Error> {
+        let folder = self.folder()?;
         let mut kernels = Vec::new();
         let mut sources: Vec<Source> = Vec::new();
         for (i, (kernel, code)) in self.plan.kernels().iter().zip(&self.sources).enumerate() {
-            if let Some(source) = code.source(&kernel.entry)? {
+            if let Some(source) = code.source(&folder, &kernel.entry)? {
                 kernels.push(i);
                 sources.push(source);
             }

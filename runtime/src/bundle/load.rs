@@ -86,8 +86,6 @@ impl Default for Wanted<'_> {
 /// What a kernel is made from.
 #[derive(Debug)]
 pub(super) struct KernelSource {
-    /// The bundle's folder, below which all files lie that a source may include.
-    bundle: PathBuf,
     /// The name in the plan, the file, and its language.
     text: Option<(String, PathBuf, RawLanguage)>,
     objects: Vec<Precompiled>,
@@ -174,16 +172,11 @@ fn parse_digest(hex: &str) -> Option<[u8; 32]> {
 }
 
 impl KernelSource {
-    pub(super) fn new(
-        bundle: &Path,
+    pub(super) const fn new(
         text: Option<(String, PathBuf, RawLanguage)>,
         objects: Vec<Precompiled>,
     ) -> KernelSource {
-        KernelSource {
-            bundle: bundle.to_owned(),
-            text,
-            objects,
-        }
+        KernelSource { text, objects }
     }
 
     pub(super) fn file(&self) -> Option<PathBuf> {
@@ -212,21 +205,17 @@ impl KernelSource {
         self.objects.iter().find(fresh)
     }
 
-    /// The source, where there is one.
-    pub(super) fn source(&self, entry: &str) -> Result<Option<Source>, Error> {
+    /// The source, where there is one. All files that it may include lie below the bundle's
+    /// `folder`, which is absolute.
+    pub(super) fn source(&self, folder: &Path, entry: &str) -> Result<Option<Source>, Error> {
         let Some((name, path, language)) = &self.text else {
             return Ok(None);
         };
         let source = match language {
             RawLanguage::C => {
-                let absolute = |folder: &Path| {
-                    std::path::absolute(folder).map_err(|e| {
-                        Error::system(format!("find the folder of {}", path.display()), e)
-                    })
-                };
-                let dir = absolute(path.parent().unwrap_or(path))?;
-                let source = Source::c(entry, read_text(path)?).include_dir(dir);
-                source.readable(absolute(&self.bundle)?)
+                let dir = Path::new(name).parent().map(|dir| folder.join(dir));
+                let source = Source::c(entry, read_text(path)?).readable(folder);
+                source.include_dir(dir.unwrap_or_else(|| folder.to_owned()))
             }
             RawLanguage::LlvmIr => Source::llvm_ir(entry, read_bytes(path)?),
             RawLanguage::Mlir => Source::mlir(entry, read_bytes(path)?),
@@ -235,8 +224,8 @@ impl KernelSource {
     }
 
     /// What is compiled where no object will do.
-    fn to_compile(&self, entry: &str) -> Result<Source, Error> {
-        self.source(entry)?.ok_or_else(|| {
+    fn to_compile(&self, folder: &Path, entry: &str) -> Result<Source, Error> {
+        self.source(folder, entry)?.ok_or_else(|| {
             Error::file(
                 self.objects.first().map_or(Path::new(""), |o| &o.path),
                 format!(
@@ -279,6 +268,7 @@ pub(super) fn tiers(
             origin,
         });
     };
+    let folder = bundle.folder()?;
     let mut objects = vec![None; plan.len()];
     let (mut kernels, mut sources) = (Vec::new(), Vec::new());
     for (i, (kernel, code)) in plan.iter().zip(&bundle.sources).enumerate() {
@@ -289,7 +279,7 @@ pub(super) fn tiers(
             objects[i] = Some(Object::new(&kernel.entry, carried.read()?));
             tell(i, Origin::Carried);
         } else {
-            sources.push(code.to_compile(&kernel.entry)?);
+            sources.push(code.to_compile(&folder, &kernel.entry)?);
             kernels.push(i);
         }
     }
@@ -340,7 +330,7 @@ pub(super) fn object(
     if let Some(carried) = carried.filter(|_| wanted.carried || code.text.is_none()) {
         return Ok((Object::new(entry, carried.read()?), Origin::Carried));
     }
-    let source = [code.to_compile(entry)?];
+    let source = [code.to_compile(&bundle.folder()?, entry)?];
     let origin = Mutex::new(Origin::Compiled);
     let tell = |_, from| *origin.lock().unwrap_or_else(PoisonError::into_inner) = from;
     let mut compiled = match wanted.level {
@@ -354,10 +344,11 @@ pub(super) fn object(
 }
 
 pub(super) fn explain(bundle: &Bundle, runtime: &Runtime) -> Result<Vec<Explanation>, Error> {
+    let folder = bundle.folder()?;
     let kernels = bundle.plan.kernels().iter().zip(&bundle.sources);
     let sources = kernels.map(|(kernel, code)| match code.precompiled() {
         Some(_) => Ok(None),
-        None => code.to_compile(&kernel.entry).map(Some),
+        None => code.to_compile(&folder, &kernel.entry).map(Some),
     });
     let sources = sources.collect::<Result<Vec<_>, _>>()?;
     let compiled: Vec<Source> = sources.iter().flatten().cloned().collect();

@@ -184,6 +184,13 @@ impl Bundle {
         self.root.given()
     }
 
+    /// The folder, from the root on: compilers run elsewhere.
+    fn folder(&self) -> Result<PathBuf, Error> {
+        let path = self.path();
+        std::path::absolute(path)
+            .map_err(|e| Error::system(format!("find the folder {}", path.display()), e))
+    }
+
     /// Its plan.
     #[must_use]
     pub const fn plan(&self) -> &Plan {
@@ -265,7 +272,7 @@ impl Bundle {
         let Some((code, of_plan)) = kernels.nth(kernel) else {
             return Ok(None);
         };
-        let source = code.source(&of_plan.entry);
+        let source = self.folder().and_then(|f| code.source(&f, &of_plan.entry));
         source.map_err(|e| in_bundle(self.path(), e))
     }
 

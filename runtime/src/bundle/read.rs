@@ -177,7 +177,7 @@ fn source(root: &Root, place: &Place, kernel: &RawKernel) -> Result<KernelSource
         let path = root.file(&place.key("path"), &object.path)?;
         objects.push(Precompiled::open(&place, path, object, source_digest)?);
     }
-    Ok(KernelSource::new(root.given(), text, objects))
+    Ok(KernelSource::new(text, objects))
 }
 
 /// Where something stands, for an error: most have none, and a plan has thousands of places.

@@ -46,60 +46,74 @@ pub(super) struct Identity {
     /// Whose it is, and of which version.
     family: Option<Family>,
     major: u32,
-    /// The files that it is made of.
-    files: Vec<FileState>,
-    /// Files and folders that say which those are, there or not.
-    watched: Vec<FileState>,
+    /// What keys say of it: the files that it is made of, a line a file.
+    text: String,
+    /// These files, and those files and folders that say which they are, there or not.
+    states: Vec<State>,
 }
 
-/// A file, as the system describes it, or that it is not there.
+/// A file or folder, and how it was. As a list, which is read in half the time of named fields.
 #[derive(Clone, Debug, Deserialize, Serialize)]
-struct FileState {
-    path: PathBuf,
-    /// Where links lead.
-    real: PathBuf,
-    seen: Option<Seen>,
-    /// When anything about it changed, also its mode, of what decides about a search.
-    changed: Option<i128>,
-}
+struct State(PathBuf, Option<Seen>, Changed);
 
-/// Size in bytes, inode, and time of the last writing in nanoseconds since 1970.
-type Seen = (u64, u64, i128);
+/// Size in bytes, inode, and time of the last writing in nanoseconds since 1970; of what is not
+/// there, nothing.
+type Seen = (u64, u64, i64);
 
-impl FileState {
-    fn of(path: PathBuf) -> FileState {
-        FileState {
-            changed: None,
-            ..FileState::searched(path)
-        }
+/// When anything about it changed, also its mode, in nanoseconds since 1970, of what decides about
+/// a search.
+type Changed = Option<i64>;
+
+impl State {
+    /// A file that a compiler is made of, or that says of which others.
+    fn of(path: PathBuf) -> State {
+        let State(path, seen, _) = State::searched(path);
+        State(path, seen, None)
     }
 
     /// A file or folder that decides about a search.
-    fn searched(path: PathBuf) -> FileState {
+    fn searched(path: PathBuf) -> State {
         let (seen, changed) = look(&path).unzip();
-        FileState {
-            real: fs::canonicalize(&path).unwrap_or_else(|_| path.clone()),
-            seen,
-            changed,
-            path,
-        }
+        State(path, seen, changed)
     }
 
     /// Whether it is the same file. Where a link leads elsewhere, the inode is another one; to
     /// follow it by name takes four times as long as all else here.
     fn is_still(&self) -> bool {
-        let (seen, changed) = look(&self.path).unzip();
-        seen == self.seen && (self.changed.is_none() || changed == self.changed)
+        let State(path, seen, changed) = self;
+        let (seen_now, changed_now) = look(path).unzip();
+        seen_now == *seen && (changed.is_none() || changed_now == *changed)
     }
 }
 
 /// What is seen of a file, and when anything about it changed, in nanoseconds since 1970.
-fn look(path: &Path) -> Option<(Seen, i128)> {
+fn look(path: &Path) -> Option<(Seen, i64)> {
     let meta: Metadata = fs::metadata(path).ok()?;
-    let nanos = |seconds, nanos| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
+    // Those of the year 2262 and later are all one.
+    let nanos = |seconds: i64, nanos| seconds.saturating_mul(1_000_000_000).saturating_add(nanos);
     let written = nanos(meta.mtime(), meta.mtime_nsec());
     let changed = nanos(meta.ctime(), meta.ctime_nsec());
     Some(((meta.len(), meta.ino(), written), changed))
+}
+
+/// Files as a part of keys: a line a file, by where links lead.
+///
+/// # Errors
+///
+/// Which of them cannot be looked at.
+fn described(files: &[State]) -> Result<String, String> {
+    let line = |State(path, seen, _): &State| {
+        let lost = || format!("{} cannot be looked at", path.display());
+        let (size, inode, time) = seen.ok_or_else(lost)?;
+        let real = fs::canonicalize(path).map_err(|_| lost())?;
+        let real = real.display();
+        Ok::<_, String>(format!("{real} {size} bytes, inode {inode}, of {time}\n"))
+    };
+    let mut lines = files.iter().map(line).collect::<Result<Vec<_>, _>>()?;
+    // Several names may lead to one file.
+    lines.sort();
+    lines.dedup();
+    Ok(lines.concat())
 }
 
 impl Identity {
@@ -192,21 +206,20 @@ impl Identity {
     ) -> Result<Identity, String> {
         files.sort();
         files.dedup();
-        let files: Vec<FileState> = files.into_iter().map(FileState::of).collect();
-        if let Some(lost) = files.iter().find(|file| file.seen.is_none()) {
-            return Err(format!("{} cannot be looked at", lost.path.display()));
-        }
+        let mut states: Vec<State> = files.into_iter().map(State::of).collect();
+        let text = described(&states)?;
         watched.push(LINKER_CACHE.into());
         // A library that comes to be in one of these is loaded instead of another.
         let folders = std::env::var_os(LIBRARY_PATH).unwrap_or_default();
         watched.extend(std::env::split_paths(&folders).filter(|f| f.is_absolute()));
+        states.extend(watched.into_iter().map(State::of));
         Ok(Identity {
             asked: asked_for(asked),
             path: asked.to_owned(),
             family,
             major,
-            files,
-            watched: watched.into_iter().map(FileState::of).collect(),
+            text,
+            states,
         })
     }
 
@@ -229,9 +242,8 @@ impl Identity {
             return None;
         }
         let known: Identity = serde_json::from_slice(json).ok()?;
-        let mut states = known.files.iter().chain(&known.watched);
-        let is_same = known.asked == asked && !known.files.is_empty();
-        (is_same && states.all(FileState::is_still)).then_some(known)
+        let is_same = known.asked == asked && known.states.iter().all(State::is_still);
+        is_same.then_some(known)
     }
 
     /// Remembers that a search finds it.
@@ -241,7 +253,7 @@ impl Identity {
         };
         let mut found = self.clone();
         found.asked.clone_from(&search.asked);
-        found.watched.extend_from_slice(&search.watched);
+        found.states.extend_from_slice(&search.watched);
         found.remember(folder);
     }
 
@@ -259,21 +271,9 @@ impl Identity {
         self.major
     }
 
-    /// The identity as a part of a key: a line a file.
-    pub(super) fn text(&self) -> String {
-        let line = |file: &FileState| {
-            let real = &file.real;
-            let (size, inode, time) = file.seen.unwrap_or_default();
-            format!(
-                "{} {size} bytes, inode {inode}, of {time}\n",
-                real.display()
-            )
-        };
-        let mut lines: Vec<String> = self.files.iter().map(line).collect();
-        // Several names may lead to one file.
-        lines.sort();
-        lines.dedup();
-        lines.concat()
+    /// The identity as a part of a key.
+    pub(super) fn into_text(self) -> String {
+        self.text
     }
 
     /// What cannot be remembered is asked again next time.
@@ -299,7 +299,7 @@ impl Identity {
 #[derive(Debug)]
 pub(super) struct Search {
     asked: String,
-    watched: Vec<FileState>,
+    watched: Vec<State>,
     began: SystemTime,
 }
 
@@ -321,8 +321,8 @@ impl Search {
 
     /// It looks at a file or folder, too.
     pub(super) fn watch(&mut self, path: PathBuf) {
-        if self.watched.iter().all(|known| known.path != path) {
-            self.watched.push(FileState::searched(path));
+        if self.watched.iter().all(|State(known, ..)| *known != path) {
+            self.watched.push(State::searched(path));
         }
     }
 
@@ -336,7 +336,7 @@ impl Search {
     fn is_sure(&self) -> bool {
         let began = self.began.duration_since(SystemTime::UNIX_EPOCH);
         let before = began.unwrap_or_default().saturating_sub(SETTLED).as_nanos();
-        let mut seen = self.watched.iter().filter_map(|file| file.seen);
+        let mut seen = self.watched.iter().filter_map(|State(_, seen, _)| *seen);
         seen.all(|(_, _, time)| u128::try_from(time).is_ok_and(|time| time < before))
     }
 }
@@ -528,9 +528,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (compiler, folder) = remembered(dir.path());
         let known = Identity::recall(&compiler, Some(&folder)).unwrap();
-        assert!(known.text().contains("10 bytes"), "{}", known.text());
         assert_eq!(known.compiler().unwrap().major, 19);
         assert_eq!(known.compiler().unwrap().path, compiler);
+        let text = known.into_text();
+        assert!(text.contains("10 bytes"), "{text}");
         fs::write(&compiler, "another one").unwrap();
         assert!(Identity::recall(&compiler, Some(&folder)).is_none());
 

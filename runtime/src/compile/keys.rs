@@ -156,11 +156,12 @@ fn reads_more(source: &Source) -> bool {
     let has = |text: &[u8]| source.contents.windows(text.len()).any(|w| w == text);
     match source.language {
         Language::LlvmIr | Language::Mlir => has(b"incbin") || has(b".include"),
+        Language::C if is_plain(&source.contents) => false,
         Language::C => {
             let Ok(text) = std::str::from_utf8(&source.contents) else {
                 return true;
             };
-            // Most sources have none of these words anywhere, and need not be read.
+            // Most of the others have none of these words anywhere, and need not be read.
             let words = [
                 "include", "import", "embed", "asm", "__DATE__", "__TIME", "__has_",
             ];
@@ -194,6 +195,20 @@ fn reads_more(source: &Source) -> bool {
     }
 }
 
+/// Whether C lacks all that directives, assembler and what depends on the time are mostly written
+/// with. All pairs of characters are looked at, with no branch, so that many are at a time.
+fn is_plain(text: &[u8]) -> bool {
+    let next = text.get(1..).unwrap_or_default();
+    !text.iter().zip(next).fold(false, |found, (&a, &b)| {
+        let mark = (a == b'#') | (a == b'\\');
+        let other_mark = (a == b'?') & (b == b'?') | (a == b'%') & (b == b':');
+        // `asm`, `_Pragma`, `__DATE__`, `__TIME__` and `__TIMESTAMP__`.
+        let word =
+            (a == b's') & (b == b'm') | (a == b'_') & ((b == b'P') | (b == b'D') | (b == b'T'));
+        found | mark | other_mark | word
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -225,5 +240,6 @@ mod tests {
         ] {
             assert!(!reads_more(&Source::c("k", text)), "{text}");
         }
+        assert!(is_plain(b"void k(float *a) { a[0] = a[1] ? 1 : 2 % 3; }"));
     }
 }

@@ -160,7 +160,7 @@ impl Toolchain {
     pub(super) fn llvm_identity(&self) -> Result<&str, &str> {
         let identity = self.llvm_identity.get_or_init(|| {
             let identity = Identity::of_library(self.llvm()?.path());
-            identity.map(|identity| identity.text())
+            identity.map(Identity::into_text)
         });
         identity.as_deref().map_err(String::as_str)
     }
@@ -170,7 +170,7 @@ impl Toolchain {
         let identity = self.identity.get_or_init(|| {
             let search = self.search.get();
             let identity = Identity::of_compiler(compiler, search, self.memory.as_deref());
-            identity.map(|identity| identity.text())
+            identity.map(Identity::into_text)
         });
         identity.as_deref().map_err(String::as_str)
     }
@@ -195,7 +195,7 @@ impl Toolchain {
             && let Some(compiler) = known.compiler()
         {
             // Who it is was remembered with it.
-            self.identity.get_or_init(|| Ok(known.text()));
+            self.identity.get_or_init(|| Ok(known.into_text()));
             return Ok(compiler);
         }
         let (found, search) = self.search(kernel, Some(Search::new(&folders)))?;

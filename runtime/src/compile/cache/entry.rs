@@ -23,15 +23,16 @@ const DIGESTED: usize = 44;
 /// How long an entry is before its key.
 pub(super) const HEAD: usize = 60;
 
-/// The bytes of an entry.
-pub(super) fn encode(key: &[u8], payload: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(HEAD + key.len() + payload.len());
+/// The bytes of an entry; its key is in two pieces.
+pub(super) fn encode(key: [&[u8]; 2], payload: &[u8]) -> Vec<u8> {
+    let key_len = key[0].len() + key[1].len();
+    let mut bytes = Vec::with_capacity(HEAD + key_len + payload.len());
     bytes.extend_from_slice(MAGIC);
     bytes.extend_from_slice(&VERSION.to_le_bytes());
     bytes.extend_from_slice(&[0; 32]);
-    bytes.extend_from_slice(&(key.len() as u64).to_le_bytes());
+    bytes.extend_from_slice(&(key_len as u64).to_le_bytes());
     bytes.extend_from_slice(&(payload.len() as u64).to_le_bytes());
-    bytes.extend_from_slice(key);
+    key.iter().for_each(|part| bytes.extend_from_slice(part));
     bytes.extend_from_slice(payload);
     let digest = digest(&bytes[DIGESTED..HEAD], payload);
     bytes[DIGESTED - 32..DIGESTED].copy_from_slice(&digest);
@@ -91,7 +92,7 @@ mod tests {
 
     #[test]
     fn no_byte_changes_unseen_and_none_is_missing_unseen() {
-        let bytes = encode(b"the key", b"the payload");
+        let bytes = encode([b"the ", b"key"], b"the payload");
         assert_eq!(decode(&bytes), Ok((&b"the key"[..], &b"the payload"[..])));
         for at in 0..bytes.len() {
             for bit in 0..8 {
@@ -109,7 +110,7 @@ mod tests {
 
     #[test]
     fn lengths_that_overflow_are_no_lengths() {
-        let mut bytes = encode(b"key", b"payload");
+        let mut bytes = encode([b"key", b""], b"payload");
         bytes[DIGESTED..HEAD].fill(0xff);
         let digest = digest(&bytes[DIGESTED..HEAD], b"payload");
         bytes[DIGESTED - 32..DIGESTED].copy_from_slice(&digest);

@@ -1,6 +1,7 @@
 //! What decides the bytes of an object, by name, and a digest over all of it.
 
 use std::fmt;
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
@@ -18,12 +19,22 @@ pub(super) const LANGUAGE: &str = "language";
 ///
 /// The value of a part is text for people. Where it is a list, each thing stands in a line of
 /// its own, so that [`explain`](super::Cache::explain) can say which one differs.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Key {
-    /// The parts, each name and each value after its length.
-    encoded: Vec<u8>,
+    /// The parts, each name and each value after its length: those that many keys begin with, and
+    /// the others.
+    beginning: Arc<[u8]>,
+    rest: Vec<u8>,
     name: String,
 }
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Key) -> bool {
+        self.encoded().concat() == other.encoded().concat()
+    }
+}
+
+impl Eq for Key {}
 
 impl Key {
     /// A key of these parts. The order counts, and so does the name of each.
@@ -41,12 +52,18 @@ impl Key {
     /// The parts, each a name and a value.
     #[must_use]
     pub fn parts(&self) -> Vec<(&str, &str)> {
-        decode(&self.encoded).unwrap_or_default()
+        let parts = self.encoded().map(decode);
+        parts.into_iter().flatten().flatten().collect()
     }
 
-    /// The parts, as entries carry them.
-    pub(super) fn encoded(&self) -> &[u8] {
-        &self.encoded
+    /// Whether this is what entries carry of it.
+    pub(super) fn is_encoded_as(&self, encoded: &[u8]) -> bool {
+        encoded.strip_prefix(&*self.beginning) == Some(&self.rest)
+    }
+
+    /// The parts, as entries carry them, in two pieces.
+    pub(super) fn encoded(&self) -> [&[u8]; 2] {
+        [&self.beginning, &self.rest]
     }
 }
 
@@ -97,15 +114,18 @@ impl KernelKey<'_> {
 /// What keys of many sources begin with: it is most of their text, and digested once.
 #[derive(Clone)]
 pub(crate) struct Beginning {
-    encoded: Vec<u8>,
+    encoded: Arc<[u8]>,
     digest: Sha256,
 }
 
 impl Beginning {
     fn new<'a>(parts: impl IntoIterator<Item = (&'a str, &'a str)>) -> Beginning {
-        let encoded = encode(Vec::new(), parts);
+        let encoded = encode(parts);
         let digest = Sha256::new_with_prefix(&encoded);
-        Beginning { encoded, digest }
+        Beginning {
+            encoded: encoded.into(),
+            digest,
+        }
     }
 
     /// The key of a source.
@@ -115,19 +135,19 @@ impl Beginning {
     }
 
     fn key<'a>(&self, parts: impl IntoIterator<Item = (&'a str, &'a str)>) -> Key {
-        let encoded = encode(self.encoded.clone(), parts);
-        let digest = self.digest.clone();
-        let digest = digest.chain_update(&encoded[self.encoded.len()..]);
+        let rest = encode(parts);
+        let digest = self.digest.clone().chain_update(&rest);
         let name = hex(&digest.finalize());
-        Key { encoded, name }
+        Key {
+            beginning: self.encoded.clone(),
+            rest,
+            name,
+        }
     }
 }
 
-/// Parts, behind others.
-fn encode<'a>(
-    mut encoded: Vec<u8>,
-    parts: impl IntoIterator<Item = (&'a str, &'a str)>,
-) -> Vec<u8> {
+fn encode<'a>(parts: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<u8> {
+    let mut encoded = Vec::new();
     for text in parts.into_iter().flat_map(|(name, value)| [name, value]) {
         // With its length before it, no text runs into the next one.
         encoded.extend_from_slice(&(text.len() as u64).to_le_bytes());
@@ -199,8 +219,9 @@ mod tests {
     fn a_key_reads_back_and_half_a_key_does_not() {
         let key = Key::new([("one", "1"), ("two", "a\nb"), ("", "")]);
         assert_eq!(key.parts(), [("one", "1"), ("two", "a\nb"), ("", "")]);
-        for cut in 1..key.encoded().len() {
-            let read = decode(&key.encoded()[..cut]);
+        let encoded = key.encoded().concat();
+        for cut in 1..encoded.len() {
+            let read = decode(&encoded[..cut]);
             assert!(read.is_none_or(|parts| parts.len() < 3), "{cut}");
         }
     }

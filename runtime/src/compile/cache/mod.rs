@@ -121,8 +121,8 @@ impl Cache {
         };
         own_folder(&cache.folder).map_err(refused)?;
         for folder in [&cache.objects, &cache.locks] {
-            match create(folder) {
-                Ok(()) => check_folder(folder).map_err(refused)?,
+            match created(folder) {
+                Ok(meta) => check_folder(folder, &meta).map_err(refused)?,
                 // There may still be something to read.
                 Err(e) => cache.stop_writing("create a folder in it", &e),
             }
@@ -147,12 +147,10 @@ impl Cache {
     pub fn get(&self, key: &Key) -> Option<Vec<u8>> {
         let path = self.objects.join(key.digest());
         let payload = match read_own(&path) {
-            Ok((mut bytes, file, meta)) => match entry::decode(&bytes) {
-                Ok((stored, payload)) if stored == key.encoded() => {
-                    let start = bytes.len() - payload.len();
-                    bytes.drain(..start);
+            Ok((bytes, file, meta)) => match entry::decode(&bytes) {
+                Ok((stored, payload)) if key.is_encoded_as(stored) => {
                     self.note_use(&file, &meta);
-                    Ok(bytes)
+                    Ok(payload.to_vec())
                 }
                 Ok(_) => Err("it is another key's".to_owned()),
                 Err(reason) => Err(reason.to_owned()),
@@ -435,24 +433,28 @@ fn is_temporary(path: &Path) -> bool {
     name.is_some_and(|n| n.starts_with(TEMPORARY))
 }
 
-/// Creates a folder, and those that it lies in, for the user alone.
-fn create(folder: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(folder)
+/// A folder that is there, or is created, with those that it lies in, for the user alone.
+fn created(folder: &Path) -> io::Result<fs::Metadata> {
+    match fs::metadata(folder) {
+        Ok(meta) if meta.is_dir() => Ok(meta),
+        _ => {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(folder)?;
+            fs::metadata(folder)
+        }
+    }
 }
 
 /// A folder that is there, or is created, and is the user's own.
 pub(super) fn own_folder(folder: &Path) -> Result<(), String> {
-    create(folder).map_err(|e| format!("it cannot be created: {e}"))?;
-    check_folder(folder)
+    let meta = created(folder).map_err(|e| format!("it cannot be created: {e}"))?;
+    check_folder(folder, &meta)
 }
 
-fn check_folder(folder: &Path) -> Result<(), String> {
-    let meta = fs::metadata(folder).map_err(|e| e.to_string())?;
-    let shown = folder.display();
-    if !meta.is_dir() {
-        return Err(format!("{shown} is no folder"));
-    }
-    check_own(&meta).map_err(|reason| format!("{shown} {reason}"))
+fn check_folder(folder: &Path, meta: &fs::Metadata) -> Result<(), String> {
+    check_own(meta).map_err(|reason| format!("{} {reason}", folder.display()))
 }
 
 /// Whether nobody but the user can have written it.

@@ -215,7 +215,7 @@ impl Mlir {
     pub(super) fn identity(&self, memory: Option<&Path>) -> Result<String, String> {
         let programs = [self.opt.as_path(), &self.translate];
         let identity = Identity::of_programs(&programs, self.version, memory);
-        identity.map(|identity| identity.text())
+        identity.map(Identity::into_text)
     }
 
     /// The module as LLVM IR, in text.
