@@ -4,6 +4,7 @@
 //! against the size of the file, so that a small one cannot ask for much of either.
 
 use std::collections::{HashMap, HashSet};
+use std::ffi::CStr;
 
 use object::LittleEndian;
 use object::elf;
@@ -48,11 +49,26 @@ pub(super) fn read<'data>(
     let table = table.map_err(|e| malformed(kernel, e))?;
     let symbols = table.symbols(LE, bytes, elf::SHT_SYMTAB);
     let symbols = symbols.map_err(|e| malformed(kernel, e))?;
+    let names = |section| {
+        let names = table.section(section).and_then(|s| s.data(LE, bytes));
+        names.map_err(|e| malformed(kernel, e))
+    };
+    let section_names = match header.section_strings_index(LE, bytes) {
+        Ok(section) => names(section)?,
+        // It has no sections, or would have been refused.
+        Err(_) => &[],
+    };
+    let symbol_names = match symbols.is_empty() {
+        false => names(symbols.string_section())?,
+        true => &[],
+    };
     let mut reader = Reader {
         kernel,
         bytes,
         table: &table,
+        section_names,
         symbol_table: &symbols,
+        symbol_names,
         architecture,
         loaded: vec![None; table.len()],
         sections: Vec::new(),
@@ -75,7 +91,9 @@ struct Reader<'a, 'data> {
     kernel: &'data str,
     bytes: &'data [u8],
     table: &'a SectionTable<'data, Header>,
+    section_names: &'data [u8],
     symbol_table: &'a SymbolTable<'data, Header>,
+    symbol_names: &'data [u8],
     architecture: Architecture,
     /// Which of ours each section of the file is, if it is loaded.
     loaded: Vec<Option<usize>>,
@@ -95,12 +113,17 @@ impl<'data> Reader<'_, 'data> {
         unsupported(self.kernel, feature)
     }
 
-    /// A name, as the file's table of names has it.
-    fn name(&mut self, name: object::Result<&'data [u8]>) -> Result<&'data str, Error> {
-        let name = name.map_err(|e| self.malformed(e))?;
-        let left = self.name_bytes_left.checked_sub(name.len());
+    /// The name that begins at an offset into a table of names. `object` would look for its end
+    /// with `memchr`, which asks the processor for what it can do when it is first called: 50 µs
+    /// where a hypervisor answers, as long as all else takes for ten objects.
+    fn name(&mut self, names: &'data [u8], offset: u32) -> Result<&'data str, Error> {
+        let name = names.get(offset as usize..);
+        let name = name.and_then(|name| CStr::from_bytes_until_nul(name).ok());
+        let name = name.ok_or_else(|| self.malformed("a name in it lies outside its table"))?;
+        let left = self.name_bytes_left.checked_sub(name.count_bytes());
         self.name_bytes_left = left.ok_or_else(|| self.malformed("its names overlap"))?;
-        std::str::from_utf8(name).map_err(|_| self.malformed("a name in it is not UTF-8"))
+        let name = name.to_str();
+        name.map_err(|_| self.malformed("a name in it is not UTF-8"))
     }
 
     // ---- Sections
@@ -112,7 +135,7 @@ impl<'data> Reader<'_, 'data> {
         let repeated = self.repeated_group_members()?;
         let mut bytes_left = self.bytes.len();
         for (index, header) in self.table.enumerate() {
-            let name = self.name(self.table.section_name(LE, header))?;
+            let name = self.name(self.section_names, header.sh_name(LE))?;
             if repeated.contains(&index.0) {
                 continue;
             }
@@ -151,7 +174,7 @@ impl<'data> Reader<'_, 'data> {
             let signature = object::SymbolIndex(header.sh_info(LE) as usize);
             let signature = self.symbol_table.symbol(signature);
             let signature = signature.map_err(|e| self.malformed(e))?;
-            let signature = self.name(self.symbol_table.symbol_name(LE, signature))?;
+            let signature = self.name(self.symbol_names, signature.st_name(LE))?;
             let is_comdat = flags.0 & elf::GRP_COMDAT.0 != 0;
             if is_comdat && !signature.is_empty() && !signatures.insert(signature) {
                 repeated.extend(members.iter().map(|m| m.get(LE) as usize));
@@ -276,7 +299,7 @@ impl<'data> Reader<'_, 'data> {
         let mut definitions: HashMap<&str, usize> = HashMap::new();
         let mut replaceable = Vec::new();
         for (index, symbol) in table.enumerate() {
-            let name = self.name(table.symbol_name(LE, symbol))?;
+            let name = self.name(self.symbol_names, symbol.st_name(LE))?;
             if name == SLIM_LTO {
                 return Err(self.unsupported(
                     "it holds code for link-time optimisation alone; compile it with -fno-lto",
