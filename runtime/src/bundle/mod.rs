@@ -28,6 +28,7 @@ mod weights;
 mod write;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub use compare::{Difference, Tolerance, compare, for_each_number, to_f64};
 pub use load::{Load, Progress, Wanted};
@@ -48,7 +49,7 @@ use crate::runtime::Runtime;
 #[derive(Debug)]
 pub struct Bundle {
     root: files::Root,
-    plan: Plan,
+    plan: Arc<Plan>,
     producer: String,
     sources: Vec<load::KernelSource>,
     weights: Option<weights::Weights>,
@@ -191,9 +192,9 @@ impl Bundle {
             .map_err(|e| Error::system(format!("find the folder {}", path.display()), e))
     }
 
-    /// Its plan.
+    /// Its plan, which the executables share.
     #[must_use]
-    pub const fn plan(&self) -> &Plan {
+    pub const fn plan(&self) -> &Arc<Plan> {
         &self.plan
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
@@ -102,7 +103,7 @@ pub(super) fn open(path: &Path) -> Result<Bundle, Error> {
         classifier,
         schedules,
         weights,
-        plan,
+        plan: Arc::new(plan),
         root: root.closed(),
     })
 }

@@ -51,10 +51,11 @@ impl Executable {
     /// unknown origin for `bool`, or launches a kernel with a scalar that states
     /// no bounds.
     pub fn new(
-        plan: Plan,
+        plan: impl Into<Arc<Plan>>,
         kernels: Vec<Kernel>,
         contents: impl IntoIterator<Item = (usize, Constant)>,
     ) -> Result<Executable, Error> {
+        let plan = plan.into();
         plan.check_vouched()?;
         // SAFETY: the builder notes each thing that has to be vouched for, and it
         // noted none.
@@ -76,11 +77,11 @@ impl Executable {
     /// values that the plan gives to scalars without stated bounds, its kernels must keep
     /// the rest of their contract.
     pub unsafe fn new_unchecked(
-        plan: Plan,
+        plan: impl Into<Arc<Plan>>,
         kernels: Vec<Kernel>,
         contents: impl IntoIterator<Item = (usize, Constant)>,
     ) -> Result<Executable, Error> {
-        let program = Program::new(plan, kernels)?;
+        let program = Program::new(plan.into(), kernels)?;
         let plan = &program.plan;
         let mut table = vec![None; plan.buffers.len()];
         for (i, content) in contents {
@@ -359,7 +360,7 @@ impl Executable {
 
     /// Its plan.
     #[must_use]
-    pub fn plan(&self) -> &Plan {
+    pub fn plan(&self) -> &Arc<Plan> {
         &self.program.plan
     }
 

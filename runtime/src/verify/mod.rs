@@ -81,6 +81,7 @@ mod trial;
 mod whole;
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 pub use pass::Pass;
 pub use report::{Checked, Finding, Kind, Line, Report, WholeCheck};
@@ -138,7 +139,7 @@ pub enum Event<'a> {
 /// A plan that is verified, run by run. No code of it runs in this process.
 #[derive(Debug)]
 pub struct Verifier {
-    plan: Plan,
+    plan: Arc<Plan>,
     kernels: Vec<Untrusted>,
     contents: Vec<Option<Constant>>,
     memory: Memory,
@@ -158,11 +159,12 @@ impl Verifier {
     /// [`Error::Run`] where kernels or contents are not the plan's, or an op is a host function, which
     /// cannot be run in a sandbox.
     pub fn new(
-        plan: Plan,
+        plan: impl Into<Arc<Plan>>,
         kernels: Vec<Untrusted>,
         contents: impl IntoIterator<Item = (usize, Constant)>,
         settings: Settings,
     ) -> Result<Verifier, Error> {
+        let plan = plan.into();
         let of_plan = plan.kernels().iter().map(|k| &k.signature);
         if !of_plan.eq(kernels.iter().map(Untrusted::signature)) {
             return Err(Error::run(
@@ -208,7 +210,7 @@ impl Verifier {
 
     /// The plan.
     #[must_use]
-    pub const fn plan(&self) -> &Plan {
+    pub fn plan(&self) -> &Plan {
         &self.plan
     }
 

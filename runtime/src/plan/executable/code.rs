@@ -18,7 +18,7 @@ use crate::error::Place;
 /// A plan and its code.
 #[derive(Debug)]
 pub(super) struct Program {
-    pub(super) plan: Plan,
+    pub(super) plan: Arc<Plan>,
     pub(super) replay: Replay,
     kin: Mutex<Kin>,
 }
@@ -33,7 +33,7 @@ pub(super) struct Kin {
 }
 
 impl Program {
-    pub(super) fn new(plan: Plan, kernels: Vec<Kernel>) -> Result<Program, Error> {
+    pub(super) fn new(plan: Arc<Plan>, kernels: Vec<Kernel>) -> Result<Program, Error> {
         check_kernels(&plan, &kernels)?;
         let replay = Replay::new(&plan, &kernels)?;
         let serial = serial(&plan, &replay, kernels, 0)?;

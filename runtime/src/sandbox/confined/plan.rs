@@ -120,7 +120,7 @@ impl Confined {
 impl ConfinedPlan<'_> {
     /// Its plan.
     #[must_use]
-    pub const fn plan(&self) -> &Plan {
+    pub fn plan(&self) -> &Plan {
         self.bundle.plan()
     }
 
