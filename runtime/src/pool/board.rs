@@ -14,6 +14,9 @@ const CLOSED: u64 = 1 << 63;
 /// of serial work, `cargo bench --bench team`). Zero has helpers woken whenever they sleep.
 const WAKING: u64 = 10_000;
 
+/// Where the owner of a run sits: its first unit is its own, where there is one for each thread.
+const OWNER_SEAT: u32 = 0;
+
 /// How long threads wait awake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Spins {
@@ -25,6 +28,8 @@ pub(super) struct Spins {
 
 /// The runs of a team, and the threads that help with them.
 pub(super) struct Board<P: Platform> {
+    /// How many threads there are, with the owner of a run.
+    threads: u32,
     slots: Box<[Slot<P>]>,
     /// How many helpers are away, and can be summoned; [`CLOSED`].
     absent: P::Word,
@@ -50,6 +55,7 @@ pub(crate) struct Forked;
 
 impl<P: Platform> Board<P> {
     pub(super) fn new(
+        threads: usize,
         slots: usize,
         absent: u32,
         summons: Summons<P>,
@@ -57,6 +63,7 @@ impl<P: Platform> Board<P> {
         delays: Option<Delays>,
     ) -> Board<P> {
         let board = Board {
+            threads: u32::try_from(threads).unwrap_or(u32::MAX),
             slots: (0..slots.next_power_of_two())
                 .map(|_| Slot::new())
                 .collect(),
@@ -117,10 +124,10 @@ impl<P: Platform> Board<P> {
         // SAFETY: this returns when the run is over, or when there is no thread but this
         // one that could use it. It does not unwind.
         let turn = unsafe { taken.begin(&run) };
-        let mut claim = self.advance(turn);
+        let mut claim = self.advance(turn, OWNER_SEAT);
         loop {
             if let Some(claim) = claim {
-                self.work(taken.slot(), claim);
+                self.work(taken.slot(), claim, OWNER_SEAT);
             }
             claim = match self.wait(&taken, job.phases(), is_here)? {
                 Some(claim) => Some(claim),
@@ -166,13 +173,13 @@ impl<P: Platform> Board<P> {
     }
 
     /// Runs a claimed unit, and what can be claimed after it in the same slot.
-    fn work<'s>(&self, slot: &'s Slot<P>, claim: Claim<'s, P>) {
+    fn work<'s>(&self, slot: &'s Slot<P>, claim: Claim<'s, P>, seat: u32) {
         let mut next = Some(claim);
         while let Some(claim) = next {
             claim.run();
             self.delay();
             next = match claim.finish() {
-                Finished::Last(turn) => self.advance(turn),
+                Finished::Last(turn) => self.advance(turn, seat),
                 Finished::Others(word) => {
                     self.delay();
                     slot.claim(word)
@@ -182,15 +189,21 @@ impl<P: Platform> Board<P> {
     }
 
     /// Goes on with a run that this thread has to itself: runs phases of one unit, opens
-    /// the next that has several and claims the first of them, or ends the run.
-    fn advance<'s>(&self, turn: Turn<'s, P>) -> Option<Claim<'s, P>> {
+    /// the next that has several and claims one of them, or ends the run.
+    ///
+    /// Where there is a thread for each unit, it is the one of this thread's seat: what a thread
+    /// has read and written for its part of the ops before, and in the runs before, is in its caches.
+    /// Where there are more, the first is to begin first, which is the longest.
+    fn advance<'s>(&self, turn: Turn<'s, P>, seat: u32) -> Option<Claim<'s, P>> {
         let (job, mut phase) = turn.next();
         let phases = job.phases();
         while phase < phases {
             let units = job.units(phase);
             if units > 1 {
                 let slot = turn.slot();
-                let (claim, word) = turn.open(phase, units);
+                let has_seats = units <= self.threads && seat < units;
+                let first = if has_seats { seat } else { 0 };
+                let (claim, word) = turn.open(phase, units, first);
                 self.delay();
                 if word & SLEEPERS != 0 && self.pays(claim.job().gain()) {
                     self.rouse(slot, units - 1);
@@ -251,12 +264,12 @@ impl<P: Platform> Board<P> {
 
     /// The life of a helper: works on whatever run has something to claim, and is away
     /// when none has for long enough. Returns when the board is closed, or, where helpers
-    /// are called, when it is away.
-    pub(super) fn serve(&self, hint: usize) {
+    /// are called, when it is away. Its seat is one of those behind [`OWNER_SEAT`].
+    pub(super) fn serve(&self, seat: u32) {
         let guard = AbortOnUnwind;
-        let mut at = hint;
+        let mut at = 0;
         loop {
-            self.stay(&mut at);
+            self.stay(&mut at, seat);
             match (self.leave(), &self.summons) {
                 (Left::Not, _) => {}
                 (Left::Away, Summons::Gate(gate)) => gate.wait(),
@@ -267,7 +280,7 @@ impl<P: Platform> Board<P> {
     }
 
     /// Works until there has been nothing to do for long enough.
-    fn stay(&self, at: &mut usize) {
+    fn stay(&self, at: &mut usize, seat: u32) {
         let mut spin = P::Spin::new();
         let mut was_busy = false;
         loop {
@@ -280,7 +293,7 @@ impl<P: Platform> Board<P> {
                 if unclaimed(word) > 0 {
                     self.delay();
                     if let Some(claim) = slot.claim(word) {
-                        self.work(slot, claim);
+                        self.work(slot, claim, seat);
                         *at = here;
                         worked = true;
                         break;
@@ -380,10 +393,12 @@ impl Drop for AbortOnUnwind {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::sync::atomic::AtomicU32;
     use std::sync::atomic::Ordering::Relaxed;
+    use std::sync::{Arc, Barrier, Mutex};
+    use std::thread::ThreadId;
 
+    use super::super::Pool;
     use super::super::platform::Native;
     use super::*;
 
@@ -405,6 +420,46 @@ mod tests {
         }
     }
 
+    /// Phases of two units, each of which waits for the other; and who ran the first ones.
+    struct Meetings {
+        barrier: Barrier,
+        firsts: Mutex<Vec<ThreadId>>,
+    }
+
+    impl Job for Meetings {
+        fn phases(&self) -> u32 {
+            100
+        }
+
+        fn units(&self, _phase: u32) -> u32 {
+            2
+        }
+
+        fn run(&self, phase: u32, unit: u32) {
+            self.barrier.wait();
+            if unit == 0 {
+                let this = std::thread::current().id();
+                self.firsts.lock().unwrap().push(this);
+            }
+            if unit == phase % 2 {
+                // So that the other is done first, and this one opens the next phase.
+                (0..100).for_each(|_| std::thread::yield_now());
+            }
+        }
+    }
+
+    #[test]
+    fn who_has_one_unit_of_each_phase_has_the_same_one() {
+        let pool = Pool::builder().threads(2).build();
+        let job = Meetings {
+            barrier: Barrier::new(2),
+            firsts: Mutex::default(),
+        };
+        assert!(pool.run(&mut 0, &job).is_ok());
+        let owner = std::thread::current().id();
+        assert_eq!(*job.firsts.lock().unwrap(), [owner; 100]);
+    }
+
     #[test]
     fn helpers_are_called_once_what_was_missed_comes_to_what_it_costs() {
         let called = Arc::new(AtomicU32::new(0));
@@ -416,7 +471,7 @@ mod tests {
             in_run: Duration::ZERO,
             between_runs: Duration::ZERO,
         };
-        let board = Board::<Native>::new(4, 1, call, spins, None);
+        let board = Board::<Native>::new(2, 4, 1, call, spins, None);
         let calls = |gain| {
             assert!(board.lead(&mut 0, &Gaining(gain), &|| true).is_ok());
             let calls = called.swap(0, Relaxed);

@@ -34,6 +34,7 @@ impl Crew {
         let slots = options.threads.clamp(MIN_SLOTS, MAX_SLOTS);
         let board = |absent, summons| {
             Board::new(
+                options.threads,
                 slots,
                 absent,
                 summons,
@@ -60,14 +61,14 @@ impl Crew {
             }
         };
         let mut threads = Vec::with_capacity(helpers);
-        for i in 0..helpers {
+        for seat in 1..=helpers {
             let board = board.clone();
             let thread = std::thread::Builder::new()
-                .name(format!("svod-{}", i + 1))
+                .name(format!("svod-{seat}"))
                 .stack_size(options.stack);
             match thread.spawn(move || {
                 let _default = DefaultFloatEnv::enter();
-                board.serve(0);
+                board.serve(seat as u32);
             }) {
                 Ok(thread) => threads.push(thread),
                 Err(error) => {

@@ -94,7 +94,8 @@ impl Invitation {
     pub fn accept(mut self) {
         if let Some(board) = self.board.take() {
             let _default = DefaultFloatEnv::enter();
-            board.serve(0);
+            // Which of those that were lent it is, nobody knows.
+            board.serve(1);
         }
     }
 }
