@@ -956,6 +956,47 @@ fn names_that_are_one_long_name_over_again_are_refused_before_they_take_long() {
 }
 
 #[test]
+fn names_outside_their_table_are_refused() {
+    let good = object(with(&compilers()[0]), "int k(void) { return 1; }");
+    ObjectFile::parse("k", &good).unwrap();
+    let refused = |bytes: &[u8]| {
+        let error = ObjectFile::parse("k", bytes).unwrap_err().to_string();
+        assert!(error.contains("outside its table"), "{error}");
+    };
+    // Names of sections and of symbols may share a table.
+    let names = (word(&good, 0x3c) >> 16) & 0xffff;
+    let names = word(&good, 0x28) + 64 * names;
+    let (start, size) = (word(&good, names + 24), word(&good, names + 32));
+    // A name that begins behind the last, the last without an end, and no names at all.
+    let section = section_header(&good, object::elf::SHT_PROGBITS.0);
+    let mut beyond = good.clone();
+    beyond[section..section + 4].copy_from_slice(&(size as u32).to_le_bytes());
+    refused(&beyond);
+    let mut endless = good.clone();
+    let last = (start + size - 2) as usize;
+    let shortened = (names + 32) as usize;
+    endless[section..section + 4].copy_from_slice(&(size as u32 - 2).to_le_bytes());
+    assert_ne!(endless[last], 0);
+    endless[shortened..shortened + 8].copy_from_slice(&(size - 1).to_le_bytes());
+    refused(&endless);
+    let mut none = good.clone();
+    none[shortened..shortened + 8].fill(0);
+    refused(&none);
+}
+
+#[test]
+fn an_object_without_sections_is_read() {
+    let good = object(with(&compilers()[0]), "int k(void) { return 1; }");
+    let mut bytes = good[..64].to_vec();
+    // Where the sections are, how many, and which of them has their names.
+    bytes[0x28..0x30].fill(0);
+    bytes[0x3c..0x40].fill(0);
+    ObjectFile::parse("k", &bytes).unwrap();
+    bytes[0x3e] = 7;
+    ObjectFile::parse("k", &bytes).unwrap();
+}
+
+#[test]
 fn relocations_of_another_symbol_table_are_refused() {
     let text = "extern int f(int); int k(int x) { return f(x) + 1; }";
     for compiler in compilers() {

@@ -213,9 +213,11 @@ impl KernelSource {
         };
         let source = match language {
             RawLanguage::C => {
-                let dir = Path::new(name).parent().map(|dir| folder.join(dir));
+                let below = Path::new(name).parent();
+                let below = below.filter(|dir| *dir != Path::new(""));
+                let dir = below.map_or_else(|| folder.to_owned(), |dir| folder.join(dir));
                 let source = Source::c(entry, read_text(path)?).readable(folder);
-                source.include_dir(dir.unwrap_or_else(|| folder.to_owned()))
+                source.include_dir(dir)
             }
             RawLanguage::LlvmIr => Source::llvm_ir(entry, read_bytes(path)?),
             RawLanguage::Mlir => Source::mlir(entry, read_bytes(path)?),

@@ -6,7 +6,7 @@ use std::arch::x86_64::{__cpuid_count, CpuidResult};
 use std::sync::OnceLock;
 
 #[cfg(target_arch = "x86_64")]
-use libloading::os::unix::Library;
+use libloading::os::unix::{Library, RTLD_LAZY, RTLD_LOCAL};
 
 use super::Options;
 use crate::Error;
@@ -133,47 +133,54 @@ fn registers(cpuid: &dyn Fn(u32, u32) -> CpuidResult) -> Vec<(&'static str, Vec<
 /// What the processor says, as the C library heard it when the process began, where it hands that on:
 /// to ask again takes 7 to 10 µs each time that a hypervisor answers, and six questions a tenth of
 /// the time that a small model takes to be ready.
-///
-/// What the function hands out is in glibc's `sys/platform/x86.h`, from version 2.33 on: what each of
-/// some leaves says, and what of it is of use, by the leaf's number there.
 #[cfg(target_arch = "x86_64")]
 fn said_to_c_library() -> impl Fn(u32, u32) -> CpuidResult {
-    #[repr(C)]
-    struct Feature {
-        said: [u32; 4],
-        active: [u32; 4],
-    }
-    type FeatureLeaf = unsafe extern "C" fn(u32) -> *const Feature;
-    /// Leaves and subleaves, by their numbers.
-    const LEAVES: [(u32, u32); 9] = [
-        (1, 0),
-        (7, 0),
-        (0x8000_0001, 0),
-        (0xd, 1),
-        (0x8000_0007, 0),
-        (0x8000_0008, 0),
-        (7, 1),
-        (0x19, 0),
-        (0x14, 0),
-    ];
-    // SAFETY: the name is reserved for the C library, and a function of this type where it is there.
-    let feature_leaf = unsafe {
-        Library::this().get::<FeatureLeaf>(c"__x86_get_cpuid_feature_leaf".to_bytes_with_nul())
-    };
-    let feature_leaf = feature_leaf.map(|function| *function).ok();
+    let feature_leaf = feature_leaf();
     move |leaf, subleaf| {
-        let number = LEAVES.iter().position(|&known| known == (leaf, subleaf));
-        let said = feature_leaf.zip(number).map(|(feature_leaf, number)| {
-            // SAFETY: it takes any number, and hands out a constant; zeros for what it does not know.
-            unsafe { (*feature_leaf(number as u32)).said }
-        });
-        match said {
-            Some([eax, ebx, ecx, edx]) if [eax, ebx, ecx, edx] != [0; 4] => {
-                CpuidResult { eax, ebx, ecx, edx }
-            }
-            _ => __cpuid_count(leaf, subleaf),
-        }
+        let heard = feature_leaf.and_then(|f| heard(f, leaf, subleaf));
+        heard.unwrap_or_else(|| __cpuid_count(leaf, subleaf))
     }
+}
+
+/// glibc's `__x86_get_cpuid_feature_leaf` of `sys/platform/x86.h`: for the number of a leaf, the four
+/// registers as the processor gave them, and behind them what of that is of use.
+#[cfg(target_arch = "x86_64")]
+type FeatureLeaf = unsafe extern "C" fn(u32) -> *const [u32; 4];
+
+/// The leaves and subleaves that it knows, by their numbers there.
+#[cfg(target_arch = "x86_64")]
+const FEATURE_LEAVES: [(u32, u32); 9] = [
+    (1, 0),
+    (7, 0),
+    (0x8000_0001, 0),
+    (0xd, 1),
+    (0x8000_0007, 0),
+    (0x8000_0008, 0),
+    (7, 1),
+    (0x19, 0),
+    (0x14, 0),
+];
+
+#[cfg(target_arch = "x86_64")]
+fn feature_leaf() -> Option<FeatureLeaf> {
+    // SAFETY: this process, whose libraries have been opened before. A static program has none.
+    let program = unsafe { Library::open(None::<&str>, RTLD_LAZY | RTLD_LOCAL) }.ok()?;
+    let name = c"__x86_get_cpuid_feature_leaf".to_bytes_with_nul();
+    // SAFETY: such a name is the C library's own, and glibc has had a function of this type by it since
+    // version 2.33. It stays when the handle is closed, as the C library is in each process to its
+    // end.
+    let symbol = unsafe { program.get::<Option<FeatureLeaf>>(name) };
+    symbol.ok().and_then(|function| *function)
+}
+
+#[cfg(target_arch = "x86_64")]
+fn heard(feature_leaf: FeatureLeaf, leaf: u32, subleaf: u32) -> Option<CpuidResult> {
+    let number = FEATURE_LEAVES.iter().position(|&l| l == (leaf, subleaf))?;
+    // SAFETY: it takes any number, and returns the address of a part of a table that was filled before
+    // the program began and stays as it is, or, for a number that it does not know, of zeros; never
+    // null.
+    let said @ [eax, ebx, ecx, edx] = unsafe { *feature_leaf(number as u32) };
+    (said != [0; 4]).then_some(CpuidResult { eax, ebx, ecx, edx })
 }
 
 /// Which registers the system saves, and so lets programs use, whatever the processor has: a bit
@@ -364,8 +371,21 @@ mod tests {
     }
 
     #[test]
-    fn the_c_library_was_told_what_the_processor_says() {
-        assert_eq!(registers(&said_to_c_library()), registers(&__cpuid_count));
+    #[cfg(target_env = "gnu")]
+    fn the_c_library_heard_what_the_processor_says() {
+        let feature_leaf = feature_leaf().expect("glibc 2.33 or later");
+        for (leaf, subleaf) in FEATURE_LEAVES {
+            let Some(mut heard) = heard(feature_leaf, leaf, subleaf) else {
+                assert!(leaf != 1 && leaf != 0x8000_0001, "{leaf:x}");
+                continue;
+            };
+            let said = __cpuid_count(leaf, subleaf);
+            if leaf == 1 {
+                // Which core it is that answers.
+                heard.ebx = said.ebx;
+            }
+            assert_eq!(heard, said, "{leaf:x}.{subleaf}");
+        }
     }
 
     #[test]
@@ -377,12 +397,12 @@ mod tests {
             let mut one = CpuSet::new();
             one.set(core);
             sched_setaffinity(None, &one).unwrap();
-            described_host()
+            registers(&__cpuid_count)
         };
         for core in cores {
             // On a thread of its own, whose place nobody else minds.
             let said = std::thread::spawn(move || ask(core)).join().unwrap();
-            assert_eq!(said, host(), "core {core}");
+            assert_eq!(said, registers(&said_to_c_library()), "core {core}");
         }
     }
 

@@ -33,6 +33,10 @@ const LINKER_CACHE: &str = "/etc/ld.so.cache";
 /// What a compiler inherits that decides what it loads and starts.
 const INHERITED: [&str; 3] = ["PATH", LIBRARY_PATH, "LD_PRELOAD"];
 
+/// Of what is remembered. To be raised with it: versions that do not read each other's would put
+/// theirs in each other's place with each start.
+const LAYOUT: &str = "2\n";
+
 /// Where the dynamic linker looks first.
 const LIBRARY_PATH: &str = "LD_LIBRARY_PATH";
 
@@ -52,17 +56,15 @@ pub(super) struct Identity {
     states: Vec<State>,
 }
 
-/// A file or folder, and how it was. As a list, which is read in half the time of named fields.
+/// A file or folder, and how it was; and when anything about it changed, also its mode, in nanoseconds
+/// since 1970, of what decides about a search. As a list, which is read in half the time of named
+/// fields.
 #[derive(Clone, Debug, Deserialize, Serialize)]
-struct State(PathBuf, Option<Seen>, Changed);
+struct State(PathBuf, Option<Seen>, Option<i64>);
 
 /// Size in bytes, inode, and time of the last writing in nanoseconds since 1970; of what is not
 /// there, nothing.
 type Seen = (u64, u64, i64);
-
-/// When anything about it changed, also its mode, in nanoseconds since 1970, of what decides about
-/// a search.
-type Changed = Option<i64>;
 
 impl State {
     /// A file that a compiler is made of, or that says of which others.
@@ -89,7 +91,7 @@ impl State {
 /// What is seen of a file, and when anything about it changed, in nanoseconds since 1970.
 fn look(path: &Path) -> Option<(Seen, i64)> {
     let meta: Metadata = fs::metadata(path).ok()?;
-    // Those of the year 2262 and later are all one.
+    // Those before 1677 are all one, and so are those after 2262.
     let nanos = |seconds: i64, nanos| seconds.saturating_mul(1_000_000_000).saturating_add(nanos);
     let written = nanos(meta.mtime(), meta.mtime_nsec());
     let changed = nanos(meta.ctime(), meta.ctime_nsec());
@@ -362,7 +364,8 @@ fn with_inherited(mut asked: String) -> String {
 }
 
 fn memory(asked: &str, folder: &Path) -> PathBuf {
-    folder.join(format!("{}.known", hex(&Sha256::digest(asked))))
+    let asked = Sha256::new_with_prefix(LAYOUT).chain_update(asked);
+    folder.join(format!("{}.known", hex(&asked.finalize())))
 }
 
 /// Whether a compiler starts no other program: clang compiles and assembles by itself, and is

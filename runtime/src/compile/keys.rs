@@ -12,9 +12,11 @@ use super::{Language, Options, Source, Toolchain, c, cpu, in_process, mlir};
 const COVERED_FLAGS: [&str; 9] = ["-O", "-f", "-m", "-D", "-U", "-W", "-w", "-std=", "-g"];
 
 /// Flags among those that read files all the same, or hand on what is read elsewhere.
-const NOT_COVERED_FLAGS: [&str; 9] = [
+const NOT_COVERED_FLAGS: [&str; 10] = [
     // Another program assembles, which is no part of what clang is known by.
     "-fno-integrated-as",
+    // The source's bytes are other characters than they seem.
+    "-finput-charset",
     "-fprofile",
     "-fauto-profile",
     "-fplugin",
@@ -24,6 +26,10 @@ const NOT_COVERED_FLAGS: [&str; 9] = [
     "-Wp,",
     "-Wl,",
 ];
+
+/// Words by which a source comes to depend on more than its text where a flag defines another
+/// word as one of them.
+const NOT_COVERED_WORDS: [&str; 4] = ["asm", "__DATE__", "__TIME", "_Pragma"];
 
 /// Words by which a source comes to depend on more than its text.
 const READS_MORE: [&str; 7] = [
@@ -77,10 +83,13 @@ impl<'a> Keys<'a> {
     pub(super) fn of(&self, source: &Source) -> Result<Key, String> {
         let covered = |flag: &&String| {
             let begins = |all: &[&str]| all.iter().any(|start| flag.starts_with(start));
-            begins(&COVERED_FLAGS) && !begins(&NOT_COVERED_FLAGS) && !flag.contains(['/', '.'])
+            begins(&COVERED_FLAGS)
+                && !begins(&NOT_COVERED_FLAGS)
+                && !flag.contains(['/', '.'])
+                && !NOT_COVERED_WORDS.iter().any(|word| flag.contains(word))
         };
         if let Some(flag) = self.options.flags.iter().find(|flag| !covered(flag)) {
-            return Err(format!("the flag `{flag}` may read files"));
+            return Err(format!("the flag `{flag}` may have files or the time read"));
         }
         if reads_more(source) {
             return Err("it includes files, or depends on the time".to_owned());
@@ -195,14 +204,18 @@ fn reads_more(source: &Source) -> bool {
     }
 }
 
-/// Whether C lacks all that directives, assembler and what depends on the time are mostly written
-/// with. All pairs of characters are looked at, with no branch, so that many are at a time.
+/// Whether C has, beyond any doubt, nothing that depends on more than its text; which most kernels
+/// have not. Each directive begins with `#`, `%:` or `??=`, and only in directives is something
+/// included, embedded or looked for. A word that is spliced or escaped has a `\` or `??/` in it. Each
+/// spelling of `asm` has an `sm`; `_Pragma`, `__DATE__`, `__TIME__` and `__TIMESTAMP__` have `_P`, `_D`
+/// or `_T`. The last character begins none of these alone.
+///
+/// All pairs of characters are looked at, with no branch, so that many are at a time.
 fn is_plain(text: &[u8]) -> bool {
     let next = text.get(1..).unwrap_or_default();
     !text.iter().zip(next).fold(false, |found, (&a, &b)| {
         let mark = (a == b'#') | (a == b'\\');
         let other_mark = (a == b'?') & (b == b'?') | (a == b'%') & (b == b':');
-        // `asm`, `_Pragma`, `__DATE__`, `__TIME__` and `__TIMESTAMP__`.
         let word =
             (a == b's') & (b == b'm') | (a == b'_') & ((b == b'P') | (b == b'D') | (b == b'T'));
         found | mark | other_mark | word
@@ -227,11 +240,18 @@ mod tests {
             "const char *t = __TIME__;",
             "asm(\".incbin \\\"f\\\"\");",
             "__asm__(\".inc\" \"bin 1\");",
+            "__asm(\".incbin 'f'\");",
+            "as\\\nm(\".incbin 'f'\");",
+            "as??/\nm(\".incbin 'f'\");",
+            "char *t = __DATE__;",
+            "char *t = __TIMESTAMP__;",
+            "_Pragma(\"x\") int a;",
             "%: include <x.h>",
             "??=include <x.h>",
             "#inc\\\nlude <x.h>",
         ] {
             assert!(reads_more(&Source::c("k", text)), "{text}");
+            assert!(!is_plain(text.as_bytes()), "{text}");
         }
         for text in [
             "void k(void) {}",

@@ -53,10 +53,12 @@ pub(super) fn read<'data>(
         let names = table.section(section).and_then(|s| s.data(LE, bytes));
         names.map_err(|e| malformed(kernel, e))
     };
-    let section_names = match header.section_strings_index(LE, bytes) {
-        Ok(section) => names(section)?,
-        // It has no sections, or would have been refused.
-        Err(_) => &[],
+    let section_names = match table.is_empty() {
+        false => header
+            .section_strings_index(LE, bytes)
+            .map_err(|e| malformed(kernel, e))
+            .and_then(names)?,
+        true => &[],
     };
     let symbol_names = match symbols.is_empty() {
         false => names(symbols.string_section())?,

@@ -38,7 +38,7 @@ pub struct Executable {
 }
 
 impl Executable {
-    /// Joins a plan with a kernel for each of its kernels, in order, and with what its
+    /// Joins a plan, or a share in one, with a kernel for each of its kernels, in order, and with what its
     /// constants hold and its states hold at the start, by the buffer's number. A state
     /// without contents starts as zeros.
     ///

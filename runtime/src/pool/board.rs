@@ -14,8 +14,10 @@ const CLOSED: u64 = 1 << 63;
 /// of serial work, `cargo bench --bench team`). Zero has helpers woken whenever they sleep.
 const WAKING: u64 = 10_000;
 
-/// Where the owner of a run sits: its first unit is its own, where there is one for each thread.
-const OWNER_SEAT: u32 = 0;
+/// Which of two units is for the owner of a run, and which for its helper, where there is one for
+/// each of them.
+const OWNER: u32 = 0;
+const HELPER: u32 = 1;
 
 /// How long threads wait awake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,8 +30,8 @@ pub(super) struct Spins {
 
 /// The runs of a team, and the threads that help with them.
 pub(super) struct Board<P: Platform> {
-    /// How many threads there are, with the owner of a run.
-    threads: u32,
+    /// Whether it is of two threads, so that a run has its owner and one helper at most.
+    is_pair: bool,
     slots: Box<[Slot<P>]>,
     /// How many helpers are away, and can be summoned; [`CLOSED`].
     absent: P::Word,
@@ -63,7 +65,7 @@ impl<P: Platform> Board<P> {
         delays: Option<Delays>,
     ) -> Board<P> {
         let board = Board {
-            threads: u32::try_from(threads).unwrap_or(u32::MAX),
+            is_pair: threads == 2,
             slots: (0..slots.next_power_of_two())
                 .map(|_| Slot::new())
                 .collect(),
@@ -124,10 +126,10 @@ impl<P: Platform> Board<P> {
         // SAFETY: this returns when the run is over, or when there is no thread but this
         // one that could use it. It does not unwind.
         let turn = unsafe { taken.begin(&run) };
-        let mut claim = self.advance(turn, OWNER_SEAT);
+        let mut claim = self.advance(turn, OWNER);
         loop {
             if let Some(claim) = claim {
-                self.work(taken.slot(), claim, OWNER_SEAT);
+                self.work(taken.slot(), claim, OWNER);
             }
             claim = match self.wait(&taken, job.phases(), is_here)? {
                 Some(claim) => Some(claim),
@@ -173,13 +175,13 @@ impl<P: Platform> Board<P> {
     }
 
     /// Runs a claimed unit, and what can be claimed after it in the same slot.
-    fn work<'s>(&self, slot: &'s Slot<P>, claim: Claim<'s, P>, seat: u32) {
+    fn work<'s>(&self, slot: &'s Slot<P>, claim: Claim<'s, P>, own: u32) {
         let mut next = Some(claim);
         while let Some(claim) = next {
             claim.run();
             self.delay();
             next = match claim.finish() {
-                Finished::Last(turn) => self.advance(turn, seat),
+                Finished::Last(turn) => self.advance(turn, own),
                 Finished::Others(word) => {
                     self.delay();
                     slot.claim(word)
@@ -191,18 +193,17 @@ impl<P: Platform> Board<P> {
     /// Goes on with a run that this thread has to itself: runs phases of one unit, opens
     /// the next that has several and claims one of them, or ends the run.
     ///
-    /// Where there is a thread for each unit, it is the one of this thread's seat: what a thread
-    /// has read and written for its part of the ops before, and in the runs before, is in its caches.
-    /// Where there are more, the first is to begin first, which is the longest.
-    fn advance<'s>(&self, turn: Turn<'s, P>, seat: u32) -> Option<Claim<'s, P>> {
+    /// Of two units and two threads each has its `own`: what a thread has read and written for its part
+    /// of the ops before, and in the runs before, is in its caches. Otherwise the first begins first,
+    /// which is the longest.
+    fn advance<'s>(&self, turn: Turn<'s, P>, own: u32) -> Option<Claim<'s, P>> {
         let (job, mut phase) = turn.next();
         let phases = job.phases();
         while phase < phases {
             let units = job.units(phase);
             if units > 1 {
                 let slot = turn.slot();
-                let has_seats = units <= self.threads && seat < units;
-                let first = if has_seats { seat } else { 0 };
+                let first = if self.is_pair && units == 2 { own } else { 0 };
                 let (claim, word) = turn.open(phase, units, first);
                 self.delay();
                 if word & SLEEPERS != 0 && self.pays(claim.job().gain()) {
@@ -264,12 +265,12 @@ impl<P: Platform> Board<P> {
 
     /// The life of a helper: works on whatever run has something to claim, and is away
     /// when none has for long enough. Returns when the board is closed, or, where helpers
-    /// are called, when it is away. Its seat is one of those behind [`OWNER_SEAT`].
-    pub(super) fn serve(&self, seat: u32) {
+    /// are called, when it is away.
+    pub(super) fn serve(&self) {
         let guard = AbortOnUnwind;
         let mut at = 0;
         loop {
-            self.stay(&mut at, seat);
+            self.stay(&mut at);
             match (self.leave(), &self.summons) {
                 (Left::Not, _) => {}
                 (Left::Away, Summons::Gate(gate)) => gate.wait(),
@@ -280,7 +281,7 @@ impl<P: Platform> Board<P> {
     }
 
     /// Works until there has been nothing to do for long enough.
-    fn stay(&self, at: &mut usize, seat: u32) {
+    fn stay(&self, at: &mut usize) {
         let mut spin = P::Spin::new();
         let mut was_busy = false;
         loop {
@@ -293,7 +294,7 @@ impl<P: Platform> Board<P> {
                 if unclaimed(word) > 0 {
                     self.delay();
                     if let Some(claim) = slot.claim(word) {
-                        self.work(slot, claim, seat);
+                        self.work(slot, claim, HELPER);
                         *at = here;
                         worked = true;
                         break;
@@ -449,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_one_unit_of_each_phase_has_the_same_one() {
+    fn of_two_threads_each_has_the_same_one_of_two_units() {
         let pool = Pool::builder().threads(2).build();
         let job = Meetings {
             barrier: Barrier::new(2),

@@ -61,14 +61,14 @@ impl Crew {
             }
         };
         let mut threads = Vec::with_capacity(helpers);
-        for seat in 1..=helpers {
+        for i in 0..helpers {
             let board = board.clone();
             let thread = std::thread::Builder::new()
-                .name(format!("svod-{seat}"))
+                .name(format!("svod-{}", i + 1))
                 .stack_size(options.stack);
             match thread.spawn(move || {
                 let _default = DefaultFloatEnv::enter();
-                board.serve(seat as u32);
+                board.serve();
             }) {
                 Ok(thread) => threads.push(thread),
                 Err(error) => {

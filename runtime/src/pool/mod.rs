@@ -94,8 +94,7 @@ impl Invitation {
     pub fn accept(mut self) {
         if let Some(board) = self.board.take() {
             let _default = DefaultFloatEnv::enter();
-            // Which of those that were lent it is, nobody knows.
-            board.serve(1);
+            board.serve();
         }
     }
 }

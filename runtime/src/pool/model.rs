@@ -173,10 +173,10 @@ const NO_SPINS: Spins = Spins {
 fn with_board(slots: usize, helpers: usize, act: impl FnOnce(&Arc<Board<Model>>)) {
     let gate = Summons::Gate(Permits::new());
     let board = Arc::new(Board::new(helpers + 1, slots, 0, gate, NO_SPINS, None));
-    let threads: Vec<_> = (1..=helpers)
-        .map(|seat| {
+    let threads: Vec<_> = (0..helpers)
+        .map(|_| {
             let board = board.clone();
-            thread::spawn(move || board.serve(seat as u32))
+            thread::spawn(move || board.serve())
         })
         .collect();
     act(&board);

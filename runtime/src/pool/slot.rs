@@ -44,7 +44,8 @@ pub(super) struct Slot<P: Platform> {
     word: P::Word,
     /// The address of the [`Run`].
     run: P::Word,
-    /// Which unit of the open phase was claimed first.
+    /// Which unit of the open phase is the opener's own. The others follow in turn, and 0 follows
+    /// on the last.
     first: P::Word,
     /// Where the owner sleeps.
     gate: P::Gate,
@@ -94,7 +95,6 @@ impl<P: Platform> Slot<P> {
                     let (since, job) = unsafe { ((*run).since, (*run).job) };
                     let phase = phases_since(word, since) - 1;
                     let units = job.units(phase);
-                    // In turn from the first on, and from 0 on after the last.
                     let unit = self.first.peek() as u32 + units - unclaimed(word);
                     return Some(Claim {
                         slot: self,
@@ -266,6 +266,7 @@ impl<'s, P: Platform> Turn<'s, P> {
     /// Opens a phase of several units, of which `first` is this thread's. Also returns what the
     /// word was.
     pub(super) fn open(self, phase: u32, units: u32, first: u32) -> (Claim<'s, P>, u64) {
+        debug_assert!(first < units);
         // Who claims a unit reads it after the word in which the phase is opened, as it does the
         // run.
         self.slot.first.put(first.into());

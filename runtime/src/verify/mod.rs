@@ -151,7 +151,7 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// Of a plan with a kernel for each of its kernels, in order, and with what its constants hold
+    /// Of a plan, or a share in one, with a kernel for each of its kernels, in order, and with what its constants hold
     /// and its states hold at the start, by the buffer's number.
     ///
     /// # Errors

@@ -87,6 +87,12 @@ fn what_includes_files_is_compiled_each_time() {
         let plain = [Source::c("k", "void k(int *y) { y[0] = VALUE; }")];
         assert_eq!(origins(&runtime, &plain), [Some(Origin::Compiled)]);
     }
+    // And those by which a word stands for the time.
+    for _ in 0..2 {
+        let runtime = builder(&dir).flag("-DVALUE=__TIME__[7]").build().unwrap();
+        let plain = [Source::c("k", "void k(int *y) { y[0] = VALUE; }")];
+        assert_eq!(origins(&runtime, &plain), [Some(Origin::Compiled)]);
+    }
 }
 
 #[test]
