@@ -14,11 +14,6 @@ const CLOSED: u64 = 1 << 63;
 /// of serial work, `cargo bench --bench team`). Zero has helpers woken whenever they sleep.
 const WAKING: u64 = 10_000;
 
-/// Which of two units is for the owner of a run, and which for its helper, where there is one for
-/// each of them.
-const OWNER: u32 = 0;
-const HELPER: u32 = 1;
-
 /// How long threads wait awake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Spins {
@@ -30,8 +25,6 @@ pub(super) struct Spins {
 
 /// The runs of a team, and the threads that help with them.
 pub(super) struct Board<P: Platform> {
-    /// Whether it is of two threads, so that a run has its owner and one helper at most.
-    is_pair: bool,
     slots: Box<[Slot<P>]>,
     /// How many helpers are away, and can be summoned; [`CLOSED`].
     absent: P::Word,
@@ -57,7 +50,6 @@ pub(crate) struct Forked;
 
 impl<P: Platform> Board<P> {
     pub(super) fn new(
-        threads: usize,
         slots: usize,
         absent: u32,
         summons: Summons<P>,
@@ -65,7 +57,6 @@ impl<P: Platform> Board<P> {
         delays: Option<Delays>,
     ) -> Board<P> {
         let board = Board {
-            is_pair: threads == 2,
             slots: (0..slots.next_power_of_two())
                 .map(|_| Slot::new())
                 .collect(),
@@ -126,10 +117,10 @@ impl<P: Platform> Board<P> {
         // SAFETY: this returns when the run is over, or when there is no thread but this
         // one that could use it. It does not unwind.
         let turn = unsafe { taken.begin(&run) };
-        let mut claim = self.advance(turn, OWNER);
+        let mut claim = self.advance(turn);
         loop {
             if let Some(claim) = claim {
-                self.work(taken.slot(), claim, OWNER);
+                self.work(taken.slot(), claim);
             }
             claim = match self.wait(&taken, job.phases(), is_here)? {
                 Some(claim) => Some(claim),
@@ -175,13 +166,13 @@ impl<P: Platform> Board<P> {
     }
 
     /// Runs a claimed unit, and what can be claimed after it in the same slot.
-    fn work<'s>(&self, slot: &'s Slot<P>, claim: Claim<'s, P>, own: u32) {
+    fn work<'s>(&self, slot: &'s Slot<P>, claim: Claim<'s, P>) {
         let mut next = Some(claim);
         while let Some(claim) = next {
             claim.run();
             self.delay();
             next = match claim.finish() {
-                Finished::Last(turn) => self.advance(turn, own),
+                Finished::Last(turn) => self.advance(turn),
                 Finished::Others(word) => {
                     self.delay();
                     slot.claim(word)
@@ -191,20 +182,15 @@ impl<P: Platform> Board<P> {
     }
 
     /// Goes on with a run that this thread has to itself: runs phases of one unit, opens
-    /// the next that has several and claims one of them, or ends the run.
-    ///
-    /// Of two units and two threads each has its `own`: what a thread has read and written for its part
-    /// of the ops before, and in the runs before, is in its caches. Otherwise the first begins first,
-    /// which is the longest.
-    fn advance<'s>(&self, turn: Turn<'s, P>, own: u32) -> Option<Claim<'s, P>> {
+    /// the next that has several and claims the first of them, or ends the run.
+    fn advance<'s>(&self, turn: Turn<'s, P>) -> Option<Claim<'s, P>> {
         let (job, mut phase) = turn.next();
         let phases = job.phases();
         while phase < phases {
             let units = job.units(phase);
             if units > 1 {
                 let slot = turn.slot();
-                let first = if self.is_pair && units == 2 { own } else { 0 };
-                let (claim, word) = turn.open(phase, units, first);
+                let (claim, word) = turn.open(phase, units);
                 self.delay();
                 if word & SLEEPERS != 0 && self.pays(claim.job().gain()) {
                     self.rouse(slot, units - 1);
@@ -266,9 +252,9 @@ impl<P: Platform> Board<P> {
     /// The life of a helper: works on whatever run has something to claim, and is away
     /// when none has for long enough. Returns when the board is closed, or, where helpers
     /// are called, when it is away.
-    pub(super) fn serve(&self) {
+    pub(super) fn serve(&self, hint: usize) {
         let guard = AbortOnUnwind;
-        let mut at = 0;
+        let mut at = hint;
         loop {
             self.stay(&mut at);
             match (self.leave(), &self.summons) {
@@ -294,7 +280,7 @@ impl<P: Platform> Board<P> {
                 if unclaimed(word) > 0 {
                     self.delay();
                     if let Some(claim) = slot.claim(word) {
-                        self.work(slot, claim, HELPER);
+                        self.work(slot, claim);
                         *at = here;
                         worked = true;
                         break;
@@ -394,12 +380,10 @@ impl Drop for AbortOnUnwind {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::sync::atomic::AtomicU32;
     use std::sync::atomic::Ordering::Relaxed;
-    use std::sync::{Arc, Barrier, Mutex};
-    use std::thread::ThreadId;
 
-    use super::super::Pool;
     use super::super::platform::Native;
     use super::*;
 
@@ -421,46 +405,6 @@ mod tests {
         }
     }
 
-    /// Phases of two units, each of which waits for the other; and who ran the first ones.
-    struct Meetings {
-        barrier: Barrier,
-        firsts: Mutex<Vec<ThreadId>>,
-    }
-
-    impl Job for Meetings {
-        fn phases(&self) -> u32 {
-            100
-        }
-
-        fn units(&self, _phase: u32) -> u32 {
-            2
-        }
-
-        fn run(&self, phase: u32, unit: u32) {
-            self.barrier.wait();
-            if unit == 0 {
-                let this = std::thread::current().id();
-                self.firsts.lock().unwrap().push(this);
-            }
-            if unit == phase % 2 {
-                // So that the other is done first, and this one opens the next phase.
-                (0..100).for_each(|_| std::thread::yield_now());
-            }
-        }
-    }
-
-    #[test]
-    fn of_two_threads_each_has_the_same_one_of_two_units() {
-        let pool = Pool::builder().threads(2).build();
-        let job = Meetings {
-            barrier: Barrier::new(2),
-            firsts: Mutex::default(),
-        };
-        assert!(pool.run(&mut 0, &job).is_ok());
-        let owner = std::thread::current().id();
-        assert_eq!(*job.firsts.lock().unwrap(), [owner; 100]);
-    }
-
     #[test]
     fn helpers_are_called_once_what_was_missed_comes_to_what_it_costs() {
         let called = Arc::new(AtomicU32::new(0));
@@ -472,7 +416,7 @@ mod tests {
             in_run: Duration::ZERO,
             between_runs: Duration::ZERO,
         };
-        let board = Board::<Native>::new(2, 4, 1, call, spins, None);
+        let board = Board::<Native>::new(4, 1, call, spins, None);
         let calls = |gain| {
             assert!(board.lead(&mut 0, &Gaining(gain), &|| true).is_ok());
             let calls = called.swap(0, Relaxed);

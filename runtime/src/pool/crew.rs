@@ -34,7 +34,6 @@ impl Crew {
         let slots = options.threads.clamp(MIN_SLOTS, MAX_SLOTS);
         let board = |absent, summons| {
             Board::new(
-                options.threads,
                 slots,
                 absent,
                 summons,
@@ -68,7 +67,7 @@ impl Crew {
                 .stack_size(options.stack);
             match thread.spawn(move || {
                 let _default = DefaultFloatEnv::enter();
-                board.serve();
+                board.serve(0);
             }) {
                 Ok(thread) => threads.push(thread),
                 Err(error) => {

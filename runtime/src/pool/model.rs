@@ -172,11 +172,11 @@ const NO_SPINS: Spins = Spins {
 /// Has `helpers` threads on a board while the closure runs.
 fn with_board(slots: usize, helpers: usize, act: impl FnOnce(&Arc<Board<Model>>)) {
     let gate = Summons::Gate(Permits::new());
-    let board = Arc::new(Board::new(helpers + 1, slots, 0, gate, NO_SPINS, None));
+    let board = Arc::new(Board::new(slots, 0, gate, NO_SPINS, None));
     let threads: Vec<_> = (0..helpers)
         .map(|_| {
             let board = board.clone();
-            thread::spawn(move || board.serve())
+            thread::spawn(move || board.serve(0))
         })
         .collect();
     act(&board);

@@ -44,9 +44,6 @@ pub(super) struct Slot<P: Platform> {
     word: P::Word,
     /// The address of the [`Run`].
     run: P::Word,
-    /// Which unit of the open phase is the opener's own. The others follow in turn, and 0 follows
-    /// on the last.
-    first: P::Word,
     /// Where the owner sleeps.
     gate: P::Gate,
 }
@@ -56,7 +53,6 @@ impl<P: Platform> Slot<P> {
         Slot {
             word: P::Word::new(0),
             run: P::Word::new(0),
-            first: P::Word::new(0),
             gate: P::Gate::new(),
         }
     }
@@ -94,13 +90,11 @@ impl<P: Platform> Slot<P> {
                     // SAFETY: see `Claim::job`: there is one from this moment on.
                     let (since, job) = unsafe { ((*run).since, (*run).job) };
                     let phase = phases_since(word, since) - 1;
-                    let units = job.units(phase);
-                    let unit = self.first.peek() as u32 + units - unclaimed(word);
                     return Some(Claim {
                         slot: self,
                         run,
                         phase,
-                        unit: if unit < units { unit } else { unit - units },
+                        unit: job.units(phase) - unclaimed(word),
                     });
                 }
                 Err(now) => word = now,
@@ -263,13 +257,9 @@ impl<'s, P: Platform> Turn<'s, P> {
         self.slot
     }
 
-    /// Opens a phase of several units, of which `first` is this thread's. Also returns what the
-    /// word was.
-    pub(super) fn open(self, phase: u32, units: u32, first: u32) -> (Claim<'s, P>, u64) {
-        debug_assert!(first < units);
-        // Who claims a unit reads it after the word in which the phase is opened, as it does the
-        // run.
-        self.slot.first.put(first.into());
+    /// Opens a phase of several units, of which the first is this thread's. Also returns
+    /// what the word was.
+    pub(super) fn open(self, phase: u32, units: u32) -> (Claim<'s, P>, u64) {
         let units = u64::from(units.clamp(1, MAX_UNITS));
         let opened = UNCLAIMED * (units - 1) + UNFINISHED * units;
         let epochs = self.epochs(phase);
@@ -280,7 +270,7 @@ impl<'s, P: Platform> Turn<'s, P> {
             slot,
             run,
             phase,
-            unit: first,
+            unit: 0,
         };
         (claim, word)
     }
