@@ -5,9 +5,6 @@
 use std::arch::x86_64::{__cpuid_count, CpuidResult};
 use std::sync::OnceLock;
 
-#[cfg(target_arch = "x86_64")]
-use libloading::os::unix::{Library, RTLD_LAZY, RTLD_LOCAL};
-
 use super::Options;
 use crate::Error;
 
@@ -163,14 +160,13 @@ const FEATURE_LEAVES: [(u32, u32); 9] = [
 
 #[cfg(target_arch = "x86_64")]
 fn feature_leaf() -> Option<FeatureLeaf> {
-    // SAFETY: this process, whose libraries have been opened before. A static program has none.
-    let program = unsafe { Library::open(None::<&str>, RTLD_LAZY | RTLD_LOCAL) }.ok()?;
-    let name = c"__x86_get_cpuid_feature_leaf".to_bytes_with_nul();
+    // SAFETY: looks for a name, which ends, in what is loaded already; null where there is none, as in
+    // a static program.
+    let address =
+        unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"__x86_get_cpuid_feature_leaf".as_ptr()) };
     // SAFETY: such a name is the C library's own, and glibc has had a function of this type by it since
-    // version 2.33. It stays when the handle is closed, as the C library is in each process to its
-    // end.
-    let symbol = unsafe { program.get::<Option<FeatureLeaf>>(name) };
-    symbol.ok().and_then(|function| *function)
+    // version 2.33, which is there as long as the process is; null is no function.
+    unsafe { std::mem::transmute::<*mut libc::c_void, Option<FeatureLeaf>>(address) }
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::super::{BufferRange, Op, Plan, Role, Value};
+use super::super::{BufferRange, Op, Plan, Role, Value, VariableId};
 use super::{Address, Replay, Spot, Use, Word};
 use crate::Error;
 use crate::dispatch::Kernel;
@@ -67,14 +67,22 @@ impl Replay {
     }
 }
 
+/// What a value is known by.
+#[derive(PartialEq, Eq, Hash)]
+enum Known {
+    Variable(VariableId),
+    /// How it is written down.
+    Written(String),
+}
+
 /// A replay that is being made.
 struct Making<'a> {
     kernels: &'a [Kernel],
     words: Vec<u64>,
     addresses: Vec<(usize, Address)>,
     computed: Vec<(Value, Vec<Use>)>,
-    /// Which of `computed` a value is, by how it is written down.
-    known: HashMap<String, usize>,
+    /// Which of `computed` a value is.
+    known: HashMap<Known, usize>,
     packed: Vec<(u32, u32)>,
     host_args: Vec<u32>,
 }
@@ -146,8 +154,12 @@ impl Making<'_> {
             self.words[word] = kind.of(number)?;
             return Ok(());
         }
+        let known = match value {
+            Value::Variable(variable) => Known::Variable(*variable),
+            other => Known::Written(format!("{other:?}")),
+        };
         let next = self.computed.len();
-        let at = *self.known.entry(format!("{value:?}")).or_insert(next);
+        let at = *self.known.entry(known).or_insert(next);
         if at == next {
             self.computed.push((value.clone(), Vec::new()));
         }
