@@ -38,9 +38,9 @@ pub struct Executable {
 }
 
 impl Executable {
-    /// Joins a plan, or a share in one, with a kernel for each of its kernels, in order, and with what its
-    /// constants hold and its states hold at the start, by the buffer's number. A state
-    /// without contents starts as zeros.
+    /// Joins a plan, which others may have as well, with a kernel for each of its kernels, in
+    /// order, and with what its constants hold and its states hold at the start, by the
+    /// buffer's number. A state without contents starts as zeros.
     ///
     /// # Errors
     ///
