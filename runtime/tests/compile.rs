@@ -667,6 +667,29 @@ fn an_empty_name_in_the_environment_names_nothing() {
 }
 
 #[test]
+fn what_the_user_says_of_the_allocator_holds_for_compilers() {
+    const NAME: &str = "what_the_user_says_of_the_allocator_holds_for_compilers";
+    if inside() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("cc");
+        fake(
+            &path,
+            &clang(19),
+            "echo \"told: $GLIBC_TUNABLES\" >&2; exit 1",
+        );
+        let said = error(Runtime::builder().cc(&path), "int k(void) { return 1; }").to_string();
+        let told = std::env::var("GLIBC_TUNABLES").unwrap_or_else(|_| "glibc.malloc.".to_owned());
+        assert!(said.contains(&format!("told: {told}")), "{said}");
+        return;
+    }
+    again(NAME, &[]);
+    again(
+        NAME,
+        &[("GLIBC_TUNABLES", Path::new("glibc.malloc.perturb=1"))],
+    );
+}
+
+#[test]
 fn diagnostics_are_in_english_and_without_colours() {
     if inside() {
         for compiler in compilers() {

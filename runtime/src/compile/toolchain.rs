@@ -266,8 +266,9 @@ impl Toolchain {
             let name = format!("clang-{major}");
             let mut paths = self.folders().map(|dir| dir.join(&name));
             let is_program = |path: &PathBuf| {
-                search = search.take().filter(|_| !may_become_program(path));
-                executable(path)
+                let seen = is_program(path);
+                search = search.take().filter(|_| seen != Some(false));
+                seen == Some(true)
             };
             Some((major, paths.find(is_program)?))
         });
@@ -281,7 +282,7 @@ impl Toolchain {
         // Names of no program that may come to be one: their folders would not show it.
         for folder in self.folders() {
             let names = ["clang", "gcc", "cc"].map(|name| folder.join(name));
-            search = search.filter(|_| !names.iter().any(|path| may_become_program(path)));
+            search = search.filter(|_| !names.iter().any(|path| is_program(path) == Some(false)));
         }
         let plain = self.named(Path::new("clang")).ok().and_then(|path| {
             let same = newest
@@ -379,9 +380,11 @@ pub(super) fn executable(path: &Path) -> bool {
         .is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
 }
 
-/// Whether something is there that is no program now, such as a link that leads nowhere.
-fn may_become_program(path: &Path) -> bool {
-    !executable(path) && path.symlink_metadata().is_ok()
+/// Whether what is there is a program. What is none may come to be one, such as a link that leads
+/// nowhere. Of most names nothing is there, which is one question.
+fn is_program(path: &Path) -> Option<bool> {
+    path.symlink_metadata().ok()?;
+    Some(executable(path))
 }
 
 /// How a compiler is asked for the macros that it predefines.

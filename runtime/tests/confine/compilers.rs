@@ -348,7 +348,14 @@ fn it_inherits_nothing() {
     fcntl_setfd(&open, FdFlags::empty()).unwrap();
     let said = tried(&runtime, "try inherited\ntry environment\n");
     assert_done(&said, "inherited", false);
-    let known = ["PATH", "LD_LIBRARY_PATH", "TMPDIR", "TERM", "LC_ALL"];
+    let known = [
+        "PATH",
+        "LD_LIBRARY_PATH",
+        "TMPDIR",
+        "TERM",
+        "LC_ALL",
+        "GLIBC_TUNABLES",
+    ];
     for name in said.lines().filter_map(|line| line.strip_prefix("has ")) {
         assert!(known.contains(&name), "{name}");
     }

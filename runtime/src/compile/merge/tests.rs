@@ -79,6 +79,25 @@ fn the_same_type_is_there_once_and_lines_stay_where_they_are() {
 }
 
 #[test]
+fn what_takes_long_has_a_unit_of_its_own() {
+    // Shorter than any of the others, and slower than all of them.
+    let loads: String = (0..20).map(|i| format!("t[i+{i}&7]+")).collect();
+    let slow = format!("void k(int *t) {{ for (int i = 0; i < 9; i++) t[i] = {loads} 1; }}");
+    let fast = format!(
+        "void k(float *y) {{ y[0] = 1.0f{}; }}",
+        " + 2.5f".repeat(50)
+    );
+    assert!(slow.len() < fast.len());
+    let mut sources = vec![Source::c("k", fast); 4];
+    sources.insert(2, Source::c("k", slow));
+    let prepared = sources.iter().map(|s| prepare(s).unwrap()).enumerate();
+    let units = units(prepared.collect(), 2);
+    let members = |unit: &Unit| unit.members.iter().map(|m| m.source).collect::<Vec<_>>();
+    let members: Vec<_> = units.iter().map(members).collect();
+    assert_eq!(members, [vec![2], vec![0, 1, 3, 4]]);
+}
+
+#[test]
 fn spoilt_text_is_refused_or_read_and_never_a_panic() {
     let good = "typedef float f2 __attribute__((ext_vector_type(2)));\n#define N(x) (x + 1)\nenum e { A = 'x', B };\nstruct s { int a[2]; } t = {{1, 2}}, *u;\n/* c */ static f2 h(f2 x) { return x; } // c\nint g(int);\nvoid k(f2 *y) { const char *s = \"a\\\"b\"; *y = h(*y) + N(1.5e+3f); }\n";
     let pieces = [
