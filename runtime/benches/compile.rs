@@ -30,7 +30,7 @@ use svod_runtime::{OptLevel, Runtime, RuntimeBuilder, Source};
 type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
 
 /// Rounds of what takes seconds, and of what takes milliseconds.
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 9;
 const QUICK_ROUNDS: usize = 31;
 
 /// What a child process is to do, and with what.

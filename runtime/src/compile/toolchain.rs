@@ -265,12 +265,12 @@ impl Toolchain {
         let numbered = CLANGS.rev().find_map(|major| {
             let name = format!("clang-{major}");
             let mut paths = self.folders().map(|dir| dir.join(&name));
-            let is_program = |path: &PathBuf| {
+            let found = |path: &PathBuf| {
                 let seen = is_program(path);
                 search = search.take().filter(|_| seen != Some(false));
                 seen == Some(true)
             };
-            Some((major, paths.find(is_program)?))
+            Some((major, paths.find(found)?))
         });
         let newest = numbered.map(|(major, path)| CCompiler {
             path,

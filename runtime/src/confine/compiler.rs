@@ -40,13 +40,14 @@ const SYSTEM: &[&str] = &[
     "/usr/x86_64-linux-gnu",
 ];
 
-/// What else a compiler reads: what the dynamic linker finds libraries with, and what the
-/// processor is, for `native`.
+/// What else a compiler reads: what the dynamic linker finds libraries with, what the processor
+/// is, for `native`, and whether there are huge pages.
 const FILES: &[&str] = &[
     "/etc/ld.so.cache",
     "/dev/urandom",
     "/proc/cpuinfo",
     "/sys/devices/system/cpu",
+    "/sys/kernel/mm/transparent_hugepage",
 ];
 
 /// The folders that make up an installation, beside each other.

@@ -201,16 +201,27 @@ impl<'a> Prepared<'a> {
 /// one section come along with each. [`usize::MAX`] turns it off.
 const MAX_MEMBERS: usize = 64;
 
-/// What a remainder or a mask weighs as against the text around it, in bytes of text. Most kernels take
-/// a compiler about 5 µs for each byte. Places in memory that it cannot follow, as these make them,
-/// are computed and loaded for each lane of a loop on its own: up to 4 ms for each of them, 160 ms
-/// for a kernel of 3.4 kB (`gpt`'s with 33; clang 19, two cores). Of 200 to 1,000, 600 packs the
-/// kernels of seven models most evenly into two and into four units. Zero turns it off.
+/// What a remainder or a mask weighs as against the text around it, in bytes of text. Most kernels
+/// take a compiler some 5 µs for each byte. Places in memory that it cannot follow, as these make
+/// them, are computed and loaded for each lane of a loop on its own: 1 to 4 ms for each of them, 160
+/// ms for a kernel of 3.4 kB that has 33 (in `gpt`; clang 19, two cores). Of 200 to 1,000, 600 packs
+/// the kernels of seven models most evenly into two and into four units. Zero turns it off.
 const MARK_WEIGHT: usize = 600;
 
 /// How long a compiler takes for a source, as against others.
 fn weight(source: &Prepared<'_>) -> usize {
-    let marks = source.tokens.iter().filter(|t| t.is(b'%') || t.is(b'&'));
+    // With what stands on either side.
+    let all = source.tokens.windows(3);
+    let marks = all.filter(|t| match t[1].kind {
+        Kind::Mark(b'%') => true,
+        // Not where it takes an address, nor one of two that mean "and".
+        Kind::Mark(b'&') => {
+            let ends_value =
+                matches!(t[0].kind, Kind::Word | Kind::Number) || t[0].is(b')') || t[0].is(b']');
+            ends_value && !t[2].is(b'&')
+        }
+        _ => false,
+    });
     source.text.len() + MARK_WEIGHT * marks.count()
 }
 

@@ -80,21 +80,30 @@ fn the_same_type_is_there_once_and_lines_stay_where_they_are() {
 
 #[test]
 fn what_takes_long_has_a_unit_of_its_own() {
-    // Shorter than any of the others, and slower than all of them.
-    let loads: String = (0..20).map(|i| format!("t[i+{i}&7]+")).collect();
-    let slow = format!("void k(int *t) {{ for (int i = 0; i < 9; i++) t[i] = {loads} 1; }}");
     let fast = format!(
         "void k(float *y) {{ y[0] = 1.0f{}; }}",
-        " + 2.5f".repeat(50)
+        " + 2.5f".repeat(200)
     );
-    assert!(slow.len() < fast.len());
-    let mut sources = vec![Source::c("k", fast); 4];
-    sources.insert(2, Source::c("k", slow));
-    let prepared = sources.iter().map(|s| prepare(s).unwrap()).enumerate();
-    let units = units(prepared.collect(), 2);
-    let members = |unit: &Unit| unit.members.iter().map(|m| m.source).collect::<Vec<_>>();
-    let members: Vec<_> = units.iter().map(members).collect();
-    assert_eq!(members, [vec![2], vec![0, 1, 3, 4]]);
+    for (load, is_slow) in [
+        ("t[i+1&7]", true),
+        ("t[(i+1)&7]", true),
+        ("t[i%7]", true),
+        ("t[i+1]", false),
+        ("(t[i] && i)", false),
+        ("f(&t[i])", false),
+    ] {
+        // Shorter than the others, of which there are four.
+        let loads = [load; 20].join("+");
+        let body = format!("for (int i = 0; i < 9; i++) t[i] = {loads};");
+        let odd = format!("int f(int *);\nvoid k(int *t) {{ {body} }}");
+        assert!(odd.len() < fast.len());
+        let mut sources = vec![Source::c("k", fast.clone()); 4];
+        sources.insert(2, Source::c("k", odd));
+        let prepared = sources.iter().map(|s| prepare(s).unwrap()).enumerate();
+        let units = units(prepared.collect(), 2);
+        let is_alone = units.iter().any(|unit| unit.members.len() == 1);
+        assert_eq!(is_alone, is_slow, "{load}");
+    }
 }
 
 #[test]
