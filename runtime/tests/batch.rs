@@ -3,12 +3,15 @@
 // A helper that fails is a test that fails.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod common;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
-use svod_runtime::compile::Object;
+use svod_runtime::bundle::{Bundle, Load};
+use svod_runtime::compile::{Family, Object};
 use svod_runtime::{
     Arg, Buffer, DType, Error, OptLevel, Runtime, RuntimeBuilder, Signature, Source,
 };
@@ -91,6 +94,74 @@ fn forty_sources_take_no_more_processes_than_there_are_cores() {
     }
     let cores = std::thread::available_parallelism().unwrap().get();
     assert!((1..=cores).contains(&calls(&log)), "{}", calls(&log));
+}
+
+fn digits() -> Bundle {
+    Bundle::open(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/digits")).unwrap()
+}
+
+/// The bundle of the examples, and those that `SVOD_TEST_BUNDLES` names, as `PATH` names folders.
+fn bundles() -> Vec<Bundle> {
+    let named = std::env::var_os("SVOD_TEST_BUNDLES").unwrap_or_default();
+    let named = std::env::split_paths(&named).filter(|path| path.is_absolute());
+    let named = named.map(|path| Bundle::open(path).unwrap());
+    named.chain([digits()]).collect()
+}
+
+/// Every bit that a bundle's first test writes, with its sources compiled by this runtime.
+fn bits(bundle: &Bundle, runtime: &Runtime) -> Vec<Vec<u8>> {
+    let load = Load {
+        carried: false,
+        ..Load::default()
+    };
+    // SAFETY: the bundle of the examples, and those that a person named, are trusted.
+    let executable = unsafe { bundle.load_with(runtime, &load) }.unwrap();
+    let mut instance = executable.instance().unwrap();
+    bundle.run_test(&bundle.tests()[0], &mut instance).unwrap();
+    let outputs = executable.plan().outputs().iter();
+    let bytes = outputs.map(|o| instance.output(&o.name).unwrap().as_bytes().to_vec());
+    bytes.collect()
+}
+
+#[test]
+fn merged_and_separate_code_give_the_same_bits_on_every_bundle() {
+    let threads = std::thread::available_parallelism().unwrap().get();
+    for bundle in bundles() {
+        let dir = tempfile::tempdir().unwrap();
+        let (script, log) = counting(dir.path());
+        let merged = bits(&bundle, &builder().cc(&script).build().unwrap());
+        let of_merged = calls(&log);
+        // Of what a flag may do, nobody can tell.
+        let separate = builder().cc(&script).flag("-DNOBODY_KNOWS=1");
+        let separate = bits(&bundle, &separate.build().unwrap());
+        let path = bundle.path().display();
+        assert!(merged == separate, "{path}");
+        assert!(of_merged <= threads, "{path}: {of_merged} calls");
+        let kernels = bundle.plan().kernels().len();
+        assert_eq!(calls(&log) - of_merged, kernels, "{path}");
+    }
+}
+
+#[test]
+fn every_level_of_every_compiler_gives_the_same_bits() {
+    for compiler in common::compilers() {
+        let bundles = match compiler.family {
+            Family::Clang => bundles(),
+            // Other bundles may speak clang's dialect.
+            Family::Gcc => vec![digits()],
+        };
+        for bundle in bundles {
+            let of = |level| {
+                let runtime = builder().cc(&compiler.path).opt_level(level);
+                bits(&bundle, &runtime.build().unwrap())
+            };
+            let first = of(OptLevel::O2);
+            for level in OptLevel::ALL {
+                let path = bundle.path().display();
+                assert!(of(level) == first, "{path} {compiler:?} {level:?}");
+            }
+        }
+    }
 }
 
 #[test]

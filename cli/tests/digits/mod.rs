@@ -31,17 +31,19 @@ pub(crate) fn copy() -> tempfile::TempDir {
 /// A copy of the digits bundle that carries no objects, and so has to be compiled.
 pub(crate) fn sources() -> &'static str {
     static COPY: OnceLock<tempfile::TempDir> = OnceLock::new();
-    let copied = COPY.get_or_init(|| {
-        let dir = copy();
-        let path = dir.path().join("plan.json");
-        let text = fs::read_to_string(&path).unwrap();
-        let mut plan: serde_json::Value = serde_json::from_str(&text).unwrap();
-        for kernel in plan["kernels"].as_array_mut().unwrap() {
-            let objects = kernel.as_object_mut().unwrap().remove("objects");
-            assert!(objects.is_some());
-        }
-        fs::write(path, plan.to_string()).unwrap();
-        dir
-    });
-    copied.path().to_str().unwrap()
+    COPY.get_or_init(without_objects).path().to_str().unwrap()
+}
+
+/// The same, to be changed.
+pub(crate) fn without_objects() -> tempfile::TempDir {
+    let dir = copy();
+    let path = dir.path().join("plan.json");
+    let text = fs::read_to_string(&path).unwrap();
+    let mut plan: serde_json::Value = serde_json::from_str(&text).unwrap();
+    for kernel in plan["kernels"].as_array_mut().unwrap() {
+        let objects = kernel.as_object_mut().unwrap().remove("objects");
+        assert!(objects.is_some());
+    }
+    fs::write(path, plan.to_string()).unwrap();
+    dir
 }
