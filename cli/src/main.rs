@@ -52,7 +52,8 @@ Environment:
   SVOD_MLIR   the folder of mlir-opt and mlir-translate, or the former, a path or a name, which
               lower MLIR; without it the newest that are found
   SVOD_CACHE_DIR
-              where compiled kernels are kept; without it .cache/svod in the home folder
+              where compiled kernels are kept; without it svod in XDG_CACHE_HOME, and
+              without that .cache/svod in the home folder
   SVOD_CACHE  off: none are kept, and none that were are used
   SVOD_GUARD  off, end or start: what --guard says where it is not given
   SVOD_THREADS

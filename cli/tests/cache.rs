@@ -8,8 +8,10 @@ mod svod;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use svod::{Svod, svod};
+use svod_runtime::RuntimeBuilder;
 use tempfile::TempDir;
 
 /// The command with a cache in this folder.
@@ -110,6 +112,36 @@ fn explain_says_what_hits_and_in_what_the_others_differ() {
     let empty = tempfile::tempdir().unwrap();
     let empty = with(empty.path(), &["cache", "explain", digits::sources()]).succeeds();
     assert!(empty.contains("miss, the cache is empty"), "{empty}");
+}
+
+#[test]
+fn another_library_of_the_compilers_is_another_compiler() {
+    let folder = filled();
+    let runtime = RuntimeBuilder::from_env().build().unwrap();
+    let compiler = &runtime.toolchain().c_compiler("k").unwrap().path;
+    // As the dynamic linker says: `libz.so.1 => /lib/libz.so.1 (0x...)`.
+    let loaded = Command::new(compiler)
+        .env("LD_TRACE_LOADED_OBJECTS", "1")
+        .output()
+        .unwrap();
+    let loaded = String::from_utf8(loaded.stdout).unwrap();
+    let paths = loaded.lines().filter_map(|line| {
+        let (_, path) = line.split_once(" => ")?;
+        Some(PathBuf::from(path.split(" (").next()?.trim()))
+    });
+    let smallest = paths.min_by_key(|path| fs::metadata(path).map_or(u64::MAX, |m| m.len()));
+    let smallest = smallest.unwrap();
+    // The same bytes, and yet nobody knows what else is in that folder.
+    let other = tempfile::tempdir().unwrap();
+    fs::copy(&smallest, other.path().join(smallest.file_name().unwrap())).unwrap();
+    let args = ["cache", "explain", digits::sources()];
+    let explained = with(folder.path(), &args)
+        .env("LD_LIBRARY_PATH", other.path())
+        .succeeds();
+    assert!(explained.contains("0 of 4 kernels hit"), "{explained}");
+    assert!(explained.contains("differs in: compiler"), "{explained}");
+    let place = other.path().to_str().unwrap();
+    assert!(explained.contains(place), "{explained}");
 }
 
 #[test]

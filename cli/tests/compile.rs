@@ -8,6 +8,8 @@ mod svod;
 
 use digits::DIGITS;
 use svod::svod;
+use svod_runtime::RuntimeBuilder;
+use svod_runtime::compile::Family;
 
 #[test]
 fn the_bundle_that_it_writes_runs_without_a_compiler() {
@@ -26,6 +28,44 @@ fn the_bundle_that_it_writes_runs_without_a_compiler() {
     let args = ["run", path, "--recompile"];
     let (_, err) = svod(&args).env("SVOD_CC", "/nowhere/cc").ends_with(1);
     assert!(err.contains("/nowhere/cc"), "{err}");
+}
+
+#[test]
+fn the_bundle_of_the_examples_runs_without_a_compiler() {
+    let out = svod(&["run", DIGITS, "--check"])
+        .env("SVOD_CC", "/nowhere/cc")
+        .succeeds();
+    assert!(out.contains("4 from the bundle"), "{out}");
+    assert!(out.contains("8 of 8 tests the same"), "{out}");
+}
+
+#[test]
+fn several_cpus_have_objects_beside_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("digits.svod");
+    let path = path.to_str().unwrap();
+    let mut args = vec!["compile", digits::sources(), "-o", path];
+    args.extend(["--cpu", "x86-64-v2", "--cpu", "x86-64-v3"]);
+    let runtime = RuntimeBuilder::from_env().build().unwrap();
+    let compiler = runtime.toolchain().c_compiler("k").unwrap();
+    let is_clang = compiler.family == Family::Clang;
+    if is_clang {
+        args.extend(["--cpu", "aarch64"]);
+    }
+    svod(&args).succeeds();
+    // What it is for, as ELF has it: 62 is x86-64, 183 aarch64.
+    let machine = |cpu| {
+        let object = std::fs::read(format!("{path}/kernels/conv1.{cpu}.o")).ok()?;
+        Some(u16::from_le_bytes([object[18], object[19]]))
+    };
+    assert_eq!(machine("x86-64-v2"), Some(62));
+    assert_eq!(machine("x86-64-v3"), Some(62));
+    assert_eq!(machine("x86-64-v4"), None);
+    assert_eq!(machine("aarch64"), is_clang.then_some(183));
+    let out = svod(&["run", path, "--check"])
+        .env("SVOD_CC", "/nowhere/cc")
+        .succeeds();
+    assert!(out.contains("4 from the bundle"), "{out}");
 }
 
 #[test]

@@ -197,6 +197,30 @@ fn an_error_in_one_of_many_is_its_own_and_takes_no_other_with_it() {
 }
 
 #[test]
+fn a_unit_that_breaks_with_nobody_to_blame_is_compiled_piece_by_piece() {
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = builder().build().unwrap();
+    let real = &runtime.toolchain().c_compiler("k").unwrap().path;
+    let script = dir.path().join("cc");
+    let text = format!(
+        "#!/bin/sh\ncase \"$*\" in *function-sections*) kill -9 $$ ;; esac\nexec {} \"$@\"\n",
+        real.display()
+    );
+    fs::write(&script, text).unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let runtime = builder().cc(&script).build().unwrap();
+    let text = |n| format!("void f(int *y) {{ y[0] = {n}; }}");
+    let mut sources: Vec<Source> = (0..6).map(|n| source("f", &text(n))).collect();
+    sources.push(source("f", "void f(int *y) { y[0] = unknown; }"));
+    let objects = runtime.compile_all(&sources, &|_, _| ());
+    for (n, object) in objects.iter().take(6).enumerate() {
+        assert_eq!(run(&runtime, object.as_ref().unwrap())[0], n as i32);
+    }
+    let error = objects[6].as_ref().unwrap_err().to_string();
+    assert!(error.contains("unknown"), "{error}");
+}
+
+#[test]
 fn names_that_collide_stay_apart() {
     let twice = |n: i32| {
         [

@@ -60,13 +60,17 @@ fn what_compilers_of_models_write_is_not() {
 
 #[test]
 fn the_same_type_is_there_once_and_lines_stay_where_they_are() {
-    let text = "typedef float f2 __attribute__((ext_vector_type(2)));\nstatic f2 h(f2 x) {\n  return x;\n}\nvoid k(f2 *y) {\n  *y = h(*y);\n}\n";
+    let text = "typedef float f2 __attribute__((ext_vector_type(2)));\nstatic f2 h(f2 x) {\n  return x;\n}\nvoid k(f2 *y) {\n  *y = h(i(*y));\n}\n";
+    let inlined = "static inline __attribute__((always_inline)) f2 i(f2 x) { return -x; }";
+    let text = text.replacen('\n', &format!(" {inlined}\n"), 1);
+    let text = text.as_str();
     let sources = [Source::c("k", text), Source::c("k", text)];
     let prepared = sources.iter().map(|s| prepare(s).unwrap()).enumerate();
     let [unit] = &units(prepared.collect(), 1)[..] else {
         panic!("one unit");
     };
     assert_eq!(unit.text.matches("typedef").count(), 1, "{}", unit.text);
+    assert_eq!(unit.text.matches("return -x").count(), 1, "{}", unit.text);
     // A helper that is not always inlined has the callers that it has alone.
     assert_eq!(unit.text.matches("return x").count(), 2, "{}", unit.text);
     // Of each source, the kernel begins in its fifth line.
