@@ -70,19 +70,23 @@ const KEYWORDS: &[&str] = &[
 /// that are seldom.
 const REFUSED: &[&str] = &[
     "asm",
-    "__asm",
-    "__asm__",
     "typeof",
-    "__typeof",
-    "__typeof__",
     "typeof_unqual",
     "constexpr",
-    "_Thread_local",
     "thread_local",
+    "alignas",
+];
+
+/// Those among them that begin with an underscore, as few words of kernels do.
+const REFUSED_RESERVED: &[&str] = &[
+    "__asm",
+    "__asm__",
+    "__typeof",
+    "__typeof__",
+    "_Thread_local",
     "__thread",
     "_Atomic",
     "_Alignas",
-    "alignas",
     "_Pragma",
     "__pragma",
     "__func__",
@@ -149,10 +153,14 @@ pub(super) fn items<'a>(tokens: &[Token<'a>]) -> Result<Vec<Item<'a>>, &'static 
 /// Refuses words with which a source, or the body of a macro, may mean something
 /// else in another place.
 fn check_words(tokens: &[Token<'_>]) -> Result<(), &'static str> {
-    if tokens
-        .iter()
-        .any(|t| t.kind == Kind::Word && REFUSED.contains(&t.text))
-    {
+    let is_refused = |token: &Token<'_>| {
+        let refused = match token.text.starts_with('_') {
+            true => REFUSED_RESERVED,
+            false => REFUSED,
+        };
+        token.kind == Kind::Word && refused.contains(&token.text)
+    };
+    if tokens.iter().any(is_refused) {
         return Err("a word that names where it stands, or is seldom");
     }
     Ok(())

@@ -160,11 +160,14 @@ fn check_calls(
             {
                 return Err("a function that compilers have a builtin for");
             }
-            let is_known = token.text.starts_with("__")
-                || NO_CALLS.contains(&token.text)
-                || defined.contains(token.text)
-                || declared.contains(token.text);
-            if !is_known && tokens.get(i + 1).is_some_and(|next| next.is(b'(')) {
+            let is_called = tokens.get(i + 1).is_some_and(|next| next.is(b'('));
+            let is_known = || {
+                token.text.starts_with("__")
+                    || NO_CALLS.contains(&token.text)
+                    || defined.contains(token.text)
+                    || declared.contains(token.text)
+            };
+            if is_called && !is_known() {
                 return Err("a call of what it does not declare");
             }
         }
@@ -181,13 +184,18 @@ fn check_calls(
 impl<'a> Prepared<'a> {
     fn shareable(&self) -> HashSet<&'a str> {
         let (mut seen, mut shareable) = (HashSet::new(), HashSet::new());
-        for item in &self.items {
+        let last = self.items.len().saturating_sub(1);
+        for (i, item) in self.items.iter().enumerate() {
             for &name in &item.names {
                 if seen.contains(name) {
                     shareable.remove(name);
                 } else if name != self.entry {
                     shareable.insert(name);
                 }
+            }
+            // The last is the kernel, as a rule, which is most of the source.
+            if i == last {
+                break;
             }
             let tokens = &self.tokens[item.start..item.end];
             seen.extend(tokens.iter().filter(|t| is_name(t)).map(|t| t.text));
@@ -365,10 +373,8 @@ impl Merging {
 
 /// A token as it stands in the unit.
 fn resolve<'t>(token: &Token<'t>, names: &'t HashMap<&str, String>) -> &'t str {
-    match names.get(token.text) {
-        Some(name) if is_name(token) => name,
-        _ => token.text,
-    }
+    let name = is_name(token).then(|| names.get(token.text)).flatten();
+    name.map_or(token.text, String::as_str)
 }
 
 /// A directive with the names in it as they are in the unit. It was read as tokens before.
