@@ -76,7 +76,8 @@ pub(super) fn command(compiler: &Path) -> Command {
     }
     plain(&mut command);
     // What the user says comes last, and wins.
-    if let Some(said) = std::env::var_os(TUNABLES) {
+    let said = std::env::var_os(TUNABLES);
+    if let Some(said) = said.filter(|said| !said.is_empty() && !ALLOCATOR.is_empty()) {
         let mut all = OsString::from(ALLOCATOR);
         all.push(":");
         all.push(said);
@@ -88,7 +89,9 @@ pub(super) fn command(compiler: &Path) -> Command {
 /// Diagnostics are shown to people who may pipe them anywhere.
 fn plain(command: &mut Command) {
     command.env("TERM", "dumb").env("LC_ALL", "C");
-    command.env(TUNABLES, ALLOCATOR);
+    if !ALLOCATOR.is_empty() {
+        command.env(TUNABLES, ALLOCATOR);
+    }
 }
 
 /// A compiler about to be started, confined or not.
