@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use svod::{Svod, svod};
-use svod_runtime::RuntimeBuilder;
+use svod_runtime::compile::Toolchain;
 use tempfile::TempDir;
 
 /// The command with a cache in this folder.
@@ -117,8 +117,8 @@ fn explain_says_what_hits_and_in_what_the_others_differ() {
 #[test]
 fn another_library_of_the_compilers_is_another_compiler() {
     let folder = filled();
-    let runtime = RuntimeBuilder::from_env().build().unwrap();
-    let compiler = &runtime.toolchain().c_compiler("k").unwrap().path;
+    let toolchain = Toolchain::new(None, std::env::var_os("PATH").unwrap());
+    let compiler = &toolchain.c_compiler("k").unwrap().path;
     // As the dynamic linker says: `libz.so.1 => /lib/libz.so.1 (0x...)`.
     let loaded = Command::new(compiler)
         .env("LD_TRACE_LOADED_OBJECTS", "1")

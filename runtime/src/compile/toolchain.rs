@@ -380,8 +380,8 @@ pub(super) fn executable(path: &Path) -> bool {
         .is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
 }
 
-/// Whether what is there is a program. What is none may come to be one, such as a link that leads
-/// nowhere. Of most names nothing is there, which is one question.
+/// Whether what is there is a program; `None` where nothing is, as by most names, which is found out
+/// by one question. What is no program may come to be one, such as a link that leads nowhere.
 fn is_program(path: &Path) -> Option<bool> {
     path.symlink_metadata().ok()?;
     Some(executable(path))

@@ -252,9 +252,9 @@ impl<P: Platform> Board<P> {
     /// The life of a helper: works on whatever run has something to claim, and is away
     /// when none has for long enough. Returns when the board is closed, or, where helpers
     /// are called, when it is away.
-    pub(super) fn serve(&self, hint: usize) {
+    pub(super) fn serve(&self) {
         let guard = AbortOnUnwind;
-        let mut at = hint;
+        let mut at = 0;
         loop {
             self.stay(&mut at);
             match (self.leave(), &self.summons) {

@@ -67,7 +67,7 @@ impl Crew {
                 .stack_size(options.stack);
             match thread.spawn(move || {
                 let _default = DefaultFloatEnv::enter();
-                board.serve(0);
+                board.serve();
             }) {
                 Ok(thread) => threads.push(thread),
                 Err(error) => {

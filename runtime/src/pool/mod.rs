@@ -94,7 +94,7 @@ impl Invitation {
     pub fn accept(mut self) {
         if let Some(board) = self.board.take() {
             let _default = DefaultFloatEnv::enter();
-            board.serve(0);
+            board.serve();
         }
     }
 }

@@ -176,7 +176,7 @@ fn with_board(slots: usize, helpers: usize, act: impl FnOnce(&Arc<Board<Model>>)
     let threads: Vec<_> = (0..helpers)
         .map(|_| {
             let board = board.clone();
-            thread::spawn(move || board.serve(0))
+            thread::spawn(move || board.serve())
         })
         .collect();
     act(&board);

@@ -193,7 +193,7 @@ impl<'a> Prepared<'a> {
                     shareable.insert(name);
                 }
             }
-            // The last is the kernel, as a rule, which is most of the source.
+            // Nothing comes after the last, which is the kernel, as a rule, and most of the source.
             if i == last {
                 break;
             }
@@ -213,7 +213,8 @@ const MAX_MEMBERS: usize = 64;
 /// take a compiler some 5 µs for each byte. Places in memory that it cannot follow, as these make
 /// them, are computed and loaded for each lane of a loop on its own: 1 to 4 ms for each of them, 160
 /// ms for a kernel of 3.4 kB that has 33 (in `gpt`; clang 19, two cores). Of 200 to 1,000, 600 packs
-/// the kernels of seven models most evenly into two and into four units. Zero turns it off.
+/// the kernels of seven models most evenly into two and into four units, as computed from what each
+/// takes alone. Zero turns it off.
 const MARK_WEIGHT: usize = 600;
 
 /// How long a compiler takes for a source, as against others.

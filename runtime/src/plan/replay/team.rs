@@ -51,9 +51,9 @@ struct TeamRun<'a> {
     asked: Option<Asked<'a>>,
     /// Whether a state may have been written.
     torn: AtomicBool,
-    /// The first unit of those that failed; with that of the others, nothing is done. Units
-    /// are claimed in order, so that those before it have run or will: which error a run
-    /// ends with is the same on any number of threads.
+    /// The first unit of those that failed. Nothing is done with those after it; units are
+    /// claimed in order, so that those before it have run or will: which error a run ends
+    /// with is the same on any number of threads.
     failed: AtomicU32,
     error: Mutex<Option<(u32, Error)>>,
 }
